@@ -1,0 +1,59 @@
+"""Every error that this product raises on purpose.
+
+A message says what is wrong, where, and what to do about it, in one or two lines. `retryable` is what a task runner
+asks: a lost connection may work the next time, a bad configuration never will.
+"""
+
+
+class CifarError(Exception):
+    """Base of all. Printed by the `cifar` command as it is, without a traceback."""
+
+    retryable = False
+
+
+class ConfigError(CifarError):
+    """A value that the user gave is not usable."""
+
+
+class DataError(CifarError):
+    """The images are not what a data set must be."""
+
+
+class WeightsError(CifarError):
+    """Pretrained weights cannot be had or are not the expected ones."""
+
+
+class IntegrityError(CifarError):
+    """Stored content does not have the digest it was written with, or a saved model does not score as it did."""
+
+
+class TrainingError(CifarError):
+    """Training cannot go on, and the same training would fail again (a loss that is not finite, say)."""
+
+
+class StackError(CifarError):
+    """The embedded stack cannot be started, reached or stopped."""
+
+
+class StorageError(CifarError):
+    """Object storage did not answer or refused."""
+
+    retryable = True
+
+
+class TrackingError(CifarError):
+    """The MLflow server did not answer or refused."""
+
+    retryable = True
+
+
+class SourceUnreachable(CifarError):
+    """The place that the data comes from did not answer."""
+
+    retryable = True
+
+
+class WorkerLost(CifarError):
+    """The process that did the work ended without a result."""
+
+    retryable = True

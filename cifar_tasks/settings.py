@@ -1,0 +1,45 @@
+"""What a deployment sets, read from the environment (prefix `CIFAR_`). Where the services are is said by the variables
+their own clients read: `AWS_ENDPOINT_URL_S3`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `MLFLOW_TRACKING_URI`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """One object a process; `Settings()` reads the environment anew."""
+
+    model_config = SettingsConfigDict(env_prefix="CIFAR_", frozen=True, env_ignore_empty=True)
+
+    home: Path = PROJECT / ".cifar"
+    """State, logs, secrets and downloads of the embedded stack."""
+    bucket: str = "cifar"
+    """S3 bucket of data sets and checkpoints."""
+    experiment: str = "cifar10-training"
+    """MLflow experiment of all runs."""
+    registered_model: str = "cifar10-classifier"
+    """Name in the MLflow registry under which versions are registered and the champion is kept."""
+    airflow_url: str | None = None
+    """Where a person opens Airflow, for links; none when there is no Airflow."""
+
+    source: str = "auto"
+    """Default of the form: `auto`, `cifar10`, `digits`, a path or an `s3://` URL."""
+    models: Literal["both", "cnn", "resnet50"] = "both"
+    """Default of the form: what to train."""
+    profile: Literal["demo", "full"] = "demo"
+    """Default of the form: minutes on a CPU, or the whole training on a GPU."""
+    schedule: str | None = None
+    """Cron expression on which the training DAG runs with these defaults; none: only when triggered."""
+    gpu_slots: int = Field(default=2, ge=1)
+    """Trainings that may run at the same time: slots of Airflow's `gpu` pool."""
+
+    cifar10_url: str = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+    """Where the official archive is downloaded from; a mirror serves the same bytes."""
+    resnet50_weights: str | None = None
+    """ImageNet weights from a file or an `s3://` URL instead of torchvision's host."""
+    resnet50_weights_sha256: str | None = None
+    """SHA-256 that such a file must have."""

@@ -1,0 +1,170 @@
+"""Object storage: content in, a reference with its SHA-256 out; every read verifies the digest."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from cifar_tasks.errors import ConfigError, IntegrityError, StorageError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+def sha256_hex(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value that digests are taken of: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+@dataclass(frozen=True)
+class ObjectRef:
+    """What a manifest says of an object."""
+
+    key: str
+    sha256: str
+    size: int
+    """Bytes."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class ObjectStore(Protocol):
+    """A bucket. Keys are plain paths without a leading slash."""
+
+    def uri(self, key: str) -> str:
+        """The key as a URL that the user can hand to another tool."""
+
+    def put(self, key: str, data: bytes) -> ObjectRef:
+        """Write or replace an object."""
+
+    def put_new(self, key: str, data: bytes) -> ObjectRef:
+        """Write an object that nobody has written yet; the same content there already is success.
+
+        Raises `IntegrityError` when other content lies there: whoever wrote first is right.
+        """
+
+    def get(self, key: str, sha256: str | None = None) -> bytes:
+        """Read an object; `IntegrityError` if its digest is not `sha256`, `KeyError` if there is none."""
+
+    def exists(self, key: str) -> bool: ...
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """All keys that begin with `prefix`, in order."""
+
+    def delete(self, key: str) -> None: ...
+
+
+def read(store: ObjectStore, ref: ObjectRef) -> bytes:
+    return store.get(ref.key, ref.sha256)
+
+
+def verified(key: str, data: bytes, sha256: str | None) -> bytes:
+    """`data`, if it has the digest it was written with."""
+    if sha256 is not None and sha256_hex(data) != sha256:
+        raise IntegrityError(
+            f"{key} is damaged: SHA-256 {sha256_hex(data)[:12]}… instead of {sha256[:12]}…. "
+            "Delete the object and run the step that wrote it again."
+        )
+    return data
+
+
+def split_s3_url(url: str) -> tuple[str, str]:
+    """`s3://bucket/some/key` → (`bucket`, `some/key`)."""
+    parts = urlsplit(url)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise ConfigError(f"{url!r} is no S3 URL: write s3://BUCKET/KEY")
+    return parts.netloc, parts.path.lstrip("/")
+
+
+class S3Store:
+    """A bucket behind any S3 API. Endpoint and credentials come from the variables that boto3 reads itself."""
+
+    def __init__(self, bucket: str, client: "S3Client | None" = None) -> None:
+        self.bucket = bucket
+        self._client = client or s3_client()
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.bucket}/{key}"
+
+    def put(self, key: str, data: bytes) -> ObjectRef:
+        digest = sha256_hex(data)
+        with _storage_errors(self.uri(key)):
+            self._client.put_object(Bucket=self.bucket, Key=key, Body=data, Metadata={"sha256": digest})
+        return ObjectRef(key, digest, len(data))
+
+    def put_new(self, key: str, data: bytes) -> ObjectRef:
+        from botocore.exceptions import ClientError
+
+        digest = sha256_hex(data)
+        try:
+            with _storage_errors(self.uri(key)):
+                self._client.put_object(
+                    Bucket=self.bucket, Key=key, Body=data, Metadata={"sha256": digest}, IfNoneMatch="*"
+                )
+        except StorageError as error:
+            cause = error.__cause__
+            if not isinstance(cause, ClientError) or _code(cause) not in ("PreconditionFailed", "412"):
+                raise
+            self.get(key, digest)
+        return ObjectRef(key, digest, len(data))
+
+    def get(self, key: str, sha256: str | None = None) -> bytes:
+        with _storage_errors(self.uri(key)):
+            data = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        return verified(self.uri(key), data, sha256)
+
+    def exists(self, key: str) -> bool:
+        try:
+            with _storage_errors(self.uri(key)):
+                self._client.head_object(Bucket=self.bucket, Key=key)
+        except KeyError:
+            return False
+        return True
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        with _storage_errors(self.uri(prefix)):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+                for entry in page.get("Contents", []):
+                    yield entry["Key"]
+
+    def delete(self, key: str) -> None:
+        with _storage_errors(self.uri(key)):
+            self._client.delete_object(Bucket=self.bucket, Key=key)
+
+
+def s3_client() -> "S3Client":
+    """A client that waits for a server that restarts, and gives up on one that is gone."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=5, read_timeout=60)
+    # SeaweedFS and MinIO ignore the region, but a signature needs one; AWS users set AWS_DEFAULT_REGION.
+    region = boto3.session.Session().region_name or "us-east-1"
+    return boto3.client("s3", region_name=region, config=config)
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def _storage_errors(uri: str) -> Iterator[None]:
+    """Turns what boto3 raises into what this product's callers expect."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if _code(error) in ("NoSuchKey", "404", "NotFound"):
+            raise KeyError(uri) from error
+        raise StorageError(f"storage refused {uri}: {_code(error)}. Check bucket and credentials.") from error
+    except BotoCoreError as error:
+        raise StorageError(f"storage did not answer for {uri}: {error}. Is it running (`cifar status`)?") from error
