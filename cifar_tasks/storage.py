@@ -36,6 +36,17 @@ class ObjectRef:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class ObjectEntry:
+    """What a listing says of an object, without reading it."""
+
+    key: str
+    size: int
+    """Bytes."""
+    etag: str
+    """The server's own mark of the content: another one means other content."""
+
+
 class ObjectStore(Protocol):
     """A bucket. Keys are plain paths without a leading slash."""
 
@@ -55,6 +66,9 @@ class ObjectStore(Protocol):
         """Read an object; `IntegrityError` if its digest is not `sha256`, `KeyError` if there is none."""
 
     def exists(self, key: str) -> bool: ...
+
+    def entries(self, prefix: str) -> Iterator[ObjectEntry]:
+        """All objects whose key begins with `prefix`, in order of their keys."""
 
     def keys(self, prefix: str) -> Iterator[str]:
         """All keys that begin with `prefix`, in order."""
@@ -129,11 +143,14 @@ class S3Store:
             return False
         return True
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def entries(self, prefix: str) -> Iterator[ObjectEntry]:
         with _storage_errors(self.uri(prefix)):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-                for entry in page.get("Contents", []):
-                    yield entry["Key"]
+                for found in page.get("Contents", []):
+                    yield ObjectEntry(found["Key"], found["Size"], found["ETag"])
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        return (entry.key for entry in self.entries(prefix))
 
     def delete(self, key: str) -> None:
         with _storage_errors(self.uri(key)):

@@ -1,0 +1,21 @@
+"""Images from any source to an immutable, verified data set version: `open_source`, `prepare`, `load_dataset`."""
+
+from cifar_tasks.data.images import LabelledImages, RawDataset
+from cifar_tasks.data.source import STAND_IN_BANNER, Source, open_source
+from cifar_tasks.data.splits import split_indices
+from cifar_tasks.data.versions import Dataset, DatasetVersion, find_prepared, load_dataset, load_version, prepare
+
+__all__ = [
+    "STAND_IN_BANNER",
+    "Dataset",
+    "DatasetVersion",
+    "LabelledImages",
+    "RawDataset",
+    "Source",
+    "find_prepared",
+    "load_dataset",
+    "load_version",
+    "open_source",
+    "prepare",
+    "split_indices",
+]

@@ -1,0 +1,125 @@
+"""The official CIFAR-10 archive (Krizhevsky, 2009): downloaded, or wherever it already lies.
+
+Its batches are Python 2 pickles. One is opened only when its MD5 is the published one, and by an unpickler that can
+build nothing but NumPy arrays.
+"""
+
+import hashlib
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from cifar_tasks.data.download import download
+from cifar_tasks.data.images import IMAGE_SHAPE, LabelledImages, RawDataset
+from cifar_tasks.data.trees import FileTree, open_archive
+from cifar_tasks.errors import DataError
+
+NAME = "CIFAR-10"
+META = "batches.meta"
+TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
+TEST = "test_batch"
+
+
+@dataclass(frozen=True)
+class Release:
+    """One published archive and what its bytes must be."""
+
+    archive: str = "cifar-10-python.tar.gz"
+    size: int = 170_498_071
+    """Bytes."""
+    md5: str = "c58f30108f718f92721af3b95e74349a"
+    file_md5: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+            "data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "634d18415352ddfa80567beed471001a",
+            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+            "test_batch": "40351d587109b95175f43aff81a1287e",
+        }
+    )
+
+
+OFFICIAL = Release()
+
+
+class Cifar10Source:
+    """Downloads the archive once a machine, into `downloads`."""
+
+    name = "cifar10"
+    stand_in = False
+
+    def __init__(self, url: str, downloads: Path, release: Release = OFFICIAL) -> None:
+        self.url = url
+        self.archive = downloads / release.archive
+        self._release = release
+
+    def fingerprint(self) -> str:
+        return f"cifar10-{self._release.md5}"
+
+    def load(self, report: Callable[[str], None]) -> RawDataset:
+        release = self._release
+        path = download(self.url, self.archive, size=release.size, md5=release.md5, report=report)
+        tree = open_archive(path)
+        return load_batches(tree, tree.names(), report, release)
+
+
+def holds_batches(names: list[str]) -> bool:
+    """Whether these are the names of the official archive, whatever the archive or folder itself is called."""
+    return any(PurePosixPath(name).name == TRAIN[0] for name in names)
+
+
+def load_batches(
+    tree: FileTree, names: list[str], report: Callable[[str], None], release: Release = OFFICIAL
+) -> RawDataset:
+    """Raises `DataError`, naming the file, when a batch is missing or its bytes are not the published ones."""
+    wanted = {name: PurePosixPath(name).name for name in names if PurePosixPath(name).name in release.file_md5}
+    contents = {wanted[name]: content for name, content in tree.read(wanted)}
+    for name, md5 in release.file_md5.items():
+        if name not in contents:
+            raise DataError(f"{tree.where}: {name} is missing. Unpack or copy the whole archive again.")
+        found = hashlib.md5(contents[name], usedforsecurity=False).hexdigest()
+        if found != md5:
+            raise DataError(f"{tree.where}: {name} is altered: MD5 {found} instead of {md5}. Copy the archive again.")
+    report(f"{NAME}: {len(contents)} files of the official archive, MD5 verified")
+    batches = [_batch(contents[name], f"{tree.where}: {name}") for name in (*TRAIN, TEST)]
+    train = LabelledImages(
+        np.concatenate([batch.images for batch in batches[:-1]]),
+        np.concatenate([batch.labels for batch in batches[:-1]]),
+    )
+    classes = unpickle(contents[META], f"{tree.where}: {META}")[b"label_names"]
+    return RawDataset(NAME, tuple(name.decode() for name in classes), train, batches[-1])
+
+
+def _batch(content: bytes, where: str) -> LabelledImages:
+    fields = unpickle(content, where)
+    height, width, channels = IMAGE_SHAPE
+    planes = np.asarray(fields[b"data"], dtype=np.uint8).reshape(-1, channels, height, width)
+    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    return LabelledImages(images, np.asarray(fields[b"labels"], dtype=np.int64))
+
+
+def unpickle(content: bytes, where: str) -> Any:
+    """Raises `DataError` for a pickle that names anything but NumPy's arrays."""
+    try:
+        return _ArrayUnpickler(BytesIO(content), encoding="bytes").load()
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise DataError(f"{where} is refused: {error}. It is not a CIFAR-10 batch; nothing of it was run.") from error
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        # NumPy 1 wrote `numpy.core`; NumPy 2 calls the same module `numpy._core`.
+        if (module, name) in (("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")):
+            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")

@@ -1,0 +1,145 @@
+"""Where images come from: one interface, and the words, paths and URLs that a user may give for it."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from cifar_tasks.data.cifar10 import Cifar10Source, holds_batches, load_batches
+from cifar_tasks.data.digits import DigitsSource
+from cifar_tasks.data.download import unreachable
+from cifar_tasks.data.folders import load_class_folders
+from cifar_tasks.data.images import RawDataset
+from cifar_tasks.data.trees import DirectoryTree, FileTree, StoredTree, open_archive
+from cifar_tasks.errors import ConfigError, DataError
+from cifar_tasks.settings import Settings
+from cifar_tasks.storage import ObjectEntry, ObjectStore, S3Store, canonical_json, sha256_hex, split_s3_url
+
+Report = Callable[[str], None]
+"""Receives a line of progress for people."""
+
+PROBE_SECONDS = 10.0
+"""How long `auto` waits for the host of CIFAR-10."""
+
+STAND_IN_BANNER = (
+    "STAND-IN DATA: scikit-learn's 8×8 handwritten digits take the place of CIFAR-10. "
+    "Accuracies of this run are not CIFAR-10 accuracies."
+)
+"""Shown wherever a result on `digits` is shown: terminal, Airflow log, MLflow."""
+
+ACCEPTED = (
+    "Give auto, cifar10, digits, a folder with train/<class>/ and test/<class>/, "
+    "a zip or tar of one, cifar-10-python.tar.gz, or the s3:// URL of any of these."
+)
+
+
+class Source(Protocol):
+    @property
+    def name(self) -> str:
+        """For people and manifests."""
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether these images take CIFAR-10's place: show `STAND_IN_BANNER`."""
+
+    def fingerprint(self) -> str:
+        """A digest of the content that costs no decoding, so that preparing the same again is noticed at once."""
+
+    def load(self, report: Report) -> RawDataset: ...
+
+
+class TreeSource:
+    """Images in a folder or archive: class folders, or the official batches, told apart by the names in it."""
+
+    stand_in = False
+
+    def __init__(self, name: str, tree: FileTree) -> None:
+        self.name = name
+        self._tree = tree
+
+    def fingerprint(self) -> str:
+        return self._tree.fingerprint()
+
+    def load(self, report: Report) -> RawDataset:
+        names = self._tree.names()
+        if holds_batches(names):
+            return load_batches(self._tree, names, report)
+        return load_class_folders(self._tree, names, self.name, report)
+
+
+class StoredArchiveSource:
+    """An archive that is an object. It is fetched only when its images are needed."""
+
+    stand_in = False
+
+    def __init__(self, store: ObjectStore, entry: ObjectEntry) -> None:
+        self.name = PurePosixPath(entry.key).name
+        self._store = store
+        self._entry = entry
+
+    def fingerprint(self) -> str:
+        entry = self._entry
+        return f"object-{sha256_hex(canonical_json([self._store.uri(entry.key), entry.size, entry.etag]))}"
+
+    def load(self, report: Report) -> RawDataset:
+        where = self._store.uri(self._entry.key)
+        report(f"{where}: fetching {self._entry.size / 1e6:,.1f} MB")
+        with tempfile.TemporaryDirectory(prefix="cifar-") as folder:
+            path = Path(folder) / "archive"
+            path.write_bytes(self._store.get(self._entry.key))
+            return TreeSource(self.name, open_archive(path, where)).load(report)
+
+
+def open_source(
+    spec: str,
+    settings: Settings,
+    report: Report,
+    *,
+    is_prepared: Callable[[Source], bool] = lambda _: False,
+    open_bucket: Callable[[str], ObjectStore] = S3Store,
+) -> Source:
+    """The source that `spec` names; images are read only by its `load`.
+
+    `is_prepared` tells `auto` whether a data set of that source exists already, so that it needs no host.
+    Raises `ConfigError` for a word, path or URL that names nothing, `DataError` for a file that is no archive.
+    """
+    if spec == "digits":
+        return _announced(DigitsSource(), report)
+    if spec in ("cifar10", "auto"):
+        official = Cifar10Source(settings.cifar10_url, settings.home / "downloads")
+        return official if spec == "cifar10" else _automatic(official, report, is_prepared)
+    if spec.startswith("s3://"):
+        return _open_stored(spec, open_bucket)
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return TreeSource(path.resolve().name, DirectoryTree(path))
+    if path.is_file():
+        return TreeSource(path.name, open_archive(path))
+    raise ConfigError(f"data source {spec!r} is no known word and no such file or folder exists. {ACCEPTED}")
+
+
+def _automatic(official: Cifar10Source, report: Report, is_prepared: Callable[[Source], bool]) -> Source:
+    if is_prepared(official) or official.archive.exists():
+        return official
+    reason = unreachable(official.url, PROBE_SECONDS)
+    if reason is None:
+        return official
+    report(f"CIFAR-10 cannot be downloaded from {official.url}: {reason}.")
+    return _announced(DigitsSource(), report)
+
+
+def _announced(digits: DigitsSource, report: Report) -> DigitsSource:
+    report(STAND_IN_BANNER)
+    return digits
+
+
+def _open_stored(url: str, open_bucket: Callable[[str], ObjectStore]) -> Source:
+    bucket, key = split_s3_url(url)
+    store = open_bucket(bucket)
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    for entry in store.entries(key):
+        if entry.key == key and not key.endswith("/") and key:
+            return StoredArchiveSource(store, entry)
+        if entry.key.startswith(prefix):
+            return TreeSource(PurePosixPath(key).name or bucket, StoredTree(store, prefix))
+    raise DataError(f"nothing is stored at {url}. {ACCEPTED}")
