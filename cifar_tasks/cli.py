@@ -25,21 +25,20 @@ errors = Console(stderr=True, highlight=False)
 def main() -> None:
     """Entry point: an error of ours is a line, not a traceback."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
+        app()
     except CifarError as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
 
 
 @app.command()
 def up(
     airflow: Annotated[bool, typer.Option(help="Also start Airflow; `cifar run` does without.")] = True,
 ) -> None:
-    """Start the embedded stack, or what of it does not run. Example: [b]cifar up[/b]"""
+    """Start the embedded stack, or what of it does not run.
+
+    Example: [b]cifar up --no-airflow[/b]
+    """
     from cifar_tasks import stack
 
     home = Settings().home
@@ -47,17 +46,19 @@ def up(
         stack.up(home, report=lambda line: console.print(f"  {escape(line)}"), without=() if airflow else ("airflow",))
     variables = stack.environment(home)
     if airflow:
-        console.print(
-            f"Airflow  {variables['CIFAR_AIRFLOW_URL']}  (user admin, password in {stack.password_file(home)})"
-        )
+        login = f"user admin, password in {stack.password_file(home)}"
+        console.print(f"Airflow  {variables['CIFAR_AIRFLOW_URL']}  ({login})", soft_wrap=True)
     console.print(f"MLflow   {variables['MLFLOW_TRACKING_URI']}")
-    console.print(f"S3       {variables['AWS_ENDPOINT_URL_S3']}  (keys in {home / 'secrets.json'})")
+    console.print(f"S3       {variables['AWS_ENDPOINT_URL_S3']}  (keys in {home / 'secrets.json'})", soft_wrap=True)
     console.print("Look at it: [b]cifar status[/]. Stop it: [b]cifar down[/].")
 
 
 @app.command()
 def status() -> None:
-    """Show each service of the embedded stack; exit status 1 if one does not run. Example: [b]cifar status[/b]"""
+    """Show each service of the embedded stack; the exit status is 1 if one does not run.
+
+    Example: [b]cifar status || cifar up[/b]
+    """
     from cifar_tasks import stack
 
     services = stack.status(Settings().home)
@@ -72,17 +73,20 @@ def status() -> None:
             service.name, f"[{colour}]{service.state}[/]", str(service.pid or "–"), answers, service.url or ""
         )
     console.print(table)
-    silent = [service for service in services if not service.answering]
-    for service in silent:
-        console.print(f"{service.name} does not answer. Log: {escape(str(service.log))}", soft_wrap=True)
-    if silent:
+    for service in services:
+        if service.state in ("exited", "fatal"):
+            console.print(f"{service.name} died. Log: {escape(str(service.log))}", soft_wrap=True)
+    if not all(service.answering for service in services):
         console.print("Start what does not run: [b]cifar up[/]")
         raise typer.Exit(1)
 
 
 @app.command()
 def down() -> None:
-    """Stop the embedded stack; runs, models and data stay. Example: [b]cifar down[/b]"""
+    """Stop the embedded stack; runs, models and data stay.
+
+    Example: [b]cifar down[/b]
+    """
     from cifar_tasks import stack
 
     with console.status("Stopping the stack"):

@@ -1,0 +1,41 @@
+# `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help setup up down status demo test lint lock clean
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install everything into .venv; PYTHON=… chooses the interpreter
+	@PYTHON="$(PYTHON)" sh tools/setup.sh
+
+up: setup ## Start the stack: PostgreSQL, S3, MLflow, Airflow
+	@$(BIN)/cifar up
+
+down: setup ## Stop the stack; runs, models and data stay
+	@$(BIN)/cifar down
+
+status: setup ## Show what runs and where
+	@$(BIN)/cifar status
+
+demo: setup ## Train, compare and promote on real images; DATA=… is a folder, zip or s3:// URL
+	@$(BIN)/cifar demo $(if $(DATA),--source "$(DATA)")
+
+test: setup ## Run all tests; ARGS=… is passed to pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## Check style, types and import direction
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+lock: ## Pin all dependencies anew in requirements.lock (needs uv)
+	@uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.lock
+
+clean: ## Remove .venv and caches; the stack's data in .cifar stay
+	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@find . -name __pycache__ -not -path './.cifar/*' -prune -exec rm -rf {} +
