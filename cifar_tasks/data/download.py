@@ -82,12 +82,13 @@ def unreachable(url: str, seconds: float) -> str | None:
 
 def _probe(url: str) -> str | None:
     try:
-        response = requests.head(url, headers=HEADERS, timeout=CONNECT_SECONDS, allow_redirects=True)
+        # GET, its body left unread: some mirrors refuse HEAD.
+        with requests.get(url, headers=HEADERS, stream=True, timeout=CONNECT_SECONDS) as response:
+            if not response.ok:
+                return f"HTTP {response.status_code}"
+            return "an HTML page" if _announces_html(response) else None
     except requests.RequestException as error:
         return type(error).__name__
-    if not response.ok:
-        return f"HTTP {response.status_code}"
-    return "an HTML page" if _announces_html(response) else None
 
 
 def _continue(url: str, part: Path, size: int, report: Callable[[str], None]) -> None:

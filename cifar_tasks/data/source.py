@@ -111,7 +111,7 @@ def open_source(
     if spec.startswith("s3://"):
         return _open_stored(spec, open_bucket)
     path = Path(spec).expanduser()
-    if path.is_dir():
+    if spec and path.is_dir():
         return TreeSource(path.resolve().name, DirectoryTree(path))
     if path.is_file():
         return TreeSource(path.name, open_archive(path))

@@ -58,7 +58,11 @@ class DirectoryTree:
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
-            yield name, (self._root / name).read_bytes()
+            try:
+                content = (self._root / name).read_bytes()
+            except OSError as error:
+                raise DataError(f"{self.where}: {name} cannot be read: {error.strerror}.") from error
+            yield name, content
 
     def _name(self, path: Path) -> str | None:
         name = checked_name(path.relative_to(self._root).as_posix(), self.where)
@@ -154,11 +158,16 @@ class TarTree:
         self._check_end(archive)
 
     def _check_end(self, archive: tarfile.TarFile) -> None:
-        """tarfile takes the end of the file for the end of the archive; a whole tar ends in blocks of zeros."""
-        if archive.fileobj is not None:
-            archive.fileobj.seek(archive.offset)
-            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise EOFError
+        """tarfile takes the end of the file for the end of the archive; a whole tar ends in blocks of zeros.
+
+        Reading on to the end makes the decompressor verify its checksum.
+        """
+        if archive.fileobj is None:
+            return
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise EOFError
+        check_size(self.where, "what follows the last file", len(archive.fileobj.read(MAX_FILE_BYTES + 1)))
 
 
 class StoredTree:

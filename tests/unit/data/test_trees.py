@@ -1,0 +1,219 @@
+import gzip
+import os
+import tarfile
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from cifar_tasks.data.trees import MAX_FILE_BYTES, DirectoryTree, FileTree, StoredTree, open_archive
+from cifar_tasks.errors import DataError
+from tests.stores import InMemoryStore
+from tests.unit.data.pictures import directory_of, tar_of, zip_of
+
+FILES = {"train/ant/1.png": b"one", "train/bee/2.png": b"two", "test/ant/3.png": b"three"}
+HIDDEN = {".DS_Store": b"", "train/ant/.hidden.png": b"", "train/ant/Thumbs.db": b"", "__MACOSX/train/ant/1.png": b""}
+
+
+def stored(files: dict[str, bytes]) -> StoredTree:
+    store = InMemoryStore()
+    for name, content in files.items():
+        store.put(f"some/prefix/{name}", content)
+    store.put("some/prefix-of-another", b"")
+    return StoredTree(store, "some/prefix/")
+
+
+@pytest.fixture(params=["directory", "zip", "tar", "tar.gz", "objects"])
+def tree(request: pytest.FixtureRequest, tmp_path: Path) -> FileTree:
+    files = FILES | HIDDEN
+    if request.param == "directory":
+        return DirectoryTree(directory_of(files, tmp_path / "root"))
+    if request.param == "objects":
+        return stored(files)
+    return open_archive((zip_of if request.param == "zip" else tar_of)(files, tmp_path / f"archive.{request.param}"))
+
+
+def test_every_medium_lists_the_same_files_in_order_and_leaves_out_hidden_ones(tree: FileTree) -> None:
+    assert [name for name in tree.names() if not name.endswith("/")] == sorted(FILES)
+
+
+def test_every_medium_reads_the_same_content(tree: FileTree) -> None:
+    assert dict(tree.read(sorted(FILES))) == FILES
+
+
+def test_a_fingerprint_is_the_same_when_taken_again(tree: FileTree) -> None:
+    assert tree.fingerprint() == tree.fingerprint()
+
+
+def test_an_empty_folder_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "train" / "ant").mkdir(parents=True)
+    assert DirectoryTree(tmp_path).names() == ["train/", "train/ant/"]
+
+
+@pytest.mark.parametrize("altered", [{"train/ant/1.png": b"ONE"}, {"train/ant/9.png": b"new"}])
+def test_a_fingerprint_follows_the_content(tmp_path: Path, altered: dict[str, bytes]) -> None:
+    pairs = [
+        (
+            DirectoryTree(directory_of(FILES, tmp_path / "a")),
+            DirectoryTree(directory_of(FILES | altered, tmp_path / "b")),
+        ),
+        (open_archive(zip_of(FILES, tmp_path / "a.zip")), open_archive(zip_of(FILES | altered, tmp_path / "b.zip"))),
+        (stored(FILES), stored(FILES | altered)),
+    ]
+    for before, after in pairs:
+        assert before.fingerprint() != after.fingerprint()
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "train/../../outside.png", "/etc/passwd", "C:/outside.png"])
+def test_a_path_that_leaves_the_folder_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    trees = [
+        open_archive(zip_of(FILES | {name: b"x"}, tmp_path / "a.zip")),
+        open_archive(tar_of(FILES | {name: b"x"}, tmp_path / "a.tar")),
+    ]
+    for tree in trees:
+        with pytest.raises(DataError, match="leaves the folder") as caught:
+            tree.names()
+        assert name in str(caught.value)
+    assert not list(tmp_path.parent.glob("outside*"))
+
+
+def test_a_windows_path_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="leaves the folder"):
+        open_archive(zip_of({"train\\..\\..\\outside.png": b"x"}, tmp_path / "a.zip")).names()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_a_link_or_device_in_a_tar_is_refused(tmp_path: Path, kind: bytes) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("train/ant/1.png")
+        member.type, member.linkname = kind, "/etc/passwd"
+        archive.addfile(member)
+    with pytest.raises(DataError, match=r"train/ant/1\.png \(a link or a device\) leaves the folder"):
+        open_archive(path).names()
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        info = zipfile.ZipInfo("train/ant/1.png")
+        info.external_attr = 0o120777 << 16
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(DataError, match="leaves the folder"):
+        open_archive(path).names()
+
+
+def test_a_link_out_of_a_directory_is_refused_and_one_within_is_followed(tmp_path: Path) -> None:
+    root = directory_of(FILES, tmp_path / "root")
+    (root / "train/ant/4.png").symlink_to(root / "train/bee/2.png")
+    assert dict(DirectoryTree(root).read(["train/ant/4.png"])) == {"train/ant/4.png": b"two"}
+    (tmp_path / "secret").write_bytes(b"secret")
+    (root / "train/ant/5.png").symlink_to(tmp_path / "secret")
+    with pytest.raises(DataError, match=r"train/ant/5\.png \(a link to .*secret\) leaves the folder"):
+        DirectoryTree(root).names()
+
+
+def test_a_link_to_a_folder_is_refused_because_its_images_would_be_missed(tmp_path: Path) -> None:
+    root = directory_of(FILES, tmp_path / "root")
+    (root / "train/cat").symlink_to(root / "train/bee")
+    with pytest.raises(DataError, match="train/cat is a link to another folder"):
+        DirectoryTree(root).names()
+
+
+def test_a_pipe_in_a_directory_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png is no plain file"):
+        DirectoryTree(tmp_path).names()
+
+
+def test_a_member_that_claims_to_be_huge_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    zipped = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train/ant/1.png", bytes(MAX_FILE_BYTES + 1))
+    header = tarfile.TarInfo("train/ant/1.png")
+    header.size = 10**15
+    (tmp_path / "bomb.tar").write_bytes(header.tobuf() + bytes(1024))
+    for path in (zipped, tmp_path / "bomb.tar"):
+        with pytest.raises(DataError, match=r"train/ant/1\.png claims [\d,]+ bytes"):
+            open_archive(path).names()
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_truncated_tar_is_refused_wherever_it_ends(tmp_path: Path, suffix: str, share: float) -> None:
+    files = {f"train/ant/{number}.png": os.urandom(900) for number in range(50)}
+    path = tar_of(files, tmp_path / f"a.{suffix}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(DataError, match="is truncated"):
+        open_archive(path).names()
+
+
+def test_a_tar_that_ends_between_two_members_is_truncated(tmp_path: Path) -> None:
+    path = tar_of(FILES, tmp_path / "a.tar")
+    path.write_bytes(path.read_bytes()[:2048])
+    with pytest.raises(DataError, match="is truncated"):
+        open_archive(path).names()
+
+
+def test_a_truncated_zip_is_refused(tmp_path: Path) -> None:
+    path = zip_of(FILES, tmp_path / "a.zip")
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match="is truncated or damaged"):
+        open_archive(path)
+
+
+def test_an_altered_zip_member_is_refused_by_name(tmp_path: Path) -> None:
+    path = zip_of(FILES, tmp_path / "a.zip")
+    path.write_bytes(path.read_bytes().replace(b"three", b"THREE"))
+    with pytest.raises(DataError, match=r"test/ant/3\.png is damaged"):
+        list(open_archive(path).read(sorted(FILES)))
+
+
+def test_an_altered_gzip_is_refused(tmp_path: Path) -> None:
+    path = tar_of({"train/ant/1.png": os.urandom(10_000)}, tmp_path / "a.tgz")
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 0xFF  # in the checksum at the end
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged"):
+        open_archive(path).names()
+
+
+def test_a_zip_with_a_password_is_refused(tmp_path: Path) -> None:
+    path = zip_of({"a.png": b"one"}, tmp_path / "a.zip")
+    content = bytearray(path.read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="without a password"):
+        list(open_archive(path).read(["a.png"]))
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><html></html>", b"\n <HTML><body>Log in</body>"])
+def test_an_html_page_is_told_from_an_archive(tmp_path: Path, page: bytes) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    path.write_bytes(page)
+    with pytest.raises(DataError, match="is an HTML page, not an archive"):
+        open_archive(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"some text", gzip.compress(b"no tar")])
+def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"neither a zip nor a tar|truncated or damaged"):
+        open_archive(path)
+
+
+def test_an_archive_is_recognised_by_content_and_not_by_its_name(tmp_path: Path) -> None:
+    assert open_archive(zip_of(FILES, tmp_path / "images.tar")).names() == sorted(FILES)
+    buffer = BytesIO(tar_of(FILES, tmp_path / "x.tgz").read_bytes())
+    (tmp_path / "images.zip").write_bytes(buffer.getvalue())
+    assert open_archive(tmp_path / "images.zip").names() == sorted(FILES)
+
+
+def test_a_tar_made_of_the_current_folder_reads_the_same(tmp_path: Path) -> None:
+    assert open_archive(
+        tar_of({f"./{name}": content for name, content in FILES.items()}, tmp_path / "a.tar")
+    ).names() == (sorted(FILES))
