@@ -57,3 +57,7 @@ class WorkerLost(CifarError):
     """The process that did the work ended without a result."""
 
     retryable = True
+
+
+class Stopped(BaseException):
+    """The step was told to stop. Not an `Exception`: nothing that handles failures may swallow it."""

@@ -1,0 +1,42 @@
+"""A checkpoint an epoch in object storage: content first, then the manifest that makes it exist."""
+
+import json
+import logging
+
+from cifar_tasks.errors import IntegrityError
+from cifar_tasks.storage import ObjectRef, ObjectStore, canonical_json, read
+
+KEEP = 2
+"""The newest, and the one before in case the newest is damaged."""
+
+_log = logging.getLogger(__name__)
+
+
+def save_checkpoint(store: ObjectStore, prefix: str, epoch: int, data: bytes) -> None:
+    """Write the checkpoint of `epoch` (counted from 1), then forget all but the newest two."""
+    ref = store.put(f"{prefix}/epoch-{epoch:04d}.safetensors", data)
+    store.put(f"{prefix}/epoch-{epoch:04d}.json", canonical_json(ref.as_dict()))
+    for manifest in _manifests(store, prefix)[KEEP:]:
+        store.delete(manifest)
+        store.delete(manifest.removesuffix(".json") + ".safetensors")
+
+
+def newest_checkpoint(store: ObjectStore, prefix: str) -> bytes | None:
+    """The newest one that is whole; a damaged one is passed over with a warning."""
+    for manifest in _manifests(store, prefix):
+        try:
+            return read(store, ObjectRef(**json.loads(store.get(manifest))))
+        except (IntegrityError, KeyError, ValueError) as error:
+            _log.warning("passing over checkpoint %s: %s", manifest, error)
+    return None
+
+
+def forget_checkpoints(store: ObjectStore, prefix: str) -> None:
+    """After training: the saved model takes their place."""
+    for key in sorted(store.keys(f"{prefix}/")):  # a manifest (.json) goes before its content
+        store.delete(key)
+
+
+def _manifests(store: ObjectStore, prefix: str) -> list[str]:
+    """Newest first: epochs are written with leading zeros."""
+    return sorted((key for key in store.keys(f"{prefix}/") if key.endswith(".json")), reverse=True)

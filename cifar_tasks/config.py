@@ -1,0 +1,212 @@
+"""What a training is told: one frozen configuration, named recipes, and the overrides that a user may give.
+
+A recipe is a function. The bounds of the overrides stand here once; the trigger form, the command line and the check
+in `configure` all read them from here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from cifar_tasks.errors import ConfigError
+from cifar_tasks.storage import canonical_json, sha256_hex
+
+ModelName = Literal["cnn", "resnet50"]
+Profile = Literal["demo", "full"]
+MODELS: tuple[ModelName, ...] = ("cnn", "resnet50")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that decides how one model is trained, apart from the data."""
+
+    model: ModelName
+    """Which network."""
+    epochs: int
+    """Passes over the training images, at most: early stopping may end sooner."""
+    batch_size: int
+    """Images a step."""
+    learning_rate: float
+    """Peak of the one-cycle schedule."""
+    optimizer: Literal["sgd", "adamw"]
+    """SGD is with Nesterov momentum 0.9."""
+    weight_decay: float
+    """On convolution and dense weights only, never on biases and batch norm."""
+    label_smoothing: float = 0.1
+    """Share of the target spread over all classes."""
+    logit_scale: float = 1.0
+    """Factor on the logits. The CNN's dense layer has 5,888 inputs and diverges early without a small one."""
+    warmup_fraction: float = 0.25
+    """Share of the steps in which the learning rate rises."""
+    dropout: float = 0.25
+    """After each block of the CNN."""
+    crop_padding: int = 2
+    """Pixels of reflected border from which random crops are taken; 0 for none."""
+    flip: bool = True
+    """Mirror images left to right, each image in every second epoch; wrong for digits and text."""
+    image_size: int = 32
+    """Pixels that images are upsampled to on the device, before ResNet50."""
+    pretrained: Literal["required", "preferred", "none"] = "none"
+    """ImageNet weights: without them fail, or go on with random ones and say so, or never use them."""
+    patience: int = 5
+    """Epochs without a lower validation loss after which training stops."""
+    train_images: int | None = None
+    """Train on a stratified sample of so many images; none for all."""
+    validation_images: int | None = None
+    """Validate on a stratified sample of so many images; none for all."""
+    seed: int = 0
+    """Of initialisation, order, augmentation and dropout."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patience", "image_size"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("crop_padding", "seed", "weight_decay"):
+            _at_least(name, getattr(self, name), 0)
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.model == "cnn" and self.image_size != 32:
+            raise ConfigError(f"image_size is for resnet50; the CNN takes 32-pixel images, got {self.image_size}")
+
+    def digest(self) -> str:
+        return sha256_hex(canonical_json(asdict(self)))
+
+
+def cnn_demo() -> TrainConfig:
+    """Minutes on two CPU cores."""
+    return replace(cnn_full(), epochs=4, train_images=6_000, validation_images=2_000, batch_size=128, dropout=0.1)
+
+
+def cnn_full() -> TrainConfig:
+    """One-cycle SGD; 12 epochs instead of the report's 100."""
+    return TrainConfig(
+        model="cnn",
+        epochs=12,
+        batch_size=256,
+        learning_rate=0.12,
+        optimizer="sgd",
+        weight_decay=5e-4,
+        logit_scale=1 / 9,
+    )
+
+
+def resnet50_demo() -> TrainConfig:
+    """Shows the mechanics in minutes on two CPU cores: small images, few of them, and random weights if it must be."""
+    return replace(
+        resnet50_full(),
+        epochs=2,
+        image_size=32,
+        train_images=3_000,
+        validation_images=2_000,
+        pretrained="preferred",
+        batch_size=64,
+        learning_rate=1e-3,
+    )
+
+
+def resnet50_full() -> TrainConfig:
+    """ImageNet weights at 224 pixels, few epochs: the report's own advice. For a GPU."""
+    return TrainConfig(
+        model="resnet50",
+        epochs=10,
+        batch_size=128,
+        learning_rate=3e-4,
+        optimizer="adamw",
+        weight_decay=0.05,
+        crop_padding=4,
+        image_size=224,
+        pretrained="required",
+    )
+
+
+RECIPES: dict[tuple[ModelName, Profile], Callable[[], TrainConfig]] = {
+    ("cnn", "demo"): cnn_demo,
+    ("cnn", "full"): cnn_full,
+    ("resnet50", "demo"): resnet50_demo,
+    ("resnet50", "full"): resnet50_full,
+}
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value of the recipe that the user may replace."""
+
+    type: Literal["integer", "number", "boolean", "string"]
+    title: str
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    only_for: ModelName | None = None
+    """The one model that it concerns; none for all."""
+
+
+OVERRIDES: dict[str, Override] = {
+    "epochs": Override("integer", "Epochs", "Passes over the training images, at most.", 1, 1000),
+    "batch_size": Override("integer", "Batch size", "Images a step.", 2, 4096),
+    "learning_rate": Override("number", "Learning rate", "Peak of the one-cycle schedule.", 1e-6, 10.0),
+    "image_size": Override(
+        "integer", "Image size (ResNet50)", "Pixels that images are upsampled to.", 32, 512, only_for="resnet50"
+    ),
+    "pretrained": Override(
+        "string",
+        "ImageNet weights (ResNet50)",
+        "required: fail without them. preferred: else go on with random ones and say so. none: random ones.",
+        choices=("required", "preferred", "none"),
+        only_for="resnet50",
+    ),
+    "flip": Override("boolean", "Mirror images", "Left to right, in training. Wrong for digits and text."),
+    "seed": Override("integer", "Seed", "Of initialisation, order, augmentation and dropout.", 0, 2**31 - 1),
+}
+
+
+def chosen_models(models: str) -> tuple[ModelName, ...]:
+    """`both`, `cnn` or `resnet50` as the models to train."""
+    if models == "both":
+        return MODELS
+    for name in MODELS:
+        if name == models:
+            return (name,)
+    raise ConfigError(f"models must be one of both, {', '.join(MODELS)}, got {models!r}")
+
+
+def configure(model: ModelName, profile: str, overrides: Mapping[str, Any]) -> TrainConfig:
+    """The recipe of `model` and `profile` with the overrides that concern it; a value of `None` overrides nothing."""
+    recipe = next((make for key, make in RECIPES.items() if key == (model, profile)), None)
+    if recipe is None:
+        raise ConfigError(f"profile must be demo or full, got {profile!r}")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    for name, value in given.items():
+        _check_override(name, value)
+    return replace(recipe(), **{name: v for name, v in given.items() if OVERRIDES[name].only_for in (None, model)})
+
+
+def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """The inverse of `dataclasses.asdict`; refuses a name that is no field."""
+    unknown = values.keys() - {field.name for field in fields(TrainConfig)}
+    if unknown:
+        raise ConfigError(f"a training has no setting {sorted(unknown)[0]!r}")
+    return TrainConfig(**values)
+
+
+def _check_override(name: str, value: Any) -> None:
+    rule = OVERRIDES.get(name)
+    if rule is None:
+        raise ConfigError(f"{name!r} cannot be overridden; these can: {', '.join(OVERRIDES)}")
+    kinds: dict[str, tuple[type, ...]] = {
+        "integer": (int,),
+        "number": (int, float),
+        "boolean": (bool,),
+        "string": (str,),
+    }
+    if not isinstance(value, kinds[rule.type]) or (isinstance(value, bool) and rule.type != "boolean"):
+        raise ConfigError(f"{name} must be of type {rule.type}, got {value!r}")
+    if rule.choices and value not in rule.choices:
+        raise ConfigError(f"{name} must be one of {', '.join(rule.choices)}, got {value!r}")
+    low, high = rule.minimum, rule.maximum
+    if low is not None and high is not None and isinstance(value, int | float) and not low <= value <= high:
+        raise ConfigError(f"{name} must be between {low:g} and {high:g}, got {value}")
+
+
+def _at_least(name: str, value: float, minimum: float) -> None:
+    if value < minimum:
+        raise ConfigError(f"{name} must be at least {minimum:g}, got {value}")

@@ -1,0 +1,89 @@
+"""The report's figures, drawn without a display."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar_tasks.training.state import EpochMetrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TRAINING, VALIDATION = "#4c72b0", "#dd8452"
+RIGHT, WRONG = "#2a7f3f", "#c0392b"
+
+
+def image_grid(
+    images: NDArray[np.uint8],
+    true: Sequence[str],
+    predicted: Sequence[str] | None = None,
+    title: str | None = None,
+) -> "Figure":
+    """Up to 32 images (N, H, W, 3) with their labels; with predictions, wrong ones stand in red."""
+    from matplotlib.figure import Figure
+
+    columns, rows = 8, max(1, -(-len(images) // 8))
+    figure = Figure(figsize=(columns * 1.35, rows * (1.75 if predicted else 1.55) + 0.5), layout="constrained")
+    if title:
+        figure.suptitle(title)
+    for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
+        axes.axis("off")
+    for number, (axes, image) in enumerate(zip(grid.flat, images, strict=False)):
+        axes.imshow(image)
+        if predicted is None:
+            axes.set_title(true[number], fontsize=9)
+        else:
+            colour = RIGHT if true[number] == predicted[number] else WRONG
+            axes.set_title(f"{true[number]}\n→ {predicted[number]}", fontsize=8, color=colour)
+    return figure
+
+
+def learning_curves(history: Sequence[EpochMetrics], title: str) -> "Figure":
+    """Accuracy, loss and learning rate over the epochs (the report's figure 3)."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    epochs = [metrics.epoch for metrics in history]
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure.suptitle(title)
+    accuracy, loss, rate = figure.subplots(1, 3)
+    for axes, name in ((accuracy, "accuracy"), (loss, "loss")):
+        for split, colour in (("train", TRAINING), ("validation", VALIDATION)):
+            values = [getattr(metrics, f"{split}_{name}") for metrics in history]
+            axes.plot(epochs, values, marker="o", color=colour, label=split)
+        axes.set_title(name)
+        axes.legend()
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+    rate.plot(epochs, [metrics.learning_rate for metrics in history], marker="o", color="#555555")
+    rate.set_title("learning rate at the epoch's end")
+    for axes in (accuracy, loss, rate):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], title: str) -> "Figure":
+    """(classes, classes) counts, coloured by share of the true class; written out up to 20 classes."""
+    from matplotlib.figure import Figure
+
+    size = max(4.5, 0.62 * len(classes) + 2)
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+    axes = figure.subplots()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure.colorbar(axes.imshow(share, cmap="Blues", vmin=0, vmax=1), ax=axes, label="share of the true class")
+    axes.set(title=title, xlabel="predicted", ylabel="true")
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= 20:
+        for row, column in np.ndindex(counts.shape):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    return figure
+
+
+def sample_indices(count: int, seed: int, wanted: int = 32) -> NDArray[np.int64]:
+    """Which images a grid shows: the same for the same seed."""
+    return np.random.default_rng(seed).permutation(count)[:wanted]

@@ -1,0 +1,124 @@
+"""The saved model in MLflow: an exported program (pt2), no pickle, with signature, input example and digest.
+
+`save_model` writes, reads back, compares, and only then tags the model with its digest; a model without that tag does
+not exist. `load_model` verifies the digest before it opens the file.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cifar_tasks.errors import IntegrityError
+from cifar_tasks.models import ImageClassifier
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DIGEST_TAG = "cifar.model_sha256"
+PROGRAM = Path("data", "model.pt2")
+"""Where MLflow's PyTorch flavour keeps the exported program."""
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """Where a model lies and what its file must be."""
+
+    uri: str
+    """`models:/m-…`, as MLflow names a logged model."""
+    sha256: str
+    """Of the exported program."""
+
+    @property
+    def model_id(self) -> str:
+        return self.uri.removeprefix("models:/")
+
+
+def find_model(client: "MlflowClient", experiment: str, run_id: str) -> SavedModel | None:
+    """The whole model that an earlier try of this run saved; halves of one are removed."""
+    saved = None
+    for model in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
+        digest = (model.tags or {}).get(DIGEST_TAG)
+        if digest:
+            saved = SavedModel(f"models:/{model.model_id}", digest)
+        else:
+            client.delete_logged_model(model.model_id)
+    return saved
+
+
+def save_model(
+    client: "MlflowClient", run_id: str, model: ImageClassifier, example: NDArray[np.uint8], tags: dict[str, Any]
+) -> SavedModel:
+    """Export, upload, read back and compare; `example` is uint8 (2 or more, 32, 32, 3).
+
+    Raises `IntegrityError` if the stored program does not compute what the trained model computes.
+    """
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    model = model.cpu().eval()
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(example))
+    shape, classes = (-1, *example.shape[1:]), expected.shape[1]
+    signature = ModelSignature(
+        # Without names: a model server then hands an array on, not a dict, which the PyTorch flavour refuses.
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), shape)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, classes))]),
+    )
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pytorch.log_model(
+            model,
+            name="model",
+            signature=signature,
+            input_example=example,
+            serialization_format="pt2",
+            # Named, because MLflow would start a process of its own to find them out.
+            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
+            tags={key: str(value) for key, value in tags.items()},
+        )
+    with _downloaded(info.model_uri) as (folder, digest), torch.inference_mode():
+        stored = _open(folder)(torch.from_numpy(example))
+    if not torch.allclose(stored, expected, rtol=1e-3, atol=1e-4):
+        gap = (stored - expected).abs().max().item()
+        raise IntegrityError(f"the model stored at {info.model_uri} differs from the trained one: logits by {gap:.3g}")
+    client.set_logged_model_tags(info.model_id, {DIGEST_TAG: digest})
+    return SavedModel(info.model_uri, digest)
+
+
+def load_model(saved: SavedModel, device: torch.device | None = None) -> nn.Module:
+    """The stored model, ready to classify; `IntegrityError` if its file is not the one that was saved."""
+    with _downloaded(saved.uri) as (folder, digest):
+        if digest != saved.sha256:
+            raise IntegrityError(
+                f"the model stored at {saved.uri} is damaged: SHA-256 {digest[:12]}… instead of {saved.sha256[:12]}…. "
+                "Train again, or restore the object."
+            )
+        model = _open(folder)
+    return model if device is None else model.to(device)
+
+
+@contextmanager
+def _downloaded(uri: str) -> Iterator[tuple[Path, str]]:
+    """The model's folder on this machine while it is needed, and the digest of its program."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory(prefix="cifar-model-") as target:
+        folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=target))
+        yield folder, hashlib.sha256((folder / PROGRAM).read_bytes()).hexdigest()
+
+
+def _open(folder: Path) -> nn.Module:
+    """MLflow refuses an archive that holds a pickle (`MLFLOW_ALLOW_PICKLE_DESERIALIZATION` is off)."""
+    import mlflow
+
+    model: nn.Module = mlflow.pytorch.load_model(str(folder))
+    return model

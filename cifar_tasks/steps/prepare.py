@@ -1,0 +1,82 @@
+"""The first two tasks: the images, and what to train on them."""
+
+import logging
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cifar_tasks import figures, tracking
+from cifar_tasks.config import chosen_models, configure
+from cifar_tasks.data import (
+    STAND_IN_BANNER,
+    DatasetVersion,
+    LabelledImages,
+    find_prepared,
+    load_dataset,
+    load_version,
+    open_source,
+    prepare,
+)
+from cifar_tasks.settings import Settings
+from cifar_tasks.storage import S3Store
+from cifar_tasks.tracking import DATASET, MODEL, WORKFLOW
+from cifar_tasks.workflow import WorkflowRun
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Json = dict[str, Any]
+
+_log = logging.getLogger(__name__)
+
+
+def prepare_data(source: str, seed: int, workflow: Json) -> Json:
+    """Write the dataset version that `source` holds, or find it; open the workflow's MLflow run and show the images.
+
+    Returns `uri`, `parent_run_id`, `mlflow_url` and `banner` (none unless the data only stands in).
+    """
+    settings, run = Settings(), WorkflowRun(**workflow)
+    store, client = S3Store(settings.bucket), tracking.connect()
+    with tracking.tracking_errors():
+        experiment = tracking.experiment_id(client, settings.experiment)
+        parent = tracking.open_run(client, experiment, {WORKFLOW: run.id, MODEL: "all"}, run.name).info.run_id
+        url = tracking.run_url(parent, experiment)
+        _log.info("MLflow run: %s", url)
+        opened = open_source(
+            source, settings, _log.info, is_prepared=lambda s: find_prepared(s, store, seed) is not None
+        )
+        version = prepare(opened, store, seed, _log.info)
+        banner = STAND_IN_BANNER if version.stand_in else None
+        _describe_dataset(client, parent, version, run, banner)
+        sample = load_dataset(store, version, ["train"]).train
+        _log_sample(client, parent, sample, version, seed)
+    return {"uri": version.uri, "parent_run_id": parent, "mlflow_url": url, "banner": banner}
+
+
+def plan_training(data: Json, models: str, profile: str, overrides: Json) -> list[Json]:
+    """A configuration for each model to train. Digits are never mirrored: a mirrored digit is no digit."""
+    version = load_version(S3Store(Settings().bucket), data["uri"])
+    if version.stand_in:
+        overrides = {**overrides, "flip": False}
+    return [asdict(configure(model, profile, overrides)) for model in chosen_models(models)]
+
+
+def _describe_dataset(
+    client: "MlflowClient", run_id: str, version: DatasetVersion, run: WorkflowRun, banner: str | None
+) -> None:
+    note = [f"**{banner}**"] if banner else []
+    note += [f"Data: {version.name}, `{version.uri}`"]
+    note += [f"Airflow: [{run.name}]({run.url})"] if run.url else []
+    tags = {DATASET: version.digest, "airflow.dag_run_url": run.url, "mlflow.note.content": "\n\n".join(note)}
+    tracking.log_tags(client, run_id, tags)
+    tracking.log_dataset(client, run_id, version, "training")
+    counts = {f"{split}_images": version.size(split) for split in version.counts}
+    tracking.log_params(client, run_id, {"dataset": version.name, "classes": len(version.classes), **counts})
+    client.log_dict(run_id, version.as_dict(), "dataset/version.json")
+
+
+def _log_sample(
+    client: "MlflowClient", run_id: str, images: LabelledImages, version: DatasetVersion, seed: int
+) -> None:
+    shown = images.take(figures.sample_indices(len(images), seed))
+    names = [version.classes[label] for label in shown.labels]
+    client.log_figure(run_id, figures.image_grid(shown.images, names, title=version.name), "dataset/sample.png")

@@ -1,0 +1,153 @@
+"""MLflow runs: one parent a workflow run, one child a model; found again, never made twice."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from cifar_tasks.data import DatasetVersion
+from cifar_tasks.errors import ConfigError, Stopped, TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+WORKFLOW, MODEL, TRAINING, DATASET = "cifar.workflow", "cifar.model", "cifar.training", "cifar.dataset"
+"""Tags by which runs are found again: workflow run, model, training digest, dataset digest."""
+
+
+def connect() -> "MlflowClient":
+    """A client of the server named by `MLFLOW_TRACKING_URI`; there is no default server."""
+    from mlflow import MlflowClient
+
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise ConfigError("there is no MLflow server: start the stack (`cifar up`) or set MLFLOW_TRACKING_URI.")
+    # A model that somebody swapped for a pickled one is refused instead of run.
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    return MlflowClient()
+
+
+@contextmanager
+def tracking_errors() -> Iterator[None]:
+    """Turns what MLflow raises into what this product's callers expect."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        raise TrackingError(f"MLflow at {server} did not answer or refused: {error}") from error
+
+
+def experiment_id(client: "MlflowClient", name: str) -> str:
+    """The experiment's id; made on first use, also when two processes try at once."""
+    from mlflow.exceptions import MlflowException
+
+    if (found := client.get_experiment_by_name(name)) is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:
+            if (found := client.get_experiment_by_name(name)) is None:
+                raise
+    return str(found.experiment_id)
+
+
+def open_run(
+    client: "MlflowClient", experiment: str, identity: Mapping[str, str], name: str, parent: str | None = None
+) -> "Run":
+    """The run whose tags are `identity`: found if an earlier try made it, else made; running either way."""
+    clauses = [f"tags.`{key}` = '{_quoted(value)}'" for key, value in identity.items()]
+    found = client.search_runs([experiment], " AND ".join(clauses), order_by=["attributes.start_time ASC"])
+    for run in found:
+        if run.data.tags.get("mlflow.parentRunId") == parent:
+            client.update_run(run.info.run_id, status="RUNNING")
+            return run
+    tags = dict(identity) | ({"mlflow.parentRunId": parent} if parent else {})
+    return client.create_run(experiment, run_name=name, tags=tags)
+
+
+@contextmanager
+def closing(client: "MlflowClient", run_id: str) -> Iterator[None]:
+    """Says in MLflow how the work on a run ended: FINISHED, FAILED, or KILLED when it was told to stop."""
+    status = "FINISHED"
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt):
+        status = "KILLED"
+        raise
+    except BaseException:
+        status = "FAILED"
+        raise
+    finally:
+        client.set_terminated(run_id, status)
+
+
+def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+
+
+def log_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, Any]) -> None:
+    from mlflow.entities import RunTag
+
+    client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items() if value is not None])
+
+
+def log_metrics(
+    client: "MlflowClient", run_id: str, metrics: Mapping[str, float], step: int = 0, model_id: str | None = None
+) -> None:
+    """Numbers of one step; those given with `model_id` show on the model's own page as well."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+    client.log_batch(
+        run_id, metrics=[Metric(key, value, now, step, model_id=model_id) for key, value in finite.items()]
+    )
+
+
+def logged_steps(client: "MlflowClient", run_id: str, metric: str) -> set[int]:
+    return {entry.step for entry in client.get_metric_history(run_id, metric)}
+
+
+def log_dataset(client: "MlflowClient", run_id: str, dataset: DatasetVersion, context: str) -> None:
+    """The dataset version as an MLflow dataset input, so that the UI shows and filters by it."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    entity = Dataset(
+        name=dataset.name,
+        digest=dataset.digest[:32],  # MLflow keeps 36 characters
+        source_type="s3",
+        source=json.dumps({"uri": dataset.uri}),
+        profile=json.dumps({"counts": dataset.counts, "classes": list(dataset.classes)}),
+    )
+    client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
+
+
+def run_url(run_id: str, experiment: str, artifact: str | None = None) -> str:
+    """The run's page in the MLflow UI, or that of one of its artifacts."""
+    server = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
+    page = f"{server}/#/experiments/{experiment}/runs/{run_id}"
+    return f"{page}/artifacts/{quote(artifact)}" if artifact else page
+
+
+def version_url(name: str, version: int) -> str:
+    """The page of a registered version."""
+    return f"{os.environ.get('MLFLOW_TRACKING_URI', '').rstrip('/')}/#/models/{quote(name)}/versions/{version}"
+
+
+def compare_url(run_ids: Iterable[str], experiment: str) -> str:
+    """MLflow's own comparison of runs, side by side."""
+    server = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
+    runs, experiments = quote(json.dumps(list(run_ids))), quote(json.dumps([experiment]))
+    return f"{server}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+
+def _quoted(value: str) -> str:
+    return value.replace("'", "\\'")

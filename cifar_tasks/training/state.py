@@ -1,0 +1,157 @@
+"""Everything that training carries from one epoch to the next, and its one spelling as bytes.
+
+Written as safetensors: no pickle, so a checkpoint from storage can never run code.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from cifar_tasks.config import TrainConfig
+from cifar_tasks.errors import IntegrityError
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch gave. Losses are cross-entropies in nats, accuracies are shares of 0–1."""
+
+    epoch: int
+    """Counted from 1."""
+    train_loss: float
+    """Over the augmented batches, with label smoothing."""
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    """Of the epoch's last step."""
+    images_per_second: float
+    """Training only, without validation."""
+
+
+class TrainingState:
+    """Model, optimizer, schedule, random state, history and the best weights so far."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig, steps_per_epoch: int) -> None:
+        self.model = model
+        self.config = config
+        self.optimizer = build_optimizer(model, config)
+        self.schedule = OneCycleLR(
+            self.optimizer,
+            max_lr=config.learning_rate,
+            total_steps=max(2, config.epochs * steps_per_epoch),
+            pct_start=config.warmup_fraction,
+            anneal_strategy="linear",
+            cycle_momentum=False,
+            div_factor=10,
+            final_div_factor=100,
+        )
+        self.order = torch.Generator().manual_seed(config.seed)
+        self.history: list[EpochMetrics] = []
+        self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def best(self) -> EpochMetrics:
+        """The epoch with the lowest validation loss, the earliest of equals."""
+        return min(self.history, key=lambda metrics: metrics.validation_loss)
+
+    @property
+    def stopped_early(self) -> bool:
+        return bool(self.history) and self.history[-1].epoch - self.best.epoch >= self.config.patience
+
+    @property
+    def finished(self) -> bool:
+        return len(self.history) >= self.config.epochs or self.stopped_early
+
+    def record(self, metrics: EpochMetrics) -> None:
+        self.history.append(metrics)
+        if self.best is metrics:
+            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def restore_best_weights(self) -> None:
+        self.model.load_state_dict(self.best_weights)
+
+    def to_bytes(self) -> bytes:
+        tensors = dict(self._tensors())
+        scalars = {
+            "epoch": len(self.history),
+            "groups": self.optimizer.state_dict()["param_groups"],
+            "schedule": {k: v for k, v in self.schedule.state_dict().items() if not callable(v)},
+            "history": [asdict(metrics) for metrics in self.history],
+            "config": asdict(self.config),
+        }
+        return save(tensors, metadata={"state": json.dumps(scalars)})
+
+    def load_bytes(self, data: bytes) -> None:
+        """Go on where `to_bytes` was called; `IntegrityError` if the bytes are of another training."""
+        tensors, scalars = _parse(data)
+        if scalars["config"] != json.loads(json.dumps(asdict(self.config))):
+            raise IntegrityError("the checkpoint belongs to a training with another configuration")
+        self.model.load_state_dict(_part(tensors, "model"))
+        self.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        for name, value in _part(tensors, "best").items():
+            self.best_weights[name].copy_(value)
+        self.optimizer.load_state_dict({"state": self._moments(tensors), "param_groups": scalars["groups"]})
+        self.schedule.load_state_dict(scalars["schedule"])
+        self.order.set_state(tensors["random.order"])
+        torch.set_rng_state(tensors["random.torch"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+        self.history = [EpochMetrics(**entry) for entry in scalars["history"]]
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, value in self.model.state_dict().items():
+            yield f"model.{name}", value.contiguous()
+        for name, value in self.best_weights.items():
+            yield f"best.{name}", value.contiguous()
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            for name, value in moments.items():
+                if value is not None:
+                    yield f"optimizer.{number}.{name}", value.contiguous()
+        yield "random.order", self.order.get_state()
+        yield "random.torch", torch.get_rng_state()
+        if torch.cuda.is_available():
+            yield "random.cuda", torch.cuda.get_rng_state()
+
+    def _moments(self, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """Optimizer state by parameter, in the memory layout of the parameter that it belongs to."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _part(tensors, "optimizer").items():
+            number, name = key.split(".", 1)
+            like = parameters[int(number)]
+            if value.shape == like.shape:
+                value = torch.empty_like(like).copy_(value)
+            moments.setdefault(int(number), {})[name] = value
+        return moments
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Weight decay on matrices and filters only: biases and batch norm have one dimension."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _parse(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        return load(data), json.loads(header["__metadata__"]["state"])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise IntegrityError(f"the checkpoint cannot be read: {error}") from error
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
