@@ -164,8 +164,8 @@ def s3_client() -> "S3Client":
 
     config = Config(retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=5, read_timeout=60)
     # SeaweedFS and MinIO ignore the region, but a signature needs one; AWS users set AWS_DEFAULT_REGION.
-    region = boto3.session.Session().region_name or "us-east-1"
-    return boto3.client("s3", region_name=region, config=config)
+    session = boto3.session.Session()  # boto3's own default session would keep the first credentials that it saw
+    return session.client("s3", region_name=session.region_name or "us-east-1", config=config)
 
 
 def _code(error: Any) -> str:

@@ -1,0 +1,117 @@
+"""The embedded stack for tests: started once a session, in a folder of its own, on ports that nobody uses."""
+
+import os
+import random
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cifar_tasks import stack as embedded
+from cifar_tasks.stack.environment import HOST, S3_INNER_PORTS, Ports, overlay
+from cifar_tasks.stack.supervisord import marked
+from cifar_tasks.storage import S3Store
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    home: Path
+    environment: dict[str, str]
+    """What its services and clients read. Holds secrets."""
+
+    @property
+    def airflow_url(self) -> str:
+        return self.environment["CIFAR_AIRFLOW_URL"]
+
+    @property
+    def mlflow_url(self) -> str:
+        return self.environment["MLFLOW_TRACKING_URI"]
+
+    @property
+    def s3_url(self) -> str:
+        return self.environment["AWS_ENDPOINT_URL_S3"]
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[RunningStack]:
+    """The whole stack, Airflow included."""
+    with stack_home() as home:
+        embedded.up(home, report=print)
+        yield RunningStack(home, embedded.environment(home))
+
+
+@pytest.fixture
+def own_home() -> Iterator[Path]:
+    """Home of a stack that the test starts itself, and may break."""
+    with stack_home() as home:
+        yield home
+
+
+@pytest.fixture
+def connected(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> RunningStack:
+    """The session's stack, with this process as one of its clients."""
+    connect(monkeypatch, stack.environment)
+    return stack
+
+
+@pytest.fixture
+def s3_store(connected: RunningStack) -> Iterator[S3Store]:
+    """A store on a bucket of its own."""
+    from cifar_tasks.storage import s3_client
+
+    client, bucket = s3_client(), f"test-{uuid.uuid4().hex[:12]}"
+    client.create_bucket(Bucket=bucket)
+    store = S3Store(bucket, client)
+    yield store
+    for key in list(store.keys("")):
+        store.delete(key)
+    client.delete_bucket(Bucket=bucket)
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    wanted = overlay(os.environ, environment)
+    for name in os.environ.keys() - wanted.keys():
+        monkeypatch.delenv(name)
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+
+
+@contextmanager
+def stack_home() -> Iterator[Path]:
+    """A folder with a short path (Unix sockets) and free ports; afterwards not one process may be left."""
+    home = Path(tempfile.mkdtemp(prefix="cifar-")).resolve()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("CIFAR_")]:
+                patch.delenv(name)
+            patch.setenv("CIFAR_HOME", str(home))
+            for name, port in free_ports().model_dump().items():
+                patch.setenv(f"CIFAR_{name.upper()}", str(port))
+            yield home
+            embedded.down(home)
+            assert not marked(home)
+    finally:
+        embedded.down(home)
+        shutil.rmtree(home)
+
+
+def free_ports() -> Ports:
+    """Consecutive ports below those that the system hands out itself."""
+    others = len(Ports.model_fields) - 1
+    while True:
+        first = random.randrange(20000, 32000)  # noqa: S311 – a gap is looked for, not a secret
+        if all(is_free(port) for port in range(first, first + others + S3_INNER_PORTS)):
+            names = [name for name in Ports.model_fields if name != "s3_inner_port"]
+            singles = dict(zip(names, range(first, first + others), strict=True))
+            return Ports(**singles, s3_inner_port=first + others)
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) != 0

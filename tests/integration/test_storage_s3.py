@@ -1,0 +1,40 @@
+"""The S3 store on a real server: it keeps the contract, and the server keeps strangers out."""
+
+import boto3
+import pytest
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from cifar_tasks.errors import StorageError
+from cifar_tasks.storage import S3Store
+from tests.conftest import RunningStack
+from tests.unit.test_storage import ObjectStoreContract
+
+
+class TestS3Store(ObjectStoreContract):
+    @pytest.fixture
+    def store(self, s3_store: S3Store) -> S3Store:
+        return s3_store
+
+
+def test_an_object_larger_than_a_chunk_of_the_server_comes_back_whole(s3_store: S3Store) -> None:
+    data = bytes(range(256)) * (9 * 4096)
+    ref = s3_store.put("large", data)
+    assert s3_store.get("large", ref.sha256) == data
+
+
+def test_an_anonymous_reader_is_refused(s3_store: S3Store, connected: RunningStack) -> None:
+    s3_store.put("a", b"private")
+    stranger = boto3.client("s3", config=Config(signature_version=UNSIGNED))
+    with pytest.raises(ClientError, match="AccessDenied"):
+        stranger.get_object(Bucket=s3_store.bucket, Key="a")
+
+
+def test_a_wrong_signature_is_refused(
+    s3_store: S3Store, connected: RunningStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_store.put("a", b"private")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "guessed")
+    with pytest.raises(StorageError, match="SignatureDoesNotMatch"):
+        S3Store(s3_store.bucket).get("a")
