@@ -4,6 +4,7 @@ All three list their files without reading them and refuse, when listing, what l
 """
 
 import hashlib
+import os
 import stat
 import tarfile
 import zipfile
@@ -21,7 +22,8 @@ from cifar_tasks.storage import ObjectStore, canonical_json, sha256_hex
 MAX_FILE_BYTES = 64 * 2**20
 """No picture and no CIFAR-10 batch is larger; an archive member that claims more is there to fill the memory."""
 IGNORED_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
-S3_READERS = 16
+S3_READERS = 10
+"""As many connections as a boto3 client keeps open."""
 
 
 class FileTree(Protocol):
@@ -53,32 +55,44 @@ class DirectoryTree:
         return f"directory-{digest.hexdigest()}"
 
     def names(self) -> list[str]:
-        found = (self._name(path) for path in self._root.rglob("*"))
-        return sorted(name for name in found if name is not None)
+        return sorted(self._walk(self._root, ""))
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
-            try:
+            with self._readable(name):
                 content = (self._root / name).read_bytes()
-            except OSError as error:
-                raise DataError(f"{self.where}: {name} cannot be read: {error.strerror}.") from error
             yield name, content
 
-    def _name(self, path: Path) -> str | None:
-        name = checked_name(path.relative_to(self._root).as_posix(), self.where)
-        if name is None:
-            return None
-        if path.is_symlink():
-            if not path.resolve().is_relative_to(self._root):
-                raise leaves(self.where, f"{name} (a link to {path.resolve()})")
-            if path.is_dir():
-                raise DataError(f"{self.where}: {name} is a link to another folder. Put the images there, or a copy.")
+    def _walk(self, folder: str | Path, prefix: str) -> Iterator[str]:
+        # os.scandir, because it tells links and folders apart without asking the disk again for each of 60,000 files.
+        with self._readable(prefix), os.scandir(folder) as entries:
+            for entry in entries:
+                name = checked_name(prefix + entry.name, self.where)
+                if name is None:
+                    continue
+                if entry.is_symlink():
+                    self._check_link(Path(entry.path), name)
+                if entry.is_dir():
+                    yield f"{name}/"
+                    yield from self._walk(entry.path, f"{name}/")
+                elif entry.is_file():
+                    check_size(self.where, name, entry.stat().st_size)
+                    yield name
+                else:
+                    raise DataError(f"{self.where}: {name} is no plain file. Remove it.")
+
+    def _check_link(self, path: Path, name: str) -> None:
+        if not path.resolve().is_relative_to(self._root):
+            raise leaves(self.where, f"{name} (a link to {path.resolve()})")
         if path.is_dir():
-            return f"{name}/"
-        if not path.is_file():
-            raise DataError(f"{self.where}: {name} is no plain file. Remove it.")
-        check_size(self.where, name, path.stat().st_size)
-        return name
+            raise DataError(f"{self.where}: {name} is a link to another folder. Put the images there, or a copy.")
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(f"{self.where}: {name or 'the folder'} cannot be read: {error.strerror}.") from error
 
 
 class ZipTree:
