@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -55,29 +56,34 @@ def started_with(home: Path) -> Ports:
 
 
 def _remembered_ports(home: Path) -> dict[str, int]:
-    path = home / "ports.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    return _read(home / "ports.json")
 
 
 def create_secrets(home: Path) -> None:
     """Generate what is missing; what is there stays, or the old data could no longer be opened."""
-    path = home / "secrets.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = _read(home / "secrets.json")
     names = ("airflow_password", "airflow_jwt", "airflow_session", "postgres_password", "s3_secret_key", "s3_inner_key")
     generated = {name: secrets.token_urlsafe(32) for name in names}
     generated["airflow_fernet"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     if generated.keys() - known.keys():
-        write_private(path, json.dumps({**generated, **known}, indent=2) + "\n")
+        write_private(home / "secrets.json", json.dumps({**generated, **known}, indent=2) + "\n")
     write_private(password_file(home), json.dumps({AIRFLOW_USER: read_secrets(home)["airflow_password"]}) + "\n")
 
 
 def read_secrets(home: Path) -> dict[str, str]:
+    if not exists(home):
+        raise StackError(f"There is no embedded stack in {home}. Start one: `cifar up`")
+    return _read(home / "secrets.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What one of the two JSON files holds; nothing before the first start."""
     try:
-        return dict(json.loads((home / "secrets.json").read_text()))
+        return dict(json.loads(path.read_text()))
     except FileNotFoundError:
-        raise StackError(f"There is no embedded stack in {home}. Start one: `cifar up`") from None
-    except json.JSONDecodeError as error:
-        raise StackError(f"{home / 'secrets.json'} is no JSON any more ({error}). Restore it from a backup.") from None
+        return {}
+    except ValueError as error:
+        raise StackError(f"{path} is no JSON any more ({error}). Restore it from a backup.") from None
 
 
 def password_file(home: Path) -> Path:

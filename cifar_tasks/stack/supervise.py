@@ -19,6 +19,7 @@ from cifar_tasks.stack import postgres
 from cifar_tasks.stack.environment import (
     AIRFLOW_USER,
     HOST,
+    Ports,
     create_secrets,
     environment,
     exists,
@@ -57,22 +58,30 @@ def up(home: Path, report: Report, without: Collection[str] = ()) -> None:
     """
     home = _prepare(home)
     with _lock(home):
+        create_secrets(home)
         supervisor = Supervisor(home)
         if supervisor.pid() is None:
-            sweep(home)
-            remember_ports(home, read_ports(home))
+            _launch(home, without)
         else:
             _refuse_moved_ports(home)
-        create_secrets(home)
-        wanted = [s for s in services(home, started_with(home)) if s.group not in without]
         variables = environment(home)
-        if supervisor.pid() is None:
-            _refuse_taken_ports(wanted)
-            postgres.initialise(home)
-            launch(home, services(home, started_with(home)), variables)
-        _Start(supervisor, wanted, variables, report).run()
+        _Start(supervisor, _wanted(home, started_with(home), without), variables, report).run()
         if AIRFLOW not in without:
             ensure_pool(variables, AIRFLOW_USER, read_secrets(home)["airflow_password"], "gpu", Settings().gpu_slots)
+
+
+def _launch(home: Path, without: Collection[str]) -> None:
+    """A supervisord for a home that has none; what another one left running is ended first."""
+    sweep(home)
+    ports = read_ports(home)
+    _refuse_taken_ports(_wanted(home, ports, without))
+    remember_ports(home, ports)
+    postgres.initialise(home)
+    launch(home, services(home, ports), environment(home))
+
+
+def _wanted(home: Path, ports: Ports, without: Collection[str]) -> list[Service]:
+    return [service for service in services(home, ports) if service.group not in without]
 
 
 class _Start:
@@ -203,7 +212,7 @@ def _refuse_taken_ports(wanted: Collection[Service]) -> None:
                 if _is_taken(port):
                     raise StackError(
                         f"Port {port} for {service.name} is taken{_by_whom(port)}. "
-                        f"Stop that program, or set another port: {variable}={ports.start + 100} cifar up"
+                        f"Stop that program, or set {variable} to a free port."
                     )
 
 

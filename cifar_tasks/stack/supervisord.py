@@ -145,7 +145,7 @@ def sweep(home: Path, service: str | None = None) -> int:
     left = [process for process in marked(home, service) if process.pid != os.getpid()]
     for process in left:
         _signal(process.terminate)
-    _, stubborn = psutil.wait_procs(left, timeout=3)
+    _, stubborn = psutil.wait_procs(left, timeout=STOP_SECONDS / 2)
     for process in stubborn:
         _signal(process.kill)
     psutil.wait_procs(stubborn, timeout=5)

@@ -141,9 +141,10 @@ def test_a_port_taken_by_another_program_is_named_before_anything_starts(
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         monkeypatch.setenv("CIFAR_S3_PORT", str(port))
-        with pytest.raises(StackError, match=f"Port {port} for s3.*process {os.getpid()}.*CIFAR_S3_PORT="):
+        with pytest.raises(StackError, match=f"Port {port} for s3.*process {os.getpid()}.*CIFAR_S3_PORT"):
             embedded.up(own_home, print)
     assert processes(own_home) == []
+    assert not (own_home / "ports.json").exists()
 
 
 def test_a_service_that_cannot_start_is_named_with_the_end_of_its_log(own_home: Path) -> None:
