@@ -63,7 +63,7 @@ def create_secrets(home: Path) -> None:
     """Generate what is missing; what is there stays, or the old data could no longer be opened."""
     known = _read(home / "secrets.json")
     names = ("airflow_password", "airflow_jwt", "airflow_session", "postgres_password", "s3_secret_key", "s3_inner_key")
-    generated = {name: secrets.token_urlsafe(32) for name in names}
+    generated = {name: secrets.token_urlsafe(48) for name in names}  # 64 characters: HS512 wants as many
     generated["airflow_fernet"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     if generated.keys() - known.keys():
         write_private(home / "secrets.json", json.dumps({**generated, **known}, indent=2) + "\n")

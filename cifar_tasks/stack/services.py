@@ -56,8 +56,7 @@ def services(home: Path, ports: Ports) -> list[Service]:
             _seaweed(home, ports),
             storage_answers,
             group="s3",
-            ports=_port("CIFAR_S3_PORT", ports.s3_port)
-            | _port("CIFAR_S3_INNER_PORT", ports.s3_inner_port, S3_INNER_PORTS),
+            ports=_port("CIFAR_S3_PORT", ports.s3_port) | {"CIFAR_S3_INNER_PORT": inner_ports(ports)},
             url=_url(ports.s3_port),
         ),
         Service(
@@ -104,12 +103,16 @@ def _url(port: int) -> str:
     return f"http://{HOST}:{port}"
 
 
-def _port(variable: str, first: int, count: int = 1) -> dict[str, range]:
-    return {variable: range(first, first + count)}
+def _port(variable: str, port: int) -> dict[str, range]:
+    return {variable: range(port, port + 1)}
+
+
+def inner_ports(ports: Ports) -> range:
+    return range(ports.s3_inner_port, ports.s3_inner_port + S3_INNER_PORTS)
 
 
 def _seaweed(home: Path, ports: Ports) -> list[str]:
-    inner = iter(range(ports.s3_inner_port, ports.s3_inner_port + S3_INNER_PORTS))
+    inner = iter(inner_ports(ports))
     options = {
         "dir": home / "s3",
         "ip": HOST,

@@ -28,7 +28,7 @@ from cifar_tasks.stack.environment import (
     remember_ports,
     started_with,
 )
-from cifar_tasks.stack.services import AIRFLOW, Service, ensure_pool, services
+from cifar_tasks.stack.services import AIRFLOW, Service, ensure_pool, inner_ports, services
 from cifar_tasks.stack.supervisord import Supervisor, launch, log_path, socket_path, sweep
 
 START_SECONDS = 180
@@ -167,7 +167,11 @@ def down(home: Path) -> bool:
         supervisor = Supervisor(home)
         ran = supervisor.pid() is not None
         supervisor.shutdown()
-        return bool(sweep(home)) or ran
+        left = sweep(home)
+        for port in inner_ports(started_with(home)):
+            for forgotten in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):  # noqa: S108 – SeaweedFS's own choice
+                forgotten.unlink()
+        return ran or left > 0
 
 
 def _prepare(home: Path) -> Path:
