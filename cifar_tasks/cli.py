@@ -1,15 +1,21 @@
 """The `cifar` command: a thin face of the library. Everything heavy is imported by the command that needs it."""
 
+import json
+import os
+import secrets
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cifar_tasks.errors import CifarError
-from cifar_tasks.settings import Settings
+from cifar_tasks.config import OVERRIDES, chosen_models, configure
+from cifar_tasks.errors import CifarError, ConfigError, StackError
+from cifar_tasks.settings import read_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, compare and promote image classifiers. The whole stack runs on this machine: [b]cifar up[/b].",
 )
+TYPES: dict[str, Any] = {"integer": int, "number": float, "boolean": bool, "string": str}
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -41,7 +48,7 @@ def up(
     """
     from cifar_tasks import stack
 
-    home = Settings().home
+    home = read_settings().home
     with console.status("Starting the stack"):
         stack.up(home, report=lambda line: console.print(f"  {escape(line)}"), without=() if airflow else ("airflow",))
     variables = stack.environment(home)
@@ -61,7 +68,7 @@ def status() -> None:
     """
     from cifar_tasks import stack
 
-    services = stack.status(Settings().home)
+    services = stack.status(read_settings().home)
     if not services:
         console.print("There is no embedded stack here. Start one: [b]cifar up[/]")
         raise typer.Exit(1)
@@ -90,8 +97,133 @@ def down() -> None:
     from cifar_tasks import stack
 
     with console.status("Stopping the stack"):
-        stopped = stack.down(Settings().home)
+        stopped = stack.down(read_settings().home)
     console.print("Stopped. [b]cifar up[/] brings everything back." if stopped else "Nothing was running.")
+
+
+Source = Annotated[
+    str,
+    typer.Option(
+        metavar="SOURCE",
+        help="auto, cifar10, digits, a folder, zip or tar of class folders, or an s3:// URL.",
+        default_factory=lambda: read_settings().source,
+    ),
+]
+Models = Annotated[str, typer.Option(help="both, cnn or resnet50.", default_factory=lambda: read_settings().models)]
+Profile = Annotated[
+    str,
+    typer.Option(
+        help="demo: minutes on a CPU. full: all images, for a GPU.", default_factory=lambda: read_settings().profile
+    ),
+]
+RegisteredModel = Annotated[
+    str, typer.Option(help="Name in the MLflow registry.", default_factory=lambda: read_settings().registered_model)
+]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help=f"Change the recipe; NAME is one of {', '.join(OVERRIDES)}."),
+]
+
+
+@app.command()
+def demo(
+    source: Source,
+    models: Models,
+    profile: Profile,
+    registered_model: RegisteredModel,
+    override: Override = None,
+) -> None:
+    """Start the stack, run the training DAG in Airflow, and print what came out.
+
+    Example: [b]cifar demo --source ~/pictures.zip --models cnn --set epochs=6[/b]
+    """
+    from cifar_tasks import demo as dag
+    from cifar_tasks import stack
+    from cifar_tasks.data import absolute_source
+
+    conf = {
+        "source": absolute_source(source),
+        "models": models,
+        "profile": profile,
+        "registered_model": registered_model,
+        **parse_overrides(override or []),
+    }
+    up()
+    home = read_settings().home
+    stack.use(home)
+    password = json.loads(stack.password_file(home).read_text())[stack.AIRFLOW_USER]
+    with dag.airflow(os.environ["CIFAR_AIRFLOW_URL"], stack.AIRFLOW_USER, password) as client:
+        run = dag.trigger(client, conf)
+        console.print(f"Airflow run {escape(run.run_id)}: {escape(run.url)}", soft_wrap=True)
+        if dag.Watcher(console, run).watch() != "success":
+            raise StackError(f"the run failed; its logs are at {run.url}")
+        dag.print_summary(console, run.result("report"), stack.password_file(home))
+
+
+@app.command()
+def run(
+    source: Source,
+    models: Models,
+    profile: Profile,
+    registered_model: RegisteredModel,
+    name: Annotated[str | None, typer.Option(help="The same name again goes on where that run ended.")] = None,
+    override: Override = None,
+) -> None:
+    """Do the same steps in this process, without Airflow. Storage and MLflow must run (`cifar up --no-airflow`).
+
+    Example: [b]cifar run --source digits --models cnn --set epochs=3[/b]
+    """
+    from cifar_tasks import stack
+
+    stack.use(read_settings().home)
+    overrides = parse_overrides(override or [])
+    for model in chosen_models(models):
+        configure(model, profile, overrides)  # a bad value is told before anything heavy is loaded
+    from cifar_tasks.demo import print_summary
+    from cifar_tasks.local_run import run_workflow
+    from cifar_tasks.process import log_to_stdout
+
+    log_to_stdout()
+    name = name or f"run-{secrets.token_hex(4)}"
+    console.print(f"Run {escape(name)}")
+    print_summary(console, run_workflow(name, source, models, profile, registered_model, overrides))
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Pictures, PNG or JPEG, any size.", metavar="IMAGE…")],
+    registered_model: RegisteredModel,
+) -> None:
+    """Classify pictures with the champion.
+
+    Example: [b]cifar predict cat.jpg dog.png[/b]
+    """
+    from cifar_tasks import stack
+
+    stack.use(read_settings().home)
+    with console.status("Loading the champion"):
+        from cifar_tasks.predict import predict as classify
+
+        version, answers = classify(images, registered_model)
+    table = Table("picture", "class", "chance", caption=f"{registered_model}, version {version}")
+    for answer in answers:
+        table.add_row(escape(str(answer.path)), answer.label, f"{answer.chance:.1%}")
+    console.print(table)
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, bool | int | float | str]:
+    """`epochs=3` as a value of the type that the recipe wants; `ConfigError` names what does not fit."""
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or name not in OVERRIDES:
+            raise ConfigError(f"--set {pair}: write NAME=VALUE with NAME one of {', '.join(OVERRIDES)}")
+        adapter: TypeAdapter[bool | int | float | str] = TypeAdapter(TYPES[OVERRIDES[name].type])
+        try:
+            values[name] = adapter.validate_python(text)
+        except ValidationError:
+            raise ConfigError(f"--set {pair}: {name} must be of type {OVERRIDES[name].type}") from None
+    return values
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def save_model(
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    model = model.cpu().eval()
+    # The export warns about weights in another memory layout; a server's own library picks the layout it likes.
+    model = model.cpu().eval().to(memory_format=torch.contiguous_format)
     with torch.inference_mode():
         expected = model(torch.from_numpy(example))
     shape, classes = (-1, *example.shape[1:]), expected.shape[1]

@@ -4,8 +4,10 @@ their own clients read: `AWS_ENDPOINT_URL_S3`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cifar_tasks.errors import ConfigError
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -43,3 +45,13 @@ class Settings(BaseSettings):
     """ImageNet weights from a file or an `s3://` URL instead of torchvision's host."""
     resnet50_weights_sha256: str | None = None
     """SHA-256 that such a file must have."""
+
+
+def read_settings() -> Settings:
+    """Settings for a person: `ConfigError` names the variable whose value is not usable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigError(f"CIFAR_{name.removeprefix('CIFAR_')}: {first['msg']}, got {first['input']!r}") from None

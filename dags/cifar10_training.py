@@ -89,11 +89,26 @@ def do(step: str, **arguments: Any) -> Any:
     from cifar_tasks.process import run_step
 
     try:
-        return run_step(step, **arguments)
+        result = run_step(step, **arguments)
     except Stopped as stop:
         raise AirflowException(str(stop)) from None
     except CifarError as error:
         raise (AirflowException if error.retryable else AirflowFailException)(str(error)) from None
+    show_links(result)
+    return result
+
+
+def show_links(result: Any) -> None:
+    """Leave the addresses where the UI's buttons look for them (plugins/run_links.py)."""
+    if isinstance(result, dict):
+        for key in ("mlflow_url", "report_url"):
+            if key in result:
+                get_current_context()["ti"].xcom_push(key=key, value=result[key])
+
+
+def show_model(name: str) -> None:
+    """Name a mapped task after its model in the UI, where it would be a number."""
+    get_current_context()["model"] = name  # type: ignore[typeddict-unknown-key]
 
 
 def workflow() -> dict[str, Any]:
@@ -129,32 +144,33 @@ def cifar10_training():
     @task(doc_md="The recipe of each chosen model, with the overrides of the form.")
     def plan(data: dict[str, Any], params: dict[str, Any]) -> list[dict[str, Any]]:
         overrides = {name: params[name] for name in OVERRIDES}
-        return do(
-            "plan_training", data=data, models=params["models"], profile=params["profile"], overrides=overrides
-        )
+        return do("plan_training", data=data, models=params["models"], profile=params["profile"], overrides=overrides)
 
     @task(
         **GPU,
         execution_timeout=timedelta(hours=24),
-        map_index_template="{{ task.op_kwargs['config']['model'] }}",
+        map_index_template="{{ model }}",
         doc_md="Train one model; a checkpoint and MLflow metrics each epoch; save it and read it back.",
     )
     def train(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        show_model(config["model"])
         return do("train_model", config=config, data=data, workflow=workflow())
 
     @task(
         **GPU,
-        map_index_template="{{ task.op_kwargs['trained']['model'] }}",
+        map_index_template="{{ model }}",
         doc_md="Load the saved model from storage, check its validation accuracy, score it on the test images.",
     )
     def evaluate(trained: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        show_model(trained["model"])
         return do("evaluate_model", trained=trained, data=data)
 
     @task(
-        map_index_template="{{ task.op_kwargs['evaluated']['model'] }}",
+        map_index_template="{{ model }}",
         doc_md="A version in the MLflow registry, tagged with the digests of data, configuration and code.",
     )
     def register(evaluated: dict[str, Any], data: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+        show_model(evaluated["model"])
         return do("register_model", evaluated=evaluated, data=data, name=params["registered_model"])
 
     @task(doc_md="Compare the best new version with the champion on the same test images; move the alias if it wins.")

@@ -115,7 +115,21 @@ def open_source(
         return TreeSource(path.resolve().name, DirectoryTree(path))
     if path.is_file():
         return TreeSource(path.name, open_archive(path))
-    raise ConfigError(f"data source {spec!r} is no known word and no such file or folder exists. {ACCEPTED}")
+    raise _unknown(spec)
+
+
+def absolute_source(spec: str) -> str:
+    """The same source for a process that works in another folder; `ConfigError` for what names nothing."""
+    if spec in ("auto", "cifar10", "digits") or spec.startswith("s3://"):
+        return spec
+    path = Path(spec).expanduser()
+    if not path.exists():
+        raise _unknown(spec)
+    return str(path.resolve())
+
+
+def _unknown(spec: str) -> ConfigError:
+    return ConfigError(f"data source {spec!r} is no known word and no such file or folder exists. {ACCEPTED}")
 
 
 def _automatic(official: Cifar10Source, report: Report, is_prepared: Callable[[Source], bool]) -> Source:

@@ -1,0 +1,198 @@
+"""The main job as a person starts it from a terminal: trigger the DAG, watch it, print what came out."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+
+from cifar_tasks import tracking
+from cifar_tasks.errors import ConfigError, StackError
+from cifar_tasks.settings import Settings
+from cifar_tasks.tracking import MODEL, WORKFLOW
+
+if TYPE_CHECKING:
+    from airflow_client.client import ApiClient
+    from airflow_client.client.models.task_instance_response import TaskInstanceResponse
+
+DAG, TRAIN = "cifar10_training", "model.train"
+POLL_SECONDS = 2.0
+ENDED = ("success", "failed")
+COLOURS = {"success": "green", "failed": "red", "upstream_failed": "red", "running": "cyan", "up_for_retry": "yellow"}
+
+
+@dataclass
+class AirflowRun:
+    """One DAG run, seen through Airflow's public API."""
+
+    client: "ApiClient"
+    run_id: str
+
+    @property
+    def url(self) -> str:
+        return f"{self.client.configuration.host}/dags/{DAG}/runs/{quote(self.run_id)}"
+
+    def state(self) -> str:
+        from airflow_client.client.api.dag_run_api import DagRunApi
+
+        return str(DagRunApi(self.client).get_dag_run(DAG, self.run_id).state.value)
+
+    def tasks(self) -> list["TaskInstanceResponse"]:
+        from airflow_client.client.api.task_instance_api import TaskInstanceApi
+
+        return list(TaskInstanceApi(self.client).get_task_instances(DAG, self.run_id).task_instances)
+
+    def result(self, task_id: str) -> Any:
+        from airflow_client.client.api.x_com_api import XComApi
+
+        entry = XComApi(self.client).get_xcom_entry(DAG, self.run_id, task_id, "return_value", deserialize=True)
+        value = getattr(entry.actual_instance, "value", None)
+        return json.loads(value) if isinstance(value, str) else value
+
+
+@contextmanager
+def airflow(url: str, user: str, password: str) -> Iterator["ApiClient"]:
+    """A client that is logged in."""
+    import requests
+    from airflow_client.client import ApiClient, Configuration
+
+    answer = requests.post(f"{url}/auth/token", json={"username": user, "password": password}, timeout=30)
+    if not answer.ok:
+        raise StackError(f"Airflow at {url} refused the log-in of {user} ({answer.status_code}).")
+    with ApiClient(Configuration(host=url, access_token=answer.json()["access_token"])) as client:
+        yield client
+
+
+def trigger(client: "ApiClient", conf: Mapping[str, Any], patience: float = 60.0) -> AirflowRun:
+    """Start the DAG, once Airflow has read it; `ConfigError` for a value that the form refuses."""
+    from airflow_client.client.api.dag_run_api import DagRunApi
+    from airflow_client.client.exceptions import BadRequestException, NotFoundException
+    from airflow_client.client.models.trigger_dag_run_post_body import TriggerDAGRunPostBody
+    from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+    @retry(
+        retry=retry_if_exception_type(NotFoundException),
+        stop=stop_after_delay(patience),
+        wait=wait_fixed(1),
+        reraise=True,
+    )
+    def start() -> AirflowRun:
+        run = DagRunApi(client).trigger_dag_run(DAG, TriggerDAGRunPostBody(conf=dict(conf)))
+        return AirflowRun(client, str(run.dag_run_id))
+
+    try:
+        return start()
+    except BadRequestException as error:
+        detail = str(json.loads(error.body or "{}").get("detail", error.reason)).splitlines()[0]
+        raise ConfigError(detail) from None
+    except NotFoundException:
+        raise StackError(
+            f"Airflow does not know the DAG {DAG} after {patience:.0f} s. Its import errors are on the start page."
+        ) from None
+
+
+@dataclass
+class Watcher:
+    """Shows which task runs, and how far training is; lines instead of a live table where there is no terminal."""
+
+    console: Console
+    run: AirflowRun
+    seen: dict[str, str] = field(default_factory=dict)
+    models: list[str] = field(default_factory=list)
+    """By map index; known once the run has planned."""
+
+    def watch(self) -> str:
+        """Until the run ends; returns its state."""
+        if not self.console.is_terminal:
+            while (state := self.run.state()) not in ENDED:
+                self._print_changes(self.run.tasks())
+                time.sleep(POLL_SECONDS)
+            self._print_changes(self.run.tasks())
+            return state
+        with Live(console=self.console, refresh_per_second=4, transient=True) as live:
+            while (state := self.run.state()) not in ENDED:
+                live.update(self._table(self.run.tasks()))
+                time.sleep(POLL_SECONDS)
+        self.console.print(self._table(self.run.tasks()))
+        return state
+
+    def _print_changes(self, tasks: list["TaskInstanceResponse"]) -> None:
+        for task in tasks:
+            line = f"{_name(task)}: {_state(task)} {self._training(task)}".rstrip()
+            if _state(task) != "waiting" and self.seen.get(str(task.id)) != line:
+                self.seen[str(task.id)] = line
+                self.console.print(f"  {escape(line)}")
+
+    def _table(self, tasks: list["TaskInstanceResponse"]) -> Group:
+        table = Table(box=None, padding=(0, 2))
+        for title in ("task", "state", "time", ""):
+            table.add_column(title, justify="right" if title == "time" else "left")
+        for task in tasks:
+            state = _state(task)
+            shown = Spinner("dots", text="running") if state == "running" else state
+            seconds = f"{task.duration:.0f} s" if task.duration else ""
+            table.add_row(_name(task), shown, seconds, self._training(task), style=COLOURS.get(state))
+        return Group(table)
+
+    def _training(self, task: "TaskInstanceResponse") -> str:
+        """Epoch and accuracy so far, as MLflow knows them."""
+        if task.task_id != TRAIN or task.map_index < 0 or _state(task) == "waiting":
+            return ""
+        if not self.models:
+            self.models = [config["model"] for config in self.run.result("plan")]
+        model = self.models[task.map_index]
+        client = tracking.connect()
+        experiment = tracking.experiment_id(client, Settings().experiment)
+        wanted = f"tags.`{WORKFLOW}` = '{DAG}/{self.run.run_id}' AND tags.`{MODEL}` = '{model}'"
+        for child in client.search_runs([experiment], wanted):
+            done = len(client.get_metric_history(child.info.run_id, "validation_accuracy"))
+            accuracy = child.data.metrics.get("validation_accuracy")
+            so_far = f", validation accuracy {accuracy:.1%}" if accuracy is not None else ""
+            return f"{model}: epoch {done}/{child.data.params.get('epochs', '?')} done{so_far}"
+        return model
+
+
+def _name(task: "TaskInstanceResponse") -> str:
+    if task.map_index < 0:
+        return str(task.task_id)
+    return f"{task.task_id} [{task.rendered_map_index or task.map_index}]"
+
+
+def _state(task: "TaskInstanceResponse") -> str:
+    return task.state.value if task.state else "waiting"
+
+
+def print_summary(console: Console, summary: Mapping[str, Any], password_file: Path | None = None) -> None:
+    """The table, the reasons and the links, to be pasted where they are needed."""
+    if summary["banner"]:
+        console.print(f"[bold yellow]{escape(summary['banner'])}[/]")
+    table = Table("model", "parameters", "epochs", "validation", "test", "version", "alias")
+    for row in summary["rows"]:
+        table.add_row(
+            row["model"],
+            f"{row['parameters']:,}",
+            str(row["epochs"]),
+            f"{row['validation_accuracy']:.2%}",
+            f"{row['test_accuracy']:.2%}",
+            str(row["version"]),
+            ", ".join(row["aliases"]),
+        )
+    console.print(table)
+    for reason in summary["reasons"]:
+        console.print(f"  {escape(reason)}", soft_wrap=True)
+    links = {"Report": "report_url", "MLflow run": "mlflow_url", "Compare": "compare_url", "Airflow run": "airflow_url"}
+    for title, key in links.items():
+        if summary.get(key):
+            console.print(f"{title:<12} {escape(summary[key])}", soft_wrap=True)
+    if password_file:
+        console.print(f"{'Log in':<12} user admin, password in {escape(str(password_file))}", soft_wrap=True)
+        console.print(f"{'Stop':<12} make down   (everything is kept; make demo goes on from there)")
