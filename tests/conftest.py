@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cifar_tasks import stack as embedded
-from cifar_tasks.stack.environment import HOST, S3_INNER_PORTS, Ports, overlay
+from cifar_tasks.stack.environment import HOST, S3_INNER_PORTS, Ports, overlay, remember_ports
 from cifar_tasks.stack.supervisord import marked
 from cifar_tasks.storage import S3Store
 
@@ -36,6 +36,15 @@ class RunningStack:
     @property
     def s3_url(self) -> str:
         return self.environment["AWS_ENDPOINT_URL_S3"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settings_of_nobody() -> Iterator[None]:
+    """Tests see the default settings, whatever the developer has set."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("CIFAR_")]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -86,16 +95,11 @@ def connect(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Non
 def stack_home() -> Iterator[Path]:
     """A folder with a short path (Unix sockets) and free ports; afterwards not one process may be left."""
     home = Path(tempfile.mkdtemp(prefix="cifar-")).resolve()
+    remember_ports(home, free_ports())
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            for name in [name for name in os.environ if name.startswith("CIFAR_")]:
-                patch.delenv(name)
-            patch.setenv("CIFAR_HOME", str(home))
-            for name, port in free_ports().model_dump().items():
-                patch.setenv(f"CIFAR_{name.upper()}", str(port))
-            yield home
-            embedded.down(home)
-            assert not marked(home)
+        yield home
+        embedded.down(home)
+        assert not marked(home)
     finally:
         embedded.down(home)
         shutil.rmtree(home)

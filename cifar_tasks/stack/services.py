@@ -17,6 +17,7 @@ Probe = Callable[[Mapping[str, str], float], bool]
 """Given the stack's environment and the Unix time since when an answer counts: does the service do its work?"""
 
 AIRFLOW = "airflow"
+AIRFLOW_NEEDS = ("postgres", "airflow-migrate")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def services(home: Path, ports: Ports) -> list[Service]:
             _python("airflow", "api-server"),
             airflow_answers("metadatabase"),
             group=AIRFLOW,
-            needs=("airflow-migrate",),
+            needs=AIRFLOW_NEEDS,
             ports=_port("CIFAR_AIRFLOW_PORT", ports.airflow_port),
             url=_url(ports.airflow_port),
         ),
@@ -91,7 +92,7 @@ def _airflow(component: str, *flags: str) -> Service:
         _python("airflow", component, *flags),
         airflow_answers(component.replace("-", "_")),
         group=AIRFLOW,
-        needs=("airflow-migrate",),
+        needs=AIRFLOW_NEEDS,
     )
 
 

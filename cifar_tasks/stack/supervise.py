@@ -116,6 +116,11 @@ class _Start:
 
     def _is_ready(self, service: Service) -> bool:
         processes = self._supervisor.processes()
+        if service.name not in processes:
+            raise StackError(
+                f"The running supervisord does not know {service.name}: it was stopped, or started by another version. "
+                "Restart the stack: `cifar down`, then `cifar up`."
+            )
         state = processes[service.name]["statename"]
         if service.probe is None and state == "EXITED" and processes[service.name]["exitstatus"] == 0:
             return True
@@ -142,7 +147,7 @@ class _Start:
 
 def status(home: Path) -> list[ServiceStatus]:
     """The state of each service; nothing when no stack was ever started in `home`."""
-    home = home.resolve()
+    home = _own(home)
     if not exists(home):
         return []
     processes, variables = Supervisor(home).processes(), environment(home)
@@ -160,7 +165,7 @@ def status(home: Path) -> list[ServiceStatus]:
 
 def down(home: Path) -> bool:
     """Stop every service and whatever it left behind; data stay. False when nothing was running."""
-    home = home.resolve()
+    home = _own(home)
     if not exists(home):
         return False
     with _lock(home):
@@ -170,12 +175,19 @@ def down(home: Path) -> bool:
         left = sweep(home)
         for port in inner_ports(started_with(home)):
             for forgotten in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):  # noqa: S108 – SeaweedFS's own choice
-                forgotten.unlink()
+                forgotten.unlink(missing_ok=True)
         return ran or left > 0
 
 
-def _prepare(home: Path) -> Path:
+def _own(home: Path) -> Path:
     home = home.resolve()
+    if home.exists() and home.stat().st_uid != os.geteuid():
+        raise StackError(f"{home} belongs to another user. Run as its owner, or set CIFAR_HOME to a folder of yours.")
+    return home
+
+
+def _prepare(home: Path) -> Path:
+    home = _own(home)
     length = len(os.fsencode(socket_path(home)))
     if length > MAX_SOCKET_PATH:
         raise ConfigError(

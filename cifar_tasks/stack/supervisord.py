@@ -31,31 +31,23 @@ class Supervisor:
     def __init__(self, home: Path) -> None:
         self.home = home
 
-    @property
-    def _rpc(self) -> Any:
-        """A new connection for every call: the transport cannot use one again that was refused once."""
-        from supervisor.xmlrpc import SupervisorTransport
-
-        transport = SupervisorTransport(serverurl=f"unix://{socket_path(self.home)}")
-        return ServerProxy("http://127.0.0.1", transport=transport).supervisor  # the address is not used
-
     def pid(self) -> int | None:
         """None when no supervisord answers."""
         try:
-            return int(self._rpc.getPID())
+            return int(self._call("getPID"))
         except OSError:
             return None
 
     def processes(self) -> dict[str, dict[str, Any]]:
         """What supervisord says of each process, by name; nothing when it is not there."""
         try:
-            return {info["name"]: info for info in self._rpc.getAllProcessInfo()}
+            return {info["name"]: info for info in self._call("getAllProcessInfo")}
         except OSError:
             return {}
 
     def start(self, service: Service) -> None:
         try:
-            self._rpc.startProcess(f"{service.group}:{service.name}", False)
+            self._call("startProcess", f"{service.group}:{service.name}", False)
         except Fault as fault:
             raise StackError(
                 f"{service.name} could not be started: {fault.faultString}. Log: {log_path(self.home, service.name)}"
@@ -66,7 +58,7 @@ class Supervisor:
         pid = self.pid()
         if pid is None:
             return
-        self._rpc.shutdown()
+        self._call("shutdown")
         try:
             psutil.Process(pid).wait(timeout=5 * STOP_SECONDS)
         except psutil.NoSuchProcess:
@@ -75,6 +67,19 @@ class Supervisor:
             raise StackError(
                 f"supervisord (process {pid}) does not stop. Log: {log_path(self.home, 'stack')}"
             ) from None
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        """A new connection for every call: the transport cannot use one again that was refused once."""
+        from supervisor.xmlrpc import Faults, SupervisorTransport
+
+        transport = SupervisorTransport(serverurl=f"unix://{socket_path(self.home)}")
+        with ServerProxy("http://127.0.0.1", transport=transport) as proxy:  # the address is not used
+            try:
+                return getattr(proxy.supervisor, method)(*arguments)
+            except Fault as fault:
+                if fault.faultCode == Faults.SHUTDOWN_STATE:
+                    raise StackError("The stack is just being stopped. Try again in half a minute.") from None
+                raise
 
 
 def launch(home: Path, services: Iterable[Service], environment: Mapping[str, str]) -> None:

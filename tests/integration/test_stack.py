@@ -144,7 +144,15 @@ def test_a_port_taken_by_another_program_is_named_before_anything_starts(
         with pytest.raises(StackError, match=f"Port {port} for s3.*process {os.getpid()}.*CIFAR_S3_PORT"):
             embedded.up(own_home, print)
     assert processes(own_home) == []
-    assert not (own_home / "ports.json").exists()
+    assert started_with(own_home).s3_port != port
+
+
+def test_a_home_of_another_user_is_left_alone(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: own_home.stat().st_uid + 1)
+    with pytest.raises(StackError, match="belongs to another user"):
+        embedded.up(own_home, print)
+    assert not (own_home / "secrets.json").exists()
+    monkeypatch.undo()
 
 
 def test_a_service_that_cannot_start_is_named_with_the_end_of_its_log(own_home: Path) -> None:

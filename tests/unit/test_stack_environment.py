@@ -25,8 +25,8 @@ from cifar_tasks.stack.supervisord import configuration
 
 
 @pytest.fixture(autouse=True)
-def no_ports_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("CIFAR_", "MLFLOW_"))]:
+def no_other_tracking_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
 
 
