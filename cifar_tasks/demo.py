@@ -54,22 +54,27 @@ class AirflowRun:
     def result(self, task_id: str) -> Any:
         from airflow_client.client.api.x_com_api import XComApi
 
-        entry = XComApi(self.client).get_xcom_entry(DAG, self.run_id, task_id, "return_value", deserialize=True)
+        entry = XComApi(self.client).get_xcom_entry(DAG, task_id, self.run_id, "return_value", deserialize=True)
         value = getattr(entry.actual_instance, "value", None)
         return json.loads(value) if isinstance(value, str) else value
 
 
 @contextmanager
 def airflow(url: str, user: str, password: str) -> Iterator["ApiClient"]:
-    """A client that is logged in."""
+    """A client that is logged in; `StackError` when Airflow stops answering."""
     import requests
     from airflow_client.client import ApiClient, Configuration
+    from airflow_client.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
 
     answer = requests.post(f"{url}/auth/token", json={"username": user, "password": password}, timeout=30)
     if not answer.ok:
         raise StackError(f"Airflow at {url} refused the log-in of {user} ({answer.status_code}).")
-    with ApiClient(Configuration(host=url, access_token=answer.json()["access_token"])) as client:
-        yield client
+    try:
+        with ApiClient(Configuration(host=url, access_token=answer.json()["access_token"])) as client:
+            yield client
+    except (ApiException, HTTPError) as error:
+        raise StackError(f"Airflow at {url} did not answer as expected: {error}. Look: `cifar status`") from error
 
 
 def trigger(client: "ApiClient", conf: Mapping[str, Any], patience: float = 60.0) -> AirflowRun:

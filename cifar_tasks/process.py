@@ -37,15 +37,17 @@ GRACE_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
-def run_step(step: str, on_line: Callable[[str], None] | None = None, **arguments: Any) -> Any:
-    """Run `cifar_tasks.steps.<step>(**arguments)` in a process of its own; arguments and result are JSON values.
+def run_step(
+    step: str, on_line: Callable[[str], None] | None = None, module: str = "cifar_tasks.steps", **arguments: Any
+) -> Any:
+    """Run `<module>.<step>(**arguments)` in a process of its own; arguments and result are JSON values.
 
     What the step prints reaches `on_line` (the log, if none) line by line. A `CifarError` there is raised here again;
     `WorkerLost` if the process ends without a result; `Stopped` if this process is told to stop meanwhile.
     """
     emit = on_line or _log.info
     result_reader, result_writer = os.pipe()
-    with open(result_reader) as results, _child(step, result_writer) as process, _pass_on_sigterm(process) as told:
+    with open(result_reader) as results, _child(module, step, result_writer) as process, _pass_on_sigterm(process) as told:
         _send(process.stdin, json.dumps(arguments))
         for line in process.stdout or ():
             emit(line.rstrip("\n"))
@@ -56,9 +58,9 @@ def run_step(step: str, on_line: Callable[[str], None] | None = None, **argument
 
 
 @contextmanager
-def _child(step: str, result_writer: int) -> Iterator[subprocess.Popen[str]]:
+def _child(module: str, step: str, result_writer: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "cifar_tasks.process", step, str(result_writer)],
+        [sys.executable, "-m", "cifar_tasks.process", module, step, str(result_writer)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -138,18 +140,18 @@ def _result(step: str, code: int, text: str) -> Any:
 
 def main() -> None:
     """The child: read the arguments, do the step, write the result to the pipe that the parent opened."""
-    step, result_fd = sys.argv[1], int(sys.argv[2])
+    module, step, result_fd = sys.argv[1], sys.argv[2], int(sys.argv[3])
     signal.signal(signal.SIGTERM, _stop)
     log_to_stdout()
     arguments = json.loads(sys.stdin.readline() or "{}")
     threading.Thread(target=_watch_lifeline, daemon=True).start()
     try:
-        function = getattr(importlib.import_module("cifar_tasks.steps"), step)
+        function = getattr(importlib.import_module(module), step)
         answer = {"result": function(**arguments)}
     except CifarError as error:
         answer = {"error": {"type": type(error).__name__, "message": str(error)}}
     except Stopped:
-        sys.exit(128 + signal.SIGTERM)
+        os.killpg(os.getpgrp(), signal.SIGKILL)  # cleaned up; nothing that the step started may outlive it
     with open(result_fd, "w") as results:
         json.dump(answer, results)
 

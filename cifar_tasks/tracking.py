@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -61,14 +61,18 @@ def open_run(
     client: "MlflowClient", experiment: str, identity: Mapping[str, str], name: str, parent: str | None = None
 ) -> "Run":
     """The run whose tags are `identity`: found if an earlier try made it, else made; running either way."""
-    clauses = [f"tags.`{key}` = '{_quoted(value)}'" for key, value in identity.items()]
-    found = client.search_runs([experiment], " AND ".join(clauses), order_by=["attributes.start_time ASC"])
-    for run in found:
+    for run in find_runs(client, experiment, identity):
         if run.data.tags.get("mlflow.parentRunId") == parent:
             client.update_run(run.info.run_id, status="RUNNING")
             return run
     tags = dict(identity) | ({"mlflow.parentRunId": parent} if parent else {})
     return client.create_run(experiment, run_name=name, tags=tags)
+
+
+def find_runs(client: "MlflowClient", experiment: str, identity: Mapping[str, str]) -> "Sequence[Run]":
+    """The runs whose tags are `identity`, the oldest first."""
+    clauses = [f"tags.`{key}` = '{_quoted(value)}'" for key, value in identity.items()]
+    return client.search_runs([experiment], " AND ".join(clauses), order_by=["attributes.start_time ASC"])
 
 
 @contextmanager

@@ -118,6 +118,14 @@ def workflow() -> dict[str, Any]:
     return {"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id, "url": page}
 
 
+def mark_failed(context: Any) -> None:
+    """A run that failed says so in MLflow too, where its parent run would go on as running."""
+    from cifar_tasks.process import run_step
+
+    run = context["dag_run"]
+    run_step("fail_workflow", workflow={"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id})
+
+
 @dag(
     dag_id="cifar10_training",
     dag_display_name="Image classifier training",
@@ -126,6 +134,7 @@ def workflow() -> dict[str, Any]:
     schedule=SETTINGS.schedule,
     catchup=False,
     max_active_runs=1,
+    on_failure_callback=mark_failed,
     params=form(),
     default_args={
         "retries": 2,

@@ -7,7 +7,16 @@ Here the pure code meets storage, tracking and registry; the DAG and `cifar run`
 from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.prepare import plan_training, prepare_data
 from cifar_tasks.steps.promote import promote, register_model
-from cifar_tasks.steps.report import report
+from cifar_tasks.steps.report import fail_workflow, report
 from cifar_tasks.steps.train import train_model
 
-__all__ = ["evaluate_model", "plan_training", "prepare_data", "promote", "register_model", "report", "train_model"]
+__all__ = [
+    "evaluate_model",
+    "fail_workflow",
+    "plan_training",
+    "prepare_data",
+    "promote",
+    "register_model",
+    "report",
+    "train_model",
+]

@@ -11,6 +11,7 @@ from cifar_tasks import tracking
 from cifar_tasks.data import DatasetVersion, load_version
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage import S3Store
+from cifar_tasks.tracking import MODEL, WORKFLOW
 from cifar_tasks.workflow import WorkflowRun
 
 if TYPE_CHECKING:
@@ -67,6 +68,15 @@ def report(candidates: list[Json], decision: Json, data: Json, workflow: Json) -
         "reasons": list(decision["reasons"]),
         **links,
     }
+
+
+def fail_workflow(workflow: Json) -> None:
+    """Mark the parent run as failed, if there is one: its last task did not come to close it."""
+    client, run = tracking.connect(), WorkflowRun(**workflow)
+    with tracking.tracking_errors():
+        experiment = tracking.experiment_id(client, Settings().experiment)
+        for parent in tracking.find_runs(client, experiment, {WORKFLOW: run.id, MODEL: "all"}):
+            client.set_terminated(parent.info.run_id, "FAILED")
 
 
 def _row(client: "MlflowClient", candidate: Json) -> ReportRow:

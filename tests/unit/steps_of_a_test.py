@@ -1,0 +1,36 @@
+"""What `tests/unit/test_process.py` runs in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from cifar_tasks.errors import ConfigError, StorageError
+
+
+def double(number: int) -> dict[str, Any]:
+    print("doubling", flush=True)
+    return {"number": 2 * number, "pid": os.getpid(), "group": os.getpgid(0), "waiting": os.environ["OMP_WAIT_POLICY"]}
+
+
+def fail(kind: str) -> None:
+    raise {"config": ConfigError, "storage": StorageError, "bug": ZeroDivisionError}[kind]("what is wrong")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_with_child(note: str) -> None:
+    """Write its process ids, then wait; on being told to stop, write that it cleaned up."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    draft = Path(note + ".draft")
+    draft.write_text(f"{os.getpid()} {child.pid}")
+    draft.rename(note)
+    try:
+        time.sleep(300)
+    finally:
+        Path(note + ".cleaned").touch()

@@ -1,0 +1,69 @@
+"""Configurations refuse what cannot work, by name."""
+
+import dataclasses
+import json
+
+import pytest
+
+from cifar_tasks.config import MODELS, OVERRIDES, RECIPES, chosen_models, config_from_dict, configure
+from cifar_tasks.errors import ConfigError
+
+
+@pytest.mark.parametrize("key", RECIPES)
+def test_every_recipe_survives_json(key):
+    recipe = RECIPES[key]()
+    again = config_from_dict(json.loads(json.dumps(dataclasses.asdict(recipe))))
+    assert again == recipe
+    assert again.digest() == recipe.digest()
+
+
+def test_another_value_is_another_digest():
+    assert configure("cnn", "demo", {"seed": 1}).digest() != configure("cnn", "demo", {}).digest()
+
+
+def test_none_overrides_nothing():
+    assert configure("cnn", "demo", dict.fromkeys(OVERRIDES)) == RECIPES["cnn", "demo"]()
+
+
+def test_an_override_of_resnet50_leaves_the_cnn_alone():
+    values = {"image_size": 96, "pretrained": "none", "epochs": 7}
+    cnn, resnet = (configure(model, "full", values) for model in MODELS)
+    assert (cnn.image_size, cnn.epochs) == (32, 7)
+    assert (resnet.image_size, resnet.pretrained, resnet.epochs) == (96, "none", 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("epochs", 0, "epochs must be between 1 and 1000, got 0"),
+        ("epochs", "many", "epochs must be of type integer, got 'many'"),
+        ("epochs", True, "epochs must be of type integer"),
+        ("learning_rate", 11.0, "learning_rate must be between 1e-06 and 10"),
+        ("pretrained", "maybe", "pretrained must be one of required, preferred, none"),
+        ("dropout", 0.5, "'dropout' cannot be overridden"),
+    ],
+)
+def test_a_bad_override_is_refused_by_name(name, value, message):
+    with pytest.raises(ConfigError, match=message):
+        configure("cnn", "demo", {name: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("epochs", 0, "epochs must be at least 1, got 0"), ("learning_rate", 0.0, "learning_rate must be above 0")],
+)
+def test_a_configuration_refuses_a_bad_value_by_name(field, value, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(configure("cnn", "demo", {}), **{field: value})
+
+
+def test_an_unknown_field_is_refused():
+    with pytest.raises(ConfigError, match="'colour'"):
+        config_from_dict({"model": "cnn", "colour": "red"})
+
+
+def test_models_are_chosen_by_name():
+    assert chosen_models("both") == ("cnn", "resnet50")
+    assert chosen_models("cnn") == ("cnn",)
+    with pytest.raises(ConfigError, match="vgg"):
+        chosen_models("vgg")

@@ -1,0 +1,70 @@
+"""Who becomes champion, and why."""
+
+import dataclasses
+
+import pytest
+
+from cifar_tasks.promotion import Contender, best_of, decide
+
+CLASSES = ("cat", "dog")
+CNN = Contender(3, "cnn", 0.80, "d1", CLASSES, parameters=2_000_000, stand_in=False)
+RESNET = dataclasses.replace(CNN, version=4, model="resnet50", test_accuracy=0.85, parameters=26_000_000)
+CHAMPION = dataclasses.replace(CNN, version=1, test_accuracy=0.82)
+
+
+def changed(contender: Contender, **changes) -> Contender:
+    return dataclasses.replace(contender, **changes)
+
+
+def test_the_first_champion_is_the_better_candidate():
+    decision = decide([CNN, RESNET], None)
+    assert (decision.champion, decision.replaced, decision.challenger) == (4, None, None)
+    assert "first champion" in decision.reasons[-1]
+
+
+def test_a_better_candidate_replaces_the_champion():
+    decision = decide([CNN, RESNET], CHAMPION)
+    assert (decision.champion, decision.replaced, decision.challenger) == (4, 1, None)
+    assert "85.00% against 82.00%" in decision.reasons[-1]
+
+
+@pytest.mark.parametrize("accuracy", [0.85, 0.9])
+def test_a_champion_that_is_not_beaten_stays_and_the_best_candidate_becomes_challenger(accuracy):
+    decision = decide([CNN, RESNET], changed(CHAMPION, test_accuracy=accuracy))
+    assert (decision.champion, decision.replaced, decision.challenger) == (1, None, 4)
+
+
+def test_of_two_equal_candidates_the_smaller_model_wins():
+    assert best_of([RESNET, changed(CNN, test_accuracy=0.85)]).model == "cnn"
+
+
+def test_deciding_again_after_promotion_changes_nothing():
+    decision = decide([CNN, RESNET], RESNET)
+    assert (decision.champion, decision.replaced, decision.challenger) == (4, None, None)
+
+
+def test_other_classes_leave_the_champion_in_place_and_say_what_to_do():
+    decision = decide([changed(RESNET, classes=("red", "green"))], CHAMPION)
+    assert decision.champion == 1
+    assert "CIFAR_REGISTERED_MODEL" in decision.reasons[-1]
+
+
+def test_stand_in_data_never_displaces_a_model_of_real_data():
+    digits = changed(RESNET, classes=("0", "1"), stand_in=True, test_accuracy=0.99)
+    assert decide([digits], CHAMPION).champion == 1
+
+
+def test_a_model_of_real_data_displaces_one_of_stand_in_data():
+    digits = changed(CHAMPION, classes=("0", "1"), stand_in=True, test_accuracy=0.99)
+    assert decide([CNN], digits).champion == 3
+
+
+def test_accuracies_on_different_test_sets_are_never_compared():
+    with pytest.raises(ValueError, match="another test set"):
+        decide([CNN], changed(CHAMPION, dataset="d2"))
+
+
+def test_reasons_list_every_candidate():
+    assert decide([CNN, RESNET], None).reasons[0] == (
+        "test accuracy: resnet50 85.00% (version 4), cnn 80.00% (version 3)"
+    )
