@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, compare and promote image classifiers. The whole stack runs on this machine: [b]cifar up[/b].",
 )
-TYPES: dict[str, Any] = {"integer": int, "number": float, "boolean": bool, "string": str}
+TYPES: dict[str, Any] = {"integer": int, "number": float, "string": str}
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -211,14 +211,14 @@ def predict(
     console.print(table)
 
 
-def parse_overrides(pairs: list[str]) -> dict[str, bool | int | float | str]:
+def parse_overrides(pairs: list[str]) -> dict[str, int | float | str]:
     """`epochs=3` as a value of the type that the recipe wants; `ConfigError` names what does not fit."""
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or name not in OVERRIDES:
             raise ConfigError(f"--set {pair}: write NAME=VALUE with NAME one of {', '.join(OVERRIDES)}")
-        adapter: TypeAdapter[bool | int | float | str] = TypeAdapter(TYPES[OVERRIDES[name].type])
+        adapter: TypeAdapter[int | float | str] = TypeAdapter(TYPES[OVERRIDES[name].type])
         try:
             values[name] = adapter.validate_python(text)
         except ValidationError:

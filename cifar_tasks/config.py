@@ -42,7 +42,7 @@ class TrainConfig:
     """After each block of the CNN."""
     crop_padding: int = 2
     """Pixels of reflected border from which random crops are taken; 0 for none."""
-    flip: bool = True
+    flip: Literal["on", "off"] = "on"
     """Mirror images left to right, each image in every second epoch; wrong for digits and text."""
     image_size: int = 32
     """Pixels that images are upsampled to on the device, before ResNet50."""
@@ -130,7 +130,7 @@ RECIPES: dict[tuple[ModelName, Profile], Callable[[], TrainConfig]] = {
 class Override:
     """A value of the recipe that the user may replace."""
 
-    type: Literal["integer", "number", "boolean", "string"]
+    type: Literal["integer", "number", "string"]
     title: str
     description: str
     minimum: float | None = None
@@ -139,6 +139,9 @@ class Override:
     only_for: ModelName | None = None
     """The one model that it concerns; none for all."""
 
+
+AS_RECIPE = "recipe"
+"""Spelling of "no override" where a value must be chosen from a list."""
 
 OVERRIDES: dict[str, Override] = {
     "epochs": Override("integer", "Epochs", "Passes over the training images, at most.", 1, 1000),
@@ -150,11 +153,13 @@ OVERRIDES: dict[str, Override] = {
     "pretrained": Override(
         "string",
         "ImageNet weights (ResNet50)",
-        "required: fail without them. preferred: else go on with random ones and say so. none: random ones.",
+        "required: fail without them. preferred: else go on with random ones and say so. none: always random ones.",
         choices=("required", "preferred", "none"),
         only_for="resnet50",
     ),
-    "flip": Override("boolean", "Mirror images", "Left to right, in training. Wrong for digits and text."),
+    "flip": Override(
+        "string", "Mirror images", "Left to right, in training. Wrong for digits and text.", choices=("on", "off")
+    ),
     "seed": Override("integer", "Seed", "Of initialisation, order, augmentation and dropout.", 0, 2**31 - 1),
 }
 
@@ -170,11 +175,11 @@ def chosen_models(models: str) -> tuple[ModelName, ...]:
 
 
 def configure(model: ModelName, profile: str, overrides: Mapping[str, Any]) -> TrainConfig:
-    """The recipe of `model` and `profile` with the overrides that concern it; a value of `None` overrides nothing."""
+    """The recipe of `model` and `profile` with the overrides that concern it; `None` and `AS_RECIPE` change nothing."""
     recipe = next((make for key, make in RECIPES.items() if key == (model, profile)), None)
     if recipe is None:
         raise ConfigError(f"profile must be demo or full, got {profile!r}")
-    given = {name: value for name, value in overrides.items() if value is not None}
+    given = {name: value for name, value in overrides.items() if value not in (None, AS_RECIPE)}
     for name, value in given.items():
         _check_override(name, value)
     return replace(recipe(), **{name: v for name, v in given.items() if OVERRIDES[name].only_for in (None, model)})
@@ -195,10 +200,9 @@ def _check_override(name: str, value: Any) -> None:
     kinds: dict[str, tuple[type, ...]] = {
         "integer": (int,),
         "number": (int, float),
-        "boolean": (bool,),
         "string": (str,),
     }
-    if not isinstance(value, kinds[rule.type]) or (isinstance(value, bool) and rule.type != "boolean"):
+    if not isinstance(value, kinds[rule.type]) or isinstance(value, bool):
         raise ConfigError(f"{name} must be of type {rule.type}, got {value!r}")
     if rule.choices and value not in rule.choices:
         raise ConfigError(f"{name} must be one of {', '.join(rule.choices)}, got {value!r}")

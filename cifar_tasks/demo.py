@@ -135,7 +135,7 @@ class Watcher:
             line = f"{_name(task)}: {_state(task)} {self._training(task)}".rstrip()
             if _state(task) != "waiting" and self.seen.get(str(task.id)) != line:
                 self.seen[str(task.id)] = line
-                self.console.print(f"  {escape(line)}")
+                self.console.print(f"  {escape(line)}", soft_wrap=True)
 
     def _table(self, tasks: list["TaskInstanceResponse"]) -> Group:
         table = Table(box=None, padding=(0, 2))

@@ -47,7 +47,11 @@ def run_step(
     """
     emit = on_line or _log.info
     result_reader, result_writer = os.pipe()
-    with open(result_reader) as results, _child(module, step, result_writer) as process, _pass_on_sigterm(process) as told:
+    with (
+        open(result_reader) as results,
+        _child(module, step, result_writer) as process,
+        _pass_on_sigterm(process) as told,
+    ):
         _send(process.stdin, json.dumps(arguments))
         for line in process.stdout or ():
             emit(line.rstrip("\n"))

@@ -30,7 +30,7 @@ class Decision:
     replaced: int | None
     """The version that answered before, if another one does now."""
     challenger: int | None
-    """The best version of this run, if it did not win."""
+    """The best version of this run, if it was compared and did not win."""
     reasons: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,16 +48,16 @@ def decide(candidates: Sequence[Contender], champion: Contender | None) -> Decis
     A champion's accuracy must have been measured on the candidates' test set, unless the classes differ.
     """
     best = best_of(candidates)
-    reasons = [_ranking(candidates)]
+    reasons = (_ranking(candidates),)
     if champion is None:
         return Decision(best.version, None, None, (*reasons, f"version {best.version} is the first champion"))
     if champion.version in {candidate.version for candidate in candidates}:
         return Decision(champion.version, None, None, (*reasons, f"version {champion.version} is the champion already"))
     wins, reason = _compare(best, champion)
-    reasons.append(reason)
     if wins:
-        return Decision(best.version, champion.version, None, tuple(reasons))
-    return Decision(champion.version, None, best.version, tuple(reasons))
+        return Decision(best.version, champion.version, None, (*reasons, reason))
+    challenger = best.version if best.classes == champion.classes else None
+    return Decision(champion.version, None, challenger, (*reasons, reason))
 
 
 def _compare(best: Contender, champion: Contender) -> tuple[bool, str]:

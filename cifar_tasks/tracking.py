@@ -50,7 +50,8 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
 
     if (found := client.get_experiment_by_name(name)) is None:
         try:
-            return str(client.create_experiment(name))
+            # Without a kind the UI opens on its pages for language models.
+            return str(client.create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"}))
         except MlflowException:
             if (found := client.get_experiment_by_name(name)) is None:
                 raise

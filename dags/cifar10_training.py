@@ -7,7 +7,7 @@ from urllib.parse import quote
 from airflow.sdk import Param, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from cifar_tasks.config import OVERRIDES, Override
+from cifar_tasks.config import AS_RECIPE, OVERRIDES, Override
 from cifar_tasks.settings import Settings
 
 SETTINGS = Settings()
@@ -15,16 +15,7 @@ GPU = {"pool": "gpu", "queue": "gpu"}
 """Where trainings wait for their turn: the pool has a slot for each that may run at a time."""
 
 FLOW = """\
-### Keeps an image classifier trained
-
-```
-                     ┌──────────────── for each model, in parallel ───────────────┐
- prepare ──▶ plan ──▶│ train (gpu) ──▶ evaluate (gpu) ──▶ register                │──▶ promote ──▶ report
- images,     recipe  │ checkpoint     the model that     version in               │    champion    one page,
- validated,  and     │ each epoch,    was saved, loaded  MLflow with              │    moves only  all links
- versioned   form    │ curves         back               digests                  │    if better
-                     └────────────────────────────────────────────────────────────┘
-```
+![prepare, plan, then for each model train, evaluate and register, then promote and report](/cifar/flow.svg)
 
 **Start it** with ▶ Trigger: every field of the form says what it does; with none changed it trains both networks for
 minutes on a CPU. **Look at it** through the link *MLflow run* on each task, or the report that the last task links to.
@@ -72,14 +63,17 @@ def form() -> dict[str, Param]:
 
 
 def _override_field(rule: Override) -> Param:
-    limits = {"minimum": rule.minimum, "maximum": rule.maximum, "enum": [None, *rule.choices] if rule.choices else None}
+    """A number may be left empty. A choice may not: the form would offer `null`, so it says `recipe`."""
+    about = {"title": rule.title, "section": "Overrides of the recipe"}
+    if rule.choices:
+        return Param(AS_RECIPE, type=rule.type, enum=[AS_RECIPE, *rule.choices], description=rule.description, **about)
     return Param(
         None,
         type=["null", rule.type],
-        title=rule.title,
+        minimum=rule.minimum,
+        maximum=rule.maximum,
         description=f"{rule.description} Empty: as the profile's recipe says.",
-        section="Overrides of the recipe",
-        **{name: limit for name, limit in limits.items() if limit is not None},
+        **about,
     )
 
 
@@ -89,21 +83,11 @@ def do(step: str, **arguments: Any) -> Any:
     from cifar_tasks.process import run_step
 
     try:
-        result = run_step(step, **arguments)
+        return run_step(step, **arguments)
     except Stopped as stop:
         raise AirflowException(str(stop)) from None
     except CifarError as error:
         raise (AirflowException if error.retryable else AirflowFailException)(str(error)) from None
-    show_links(result)
-    return result
-
-
-def show_links(result: Any) -> None:
-    """Leave the addresses where the UI's buttons look for them (plugins/run_links.py)."""
-    if isinstance(result, dict):
-        for key in ("mlflow_url", "report_url"):
-            if key in result:
-                get_current_context()["ti"].xcom_push(key=key, value=result[key])
 
 
 def show_model(name: str) -> None:

@@ -56,7 +56,7 @@ def plan_training(data: Json, models: str, profile: str, overrides: Json) -> lis
     """A configuration for each model to train. Digits are never mirrored: a mirrored digit is no digit."""
     version = load_version(S3Store(Settings().bucket), data["uri"])
     if version.stand_in:
-        overrides = {**overrides, "flip": False}
+        overrides = {**overrides, "flip": "off"}
     return [asdict(configure(model, profile, overrides)) for model in chosen_models(models)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks import tracking
-from cifar_tasks.data import DatasetVersion, load_version
+from cifar_tasks.data import SPLITS, DatasetVersion, load_version
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage import S3Store
 from cifar_tasks.tracking import MODEL, WORKFLOW
@@ -125,7 +125,7 @@ def _page(
         decision=decision,
         banner=data["banner"],
         version=version,
-        sizes={split: version.size(split) for split in version.counts},
+        sizes={split: version.size(split) for split in SPLITS},
         sample=sample,
         links=links,
     )

@@ -41,7 +41,7 @@ def training_batches(
     batch = min(config.batch_size, count)
     order = torch.randperm(count, generator=generator)
     first = torch.rand(count, generator=torch.Generator().manual_seed(config.seed)) < 0.5
-    mirrored = (first ^ (epoch % 2 == 1)) & config.flip
+    mirrored = (first ^ (epoch % 2 == 1)) & (config.flip == "on")
     top, left = torch.randint(0, 2 * config.crop_padding + 1, (2, count), generator=generator)
     for start in range(0, count - batch + 1, batch):
         index = order[start : start + batch]

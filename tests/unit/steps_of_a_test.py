@@ -12,7 +12,7 @@ from cifar_tasks.errors import ConfigError, StorageError
 
 
 def double(number: int) -> dict[str, Any]:
-    print("doubling", flush=True)
+    sys.stdout.write("doubling\n")
     return {"number": 2 * number, "pid": os.getpid(), "group": os.getpgid(0), "waiting": os.environ["OMP_WAIT_POLICY"]}
 
 

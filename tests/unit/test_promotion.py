@@ -45,7 +45,7 @@ def test_deciding_again_after_promotion_changes_nothing():
 
 def test_other_classes_leave_the_champion_in_place_and_say_what_to_do():
     decision = decide([changed(RESNET, classes=("red", "green"))], CHAMPION)
-    assert decision.champion == 1
+    assert (decision.champion, decision.challenger) == (1, None)
     assert "CIFAR_REGISTERED_MODEL" in decision.reasons[-1]
 
 

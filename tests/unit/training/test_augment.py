@@ -58,7 +58,7 @@ def test_two_epochs_show_each_image_once_as_it_is_and_once_mirrored():
 def test_without_augmentation_the_images_come_as_they_are():
     images, labels = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8), torch.arange(16)
     for epoch in (0, 1):
-        plain = config(crop_padding=0, flip=False)
+        plain = config(crop_padding=0, flip="off")
         for batch, part in training_batches(images, labels, plain, epoch, torch.Generator()):
             assert torch.equal(batch, images[part])
 
