@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar_tasks.training.state import EpochMetrics
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from cifar_tasks.training import EpochMetrics
 
 TRAINING, VALIDATION = "#4c72b0", "#dd8452"
 RIGHT, WRONG = "#2a7f3f", "#c0392b"
@@ -40,7 +40,7 @@ def image_grid(
     return figure
 
 
-def learning_curves(history: Sequence[EpochMetrics], title: str) -> "Figure":
+def learning_curves(history: "Sequence[EpochMetrics]", title: str) -> "Figure":
     """Accuracy, loss and learning rate over the epochs (the report's figure 3)."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cifar_tasks import steps
+from cifar_tasks.steps.evaluate import evaluate_model
+from cifar_tasks.steps.prepare import plan_training, prepare_data
+from cifar_tasks.steps.promote import promote, register_model
+from cifar_tasks.steps.report import report
+from cifar_tasks.steps.train import train_model
 from cifar_tasks.workflow import WorkflowRun
 
 
@@ -15,11 +19,11 @@ def run_workflow(
     The same `name` again goes on where the earlier run of that name ended.
     """
     workflow = WorkflowRun(id=f"cli/{name}", name=name).as_dict()
-    data = steps.prepare_data(source, overrides.get("seed") or 0, workflow)
+    data = prepare_data(source, overrides.get("seed") or 0, workflow)
     candidates = []
-    for config in steps.plan_training(data, models, profile, dict(overrides)):
-        trained = steps.train_model(config, data, workflow)
-        evaluated = steps.evaluate_model(trained, data)
-        candidates.append(steps.register_model(evaluated, data, registered_model))
-    decision = steps.promote(candidates, data, registered_model)
-    return steps.report(candidates, decision, data, workflow)
+    for config in plan_training(data, models, profile, dict(overrides)):
+        trained = train_model(config, data, workflow)
+        evaluated = evaluate_model(trained, data)
+        candidates.append(register_model(evaluated, data, registered_model))
+    decision = promote(candidates, data, registered_model)
+    return report(candidates, decision, data, workflow)

@@ -1,13 +1,13 @@
-"""A step in a fresh process: `run_step("train_model", …)` here, `python -m cifar_tasks.process` there.
+"""A step in a fresh process: `run_step("package.module:function", …)` here, `python -m cifar_tasks.process` there.
 
 The child has its own process group, an environment tuned for its work, and holds memory and GPU only while it works.
 Its standard input is a lifeline: when the parent dies, however it dies, the pipe closes and the child stops.
 """
 
-import importlib
 import json
 import logging
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -37,10 +37,10 @@ GRACE_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
-def run_step(
-    step: str, on_line: Callable[[str], None] | None = None, module: str = "cifar_tasks.steps", **arguments: Any
-) -> Any:
-    """Run `<module>.<step>(**arguments)` in a process of its own; arguments and result are JSON values.
+def run_step(step: str, on_line: Callable[[str], None] | None = None, **arguments: Any) -> Any:
+    """Call the function `step`, written `package.module:function`, in a process of its own.
+
+    Arguments and result are JSON values.
 
     What the step prints reaches `on_line` (the log, if none) line by line. A `CifarError` there is raised here again;
     `WorkerLost` if the process ends without a result; `Stopped` if this process is told to stop meanwhile.
@@ -49,7 +49,7 @@ def run_step(
     result_reader, result_writer = os.pipe()
     with (
         open(result_reader) as results,
-        _child(module, step, result_writer) as process,
+        _child(step, result_writer) as process,
         _pass_on_sigterm(process) as told,
     ):
         _send(process.stdin, json.dumps(arguments))
@@ -62,9 +62,9 @@ def run_step(
 
 
 @contextmanager
-def _child(module: str, step: str, result_writer: int) -> Iterator[subprocess.Popen[str]]:
+def _child(step: str, result_writer: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "cifar_tasks.process", module, step, str(result_writer)],
+        [sys.executable, "-m", "cifar_tasks.process", step, str(result_writer)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -144,14 +144,13 @@ def _result(step: str, code: int, text: str) -> Any:
 
 def main() -> None:
     """The child: read the arguments, do the step, write the result to the pipe that the parent opened."""
-    module, step, result_fd = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    step, result_fd = sys.argv[1], int(sys.argv[2])
     signal.signal(signal.SIGTERM, _stop)
     log_to_stdout()
     arguments = json.loads(sys.stdin.readline() or "{}")
     threading.Thread(target=_watch_lifeline, daemon=True).start()
     try:
-        function = getattr(importlib.import_module(module), step)
-        answer = {"result": function(**arguments)}
+        answer = {"result": pkgutil.resolve_name(step)(**arguments)}
     except CifarError as error:
         answer = {"error": {"type": type(error).__name__, "message": str(error)}}
     except Stopped:

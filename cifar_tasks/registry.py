@@ -20,7 +20,9 @@ def register(client: "MlflowClient", name: str, saved: SavedModel, run_id: str, 
     if found:
         version = found[0]
     else:
-        version = client.create_model_version(name, source=saved.uri, run_id=run_id, model_id=saved.model_id)
+        version = client.create_model_version(
+            name, source=saved.uri, run_id=run_id, model_id=saved.model_id, await_creation_for=0
+        )
     for key, value in {**tags, DIGEST_TAG: saved.sha256}.items():
         client.set_model_version_tag(name, version.version, key, str(value))
     return int(version.version)

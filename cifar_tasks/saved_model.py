@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
-
 from cifar_tasks.errors import IntegrityError
-from cifar_tasks.models import ImageClassifier
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the registry needs to know where a model is, and no torch for it
+    import numpy as np
+    import torch
     from mlflow import MlflowClient
+    from numpy.typing import NDArray
+
+    from cifar_tasks.models import ImageClassifier
 
 DIGEST_TAG = "cifar.model_sha256"
 PROGRAM = Path("data", "model.pt2")
@@ -55,13 +54,15 @@ def find_model(client: "MlflowClient", experiment: str, run_id: str) -> SavedMod
 
 
 def save_model(
-    client: "MlflowClient", run_id: str, model: ImageClassifier, example: NDArray[np.uint8], tags: dict[str, Any]
+    client: "MlflowClient", run_id: str, model: "ImageClassifier", example: "NDArray[np.uint8]", tags: dict[str, Any]
 ) -> SavedModel:
     """Export, upload, read back and compare; `example` is uint8 (2 or more, 32, 32, 3).
 
     Raises `IntegrityError` if the stored program does not compute what the trained model computes.
     """
     import mlflow
+    import numpy as np
+    import torch
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -95,7 +96,7 @@ def save_model(
     return SavedModel(info.model_uri, digest)
 
 
-def load_model(saved: SavedModel, device: torch.device | None = None) -> nn.Module:
+def load_model(saved: SavedModel, device: "torch.device | None" = None) -> "torch.nn.Module":
     """The stored model, ready to classify; `IntegrityError` if its file is not the one that was saved."""
     with _downloaded(saved.uri) as (folder, digest):
         if digest != saved.sha256:
@@ -117,9 +118,9 @@ def _downloaded(uri: str) -> Iterator[tuple[Path, str]]:
         yield folder, hashlib.sha256((folder / PROGRAM).read_bytes()).hexdigest()
 
 
-def _open(folder: Path) -> nn.Module:
+def _open(folder: Path) -> "torch.nn.Module":
     """MLflow refuses an archive that holds a pickle (`MLFLOW_ALLOW_PICKLE_DESERIALIZATION` is off)."""
     import mlflow
 
-    model: nn.Module = mlflow.pytorch.load_model(str(folder))
+    model: torch.nn.Module = mlflow.pytorch.load_model(str(folder))
     return model

@@ -35,7 +35,7 @@ def form() -> dict[str, Param]:
             minLength=1,
             title="Data source",
             description="auto (CIFAR-10, or digits without a network), cifar10, digits, a path to a folder, zip or tar "
-            "with train/&lt;class&gt;/ and test/&lt;class&gt;/, or an s3:// URL of one.",
+            "with train/CLASS/ and test/CLASS/, or an s3:// URL of one.",
         ),
         "models": Param(
             SETTINGS.models,
@@ -78,12 +78,15 @@ def _override_field(rule: Override) -> Param:
 
 
 def do(step: str, **arguments: Any) -> Any:
-    """Run a step in a process of its own. What a retry cannot mend fails the task at once."""
+    """Run a step (`file:function` of `cifar_tasks.steps`) in a process of its own.
+
+    What a retry cannot mend fails the task at once.
+    """
     from cifar_tasks.errors import CifarError, Stopped
     from cifar_tasks.process import run_step
 
     try:
-        return run_step(step, **arguments)
+        return run_step(f"cifar_tasks.steps.{step}", **arguments)
     except Stopped as stop:
         raise AirflowException(str(stop)) from None
     except CifarError as error:
@@ -107,7 +110,9 @@ def mark_failed(context: Any) -> None:
     from cifar_tasks.process import run_step
 
     run = context["dag_run"]
-    run_step("fail_workflow", workflow={"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id})
+    run_step(
+        "cifar_tasks.steps.report:fail_workflow", workflow={"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id}
+    )
 
 
 @dag(
@@ -132,12 +137,14 @@ def mark_failed(context: Any) -> None:
 def cifar10_training():
     @task(doc_md="Write the immutable dataset version of the chosen source, or find it; validate it; show 32 images.")
     def prepare(params: dict[str, Any]) -> dict[str, Any]:
-        return do("prepare_data", source=params["source"], seed=params["seed"] or 0, workflow=workflow())
+        return do("prepare:prepare_data", source=params["source"], seed=params["seed"] or 0, workflow=workflow())
 
     @task(doc_md="The recipe of each chosen model, with the overrides of the form.")
     def plan(data: dict[str, Any], params: dict[str, Any]) -> list[dict[str, Any]]:
         overrides = {name: params[name] for name in OVERRIDES}
-        return do("plan_training", data=data, models=params["models"], profile=params["profile"], overrides=overrides)
+        return do(
+            "prepare:plan_training", data=data, models=params["models"], profile=params["profile"], overrides=overrides
+        )
 
     @task(
         **GPU,
@@ -147,7 +154,7 @@ def cifar10_training():
     )
     def train(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         show_model(config["model"])
-        return do("train_model", config=config, data=data, workflow=workflow())
+        return do("train:train_model", config=config, data=data, workflow=workflow())
 
     @task(
         **GPU,
@@ -156,7 +163,7 @@ def cifar10_training():
     )
     def evaluate(trained: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         show_model(trained["model"])
-        return do("evaluate_model", trained=trained, data=data)
+        return do("evaluate:evaluate_model", trained=trained, data=data)
 
     @task(
         map_index_template="{{ model }}",
@@ -164,15 +171,15 @@ def cifar10_training():
     )
     def register(evaluated: dict[str, Any], data: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
         show_model(evaluated["model"])
-        return do("register_model", evaluated=evaluated, data=data, name=params["registered_model"])
+        return do("promote:register_model", evaluated=evaluated, data=data, name=params["registered_model"])
 
     @task(doc_md="Compare the best new version with the champion on the same test images; move the alias if it wins.")
     def promote(candidates: list[dict[str, Any]], data: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-        return do("promote", candidates=list(candidates), data=data, name=params["registered_model"])
+        return do("promote:promote", candidates=list(candidates), data=data, name=params["registered_model"])
 
     @task(doc_md="One page with table, decision and figures, kept with the MLflow parent run; links to everything.")
     def report(candidates: list[dict[str, Any]], decision: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        return do("report", candidates=list(candidates), decision=decision, data=data, workflow=workflow())
+        return do("report:report", candidates=list(candidates), decision=decision, data=data, workflow=workflow())
 
     @task_group
     def model(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:

@@ -1,22 +1,39 @@
 """The embedded stack for tests: started once a session, in a folder of its own, on ports that nobody uses."""
 
+import json
 import os
 import random
 import shutil
 import socket
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from cifar_tasks import demo
 from cifar_tasks import stack as embedded
 from cifar_tasks.stack.environment import HOST, S3_INNER_PORTS, Ports, overlay, remember_ports
 from cifar_tasks.stack.supervisord import marked
 from cifar_tasks.storage import S3Store
+
+if TYPE_CHECKING:
+    from airflow_client.client import ApiClient
+
+# Threads that wait sleep: tests run beside each other and beside the stack. Read by OpenMP when torch is imported.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two workers (`pytest -n 2`): one runs what shares the session's stack, the other everything else."""
+    for item in items:
+        shares_stack = "stack" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("stack" if shares_stack else "alone"))
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,26 @@ def connect(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Non
         monkeypatch.delenv(name)
     for name, value in wanted.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def airflow(stack: RunningStack) -> Iterator["ApiClient"]:
+    """Airflow's public API, logged in."""
+    password = json.loads(embedded.password_file(stack.home).read_text())[embedded.AIRFLOW_USER]
+    with demo.airflow(stack.airflow_url, embedded.AIRFLOW_USER, password) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def dag_run(airflow: "ApiClient") -> demo.AirflowRun:
+    """The main job, whole: both models on digits, an epoch each, through Airflow. Started once, never changed."""
+    run = demo.trigger(airflow, {"source": "digits", "pretrained": "none", "epochs": 1})
+    deadline = time.monotonic() + 240
+    while (state := run.state()) not in demo.ENDED:
+        assert time.monotonic() < deadline, "the DAG run did not end"
+        time.sleep(1)
+    assert state == "success", [(task.task_id, task.state) for task in run.tasks()]
+    return run
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from cifar_tasks.data import DatasetVersion, load_version
 from cifar_tasks.promotion import Contender, best_of, decide
 from cifar_tasks.saved_model import SavedModel
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.evaluate import test_accuracy
 from cifar_tasks.storage import S3Store
 from cifar_tasks.tracking import DATASET, MODEL
 
@@ -85,6 +84,8 @@ def _champion(in_place: "ModelVersion", data: DatasetVersion) -> Contender:
     champion = _contender(in_place)
     if champion.dataset == data.digest or champion.classes != data.classes:
         return champion
+    from cifar_tasks.steps.evaluate import test_accuracy  # loads torch, and is seldom needed
+
     accuracy = test_accuracy(registry.saved_model_of(in_place), data)
     _log.info("champion version %d scores %.2f %% on these test images", champion.version, 100 * accuracy)
     return replace(champion, test_accuracy=accuracy, dataset=data.digest)

@@ -14,11 +14,11 @@ import pytest
 from cifar_tasks.errors import ConfigError, Stopped, StorageError, WorkerLost
 from cifar_tasks.process import run_step
 
-MODULE = "tests.unit.steps_of_a_test"
+STEPS = "tests.unit.steps_of_a_test"
 
 
 def run(step: str, **arguments):
-    return run_step(step, module=MODULE, **arguments)
+    return run_step(f"{STEPS}:{step}", **arguments)
 
 
 def wait_for(path: Path) -> str:
@@ -86,7 +86,7 @@ def test_sigterm_reaches_the_step_and_leaves_no_process(tmp_path):
 
 def test_a_step_does_not_outlive_a_parent_that_was_killed(tmp_path):
     note = tmp_path / "pids"
-    program = f"from cifar_tasks.process import run_step; run_step('wait_with_child', module='{MODULE}', note='{note}')"
+    program = f"from cifar_tasks.process import run_step; run_step('{STEPS}:wait_with_child', note='{note}')"
     parent = subprocess.Popen([sys.executable, "-c", program])
     pids = [int(pid) for pid in wait_for(note).split()]
     parent.kill()

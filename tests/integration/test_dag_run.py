@@ -1,0 +1,160 @@
+"""The DAG on the real stack: the main job, retries, stopping, refused values."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import requests
+from mlflow import MlflowClient
+
+from cifar_tasks import demo, registry, tracking
+from cifar_tasks.data import STAND_IN_BANNER
+from cifar_tasks.errors import ConfigError
+from cifar_tasks.settings import Settings
+from cifar_tasks.storage import S3Store, split_s3_url
+from cifar_tasks.tracking import MODEL, WORKFLOW
+from tests.conftest import RunningStack
+
+if TYPE_CHECKING:
+    from airflow_client.client import ApiClient
+
+NAME = "cifar10-classifier"
+
+
+@pytest.fixture
+def client(connected: RunningStack) -> MlflowClient:
+    return tracking.connect()
+
+
+def runs_of(client: MlflowClient, run: demo.AirflowRun, model: str) -> list[Any]:
+    experiment = tracking.experiment_id(client, Settings().experiment)
+    identity = {WORKFLOW: f"{demo.DAG}/{run.run_id}", MODEL: model}
+    return list(tracking.find_runs(client, experiment, identity))
+
+
+def wait_for(condition: Any, seconds: float) -> float:
+    """Seconds until the condition held."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "it did not happen in time"
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+def test_both_models_are_registered_and_the_better_one_is_champion(dag_run, client):
+    rows = {row["model"]: row for row in dag_run.result("report")["rows"]}
+    assert rows.keys() == {"cnn", "resnet50"}
+    assert rows["cnn"]["parameters"] == 2_429_270
+    assert rows["resnet50"]["parameters"] == 26_136_138 + 53_120
+    champion = registry.version_with_alias(client, NAME, registry.CHAMPION)
+    best = max(rows.values(), key=lambda row: row["test_accuracy"])
+    assert int(champion.version) == best["version"]
+    assert champion.tags["cifar.decision"]
+
+
+def test_one_parent_run_and_a_child_a_model_are_linked_both_ways_with_the_dag_run(dag_run, client, stack):
+    (parent,) = runs_of(client, dag_run, "all")
+    assert parent.data.tags["airflow.dag_run_url"] == dag_run.url
+    assert dag_run.url in parent.data.tags["mlflow.note.content"]
+    for index, model in enumerate(("cnn", "resnet50")):
+        (child,) = runs_of(client, dag_run, model)
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.info.status == "FINISHED"
+        links = f"{stack.airflow_url}/api/v2/dags/{demo.DAG}/dagRuns/{dag_run.run_id}/taskInstances/model.train/links"
+        token = dag_run.client.configuration.access_token
+        answer = requests.get(
+            links, params={"map_index": index}, headers={"Authorization": f"Bearer {token}"}, timeout=10
+        )
+        assert answer.json()["extra_links"]["MLflow run"].endswith(child.info.run_id)
+
+
+def test_every_artifact_lies_in_object_storage(dag_run, client):
+    stored = set(S3Store("mlflow").keys(""))
+    for model in ("cnn", "resnet50"):
+        (child,) = runs_of(client, dag_run, model)
+        for name in ("learning_curves.png", "evaluation/confusion_matrix.png"):
+            assert any(key.endswith(f"{child.info.run_id}/artifacts/{name}") for key in stored)
+        version = client.search_model_versions(f"run_id = '{child.info.run_id}'")[0]
+        assert any(version.source.removeprefix("models:/") in key and key.endswith("model.pt2") for key in stored)
+    bucket, key = split_s3_url(dag_run.result("prepare")["uri"])
+    assert S3Store(bucket).exists(key)
+
+
+def test_stand_in_data_says_so_in_the_summary_and_in_mlflow(dag_run, client):
+    (parent,) = runs_of(client, dag_run, "all")
+    assert dag_run.result("report")["banner"] == STAND_IN_BANNER
+    assert STAND_IN_BANNER in parent.data.tags["mlflow.note.content"]
+    assert "STAND-IN" in client_text(client, parent.info.run_id, "report.html")
+
+
+def client_text(client: MlflowClient, run_id: str, path: str) -> str:
+    with open(client.download_artifacts(run_id, path)) as file:
+        return file.read()
+
+
+def test_tasks_are_named_after_their_models(dag_run):
+    names = {t.rendered_map_index for t in dag_run.tasks() if t.task_id == demo.TRAIN}
+    assert names == {"cnn", "resnet50"}
+
+
+def test_a_retried_lane_makes_no_second_run_version_or_object(dag_run, client, airflow: "ApiClient"):
+    from airflow_client.client.api.task_instance_api import TaskInstanceApi
+    from airflow_client.client.models.clear_task_instances_body import ClearTaskInstancesBody
+    from airflow_client.client.models.clear_task_instances_body_task_ids_inner import ClearTaskInstancesBodyTaskIdsInner
+
+    def everything() -> tuple[Any, ...]:
+        runs = {run.info.run_id for kind in ("all", "cnn", "resnet50") for run in runs_of(client, dag_run, kind)}
+        versions = {v.version for v in client.search_model_versions(f"name = '{NAME}'")}
+        experiment = tracking.experiment_id(client, Settings().experiment)
+        models = {model.model_id for model in client.search_logged_models([experiment])}
+        return runs, versions, models, set(S3Store(Settings().bucket).keys("runs/"))
+
+    before, rows = everything(), dag_run.result("report")["rows"]
+    TaskInstanceApi(airflow).post_clear_task_instances(
+        demo.DAG,
+        ClearTaskInstancesBody(
+            dry_run=False,
+            dag_run_id=dag_run.run_id,
+            task_ids=[ClearTaskInstancesBodyTaskIdsInner(["model.train", 0])],
+            include_downstream=True,
+            only_failed=False,
+            reset_dag_runs=True,
+        ),
+    )
+    wait_for(lambda: dag_run.state() in demo.ENDED, 120)
+    assert dag_run.state() == "success"
+    tries = {task.try_number for task in dag_run.tasks() if task.task_id == "report"}
+    assert tries == {2}
+    assert everything() == before
+    assert dag_run.result("report")["rows"] == rows
+
+
+def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(dag_run, client, stack, airflow: "ApiClient"):
+    from airflow_client.client.api.task_instance_api import TaskInstanceApi
+    from airflow_client.client.models.patch_task_instance_body import PatchTaskInstanceBody
+
+    def trainings() -> list[psutil.Process]:
+        return [
+            p
+            for p in psutil.process_iter(["cmdline"])
+            if "cifar_tasks.steps.train:train_model" in (p.info["cmdline"] or [])
+        ]
+
+    run = demo.trigger(airflow, {"source": "digits", "models": "cnn", "epochs": 100})
+    wait_for(lambda: any(r.data.metrics for r in runs_of(client, run, "cnn")), 120)
+    (process,) = trainings()
+    assert process.ppid() != 1
+    TaskInstanceApi(airflow).patch_task_instance(
+        demo.DAG, run.run_id, demo.TRAIN, PatchTaskInstanceBody(new_state="failed"), map_index=0
+    )
+    assert wait_for(lambda: not process.is_running(), 20) < 10
+    wait_for(lambda: run.state() in demo.ENDED, 30)
+    assert [r.info.status for r in runs_of(client, run, "cnn")] == ["KILLED"]
+    wait_for(lambda: runs_of(client, run, "all")[0].info.status == "FAILED", 30)
+
+
+@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("models", "vgg"), ("learning_rate", 100)])
+def test_the_api_refuses_a_bad_value_and_names_it(airflow: "ApiClient", name, value):
+    with pytest.raises(ConfigError, match=name):
+        demo.trigger(airflow, {name: value})
