@@ -24,7 +24,7 @@ demo: setup ## Train, compare and promote on real images; DATA=… is a folder, 
 	@$(BIN)/cifar demo $(if $(DATA),--source "$(DATA)")
 
 test: setup ## Run all tests; ARGS=… is passed to pytest
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: setup ## Check style, types and import direction
 	@$(BIN)/ruff check

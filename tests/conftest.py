@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from cifar_tasks import demo
 from cifar_tasks import stack as embedded
@@ -29,11 +30,17 @@ if TYPE_CHECKING:
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two workers (`pytest -n 2`): one runs what shares the session's stack, the other everything else."""
-    for item in items:
-        shares_stack = "stack" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("stack" if shares_stack else "alone"))
+class OneStack(LoadFileScheduling):
+    """Of two workers (`pytest -n 2`) one runs all that shares the session's stack, the other everything else."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        shares_stack = nodeid.startswith(("tests/browser/", "tests/integration/"))
+        return "stack" if shares_stack else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneStack:
+    # xdist's own groups (`--dist loadgroup`) have no effect with pytest 9.2.
+    return OneStack(config, log)
 
 
 @dataclass(frozen=True)
@@ -111,8 +118,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Non
 @pytest.fixture(scope="session")
 def airflow(stack: RunningStack) -> Iterator["ApiClient"]:
     """Airflow's public API, logged in."""
-    password = json.loads(embedded.password_file(stack.home).read_text())[embedded.AIRFLOW_USER]
-    with demo.airflow(stack.airflow_url, embedded.AIRFLOW_USER, password) as client:
+    with demo.airflow(stack.airflow_url, embedded.AIRFLOW_USER, airflow_password(stack.home)) as client:
         yield client
 
 
@@ -126,6 +132,10 @@ def dag_run(airflow: "ApiClient") -> demo.AirflowRun:
         time.sleep(1)
     assert state == "success", [(task.task_id, task.state) for task in run.tasks()]
     return run
+
+
+def airflow_password(home: Path) -> str:
+    return str(json.loads(embedded.password_file(home).read_text())[embedded.AIRFLOW_USER])
 
 
 @contextmanager

@@ -1,0 +1,118 @@
+"""The pages that a person opens, in Chromium: the form, the DAG's picture, the buttons, the comparison, the report.
+
+With `PICTURES=docs/pictures` set, each page leaves its screenshot there.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from cifar_tasks import demo
+from cifar_tasks import stack as embedded
+from tests.conftest import RunningStack, airflow_password
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# The last four keep it from talking to anybody but the pages under test.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+
+
+@pytest.fixture(scope="module")
+def page(stack: RunningStack) -> Iterator[Page]:
+    """A page that is logged in to Airflow."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(30_000)
+        expect.set_options(timeout=30_000)
+        page.goto(stack.airflow_url)
+        page.fill("input[name=username]", embedded.AIRFLOW_USER)
+        page.fill("input[name=password]", airflow_password(stack.home))
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("link", name="Dags", exact=True)).to_be_visible()
+        yield page
+        browser.close()
+
+
+@pytest.fixture
+def keep(page: Page) -> Callable[[str], None]:
+    """Keep a screenshot, where somebody asked for pictures."""
+
+    def keep(name: str) -> None:
+        if folder := os.environ.get("PICTURES"):
+            page.wait_for_timeout(1500)  # charts draw themselves slowly
+            page.screenshot(path=Path(folder) / f"{name}.png")
+
+    return keep
+
+
+def test_the_dag_page_shows_the_picture_of_the_flow(page, keep, dag_run, stack):
+    page.goto(f"{stack.airflow_url}/dags/{demo.DAG}")
+    page.get_by_role("button", name="Dag Docs").click()
+    picture = page.get_by_role("img", name=re.compile("prepare, plan"))
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.naturalWidth") > 300
+    keep("airflow-docs")
+    page.keyboard.press("Escape")
+
+
+def test_the_form_shows_every_field_and_refuses_a_bad_value(page, keep, dag_run, stack):
+    page.goto(f"{stack.airflow_url}/dags/{demo.DAG}")
+    page.get_by_role("button", name="Trigger Dag").click()
+    for title in ("Data source", "Models", "Profile", "Registered model"):
+        expect(page.get_by_text(title, exact=True)).to_be_visible()
+    keep("airflow-form")
+    page.get_by_text("Overrides of the recipe").click()
+    for title in ("Epochs", "Batch size", "Learning rate", "Mirror images", "Seed"):
+        expect(page.get_by_text(title, exact=True)).to_be_visible()
+    page.get_by_label("Epochs").or_(page.locator("input[name=element_epochs]")).first.fill("0")
+    page.get_by_role("button", name="Trigger", exact=True).last.click()
+    expect(page.get_by_text(re.compile("less than the minimum|minimum", re.I)).first).to_be_visible()
+    page.keyboard.press("Escape")
+
+
+def test_the_graph_shows_a_lane_for_each_model(page, keep, dag_run):
+    page.goto(dag_run.url)
+    page.get_by_role("button", name=re.compile("Show Graph")).click()
+    for task in ("prepare", "plan", "promote", "report"):
+        expect(page.locator(".react-flow__node").filter(has_text=task).first).to_be_visible()
+    page.get_by_role("button", name="Expand all task groups").click()
+    expect(page.locator(".react-flow__node").filter(has_text="evaluate").first).to_be_visible()
+    keep("airflow-graph")
+    page.get_by_role("button", name=re.compile("Show Grid")).click()
+
+
+def test_a_task_s_buttons_open_its_mlflow_run_and_the_report(page, dag_run):
+    page.goto(f"{dag_run.url}/tasks/report")
+    for name, address in (("MLflow run", "mlflow_url"), ("Report", "report_url")):
+        link = page.get_by_role("link", name=name, exact=True)
+        expect(link).to_be_visible()
+        assert link.get_attribute("href") == dag_run.result("report")[address]
+
+
+def test_mlflow_sets_both_models_side_by_side(page, keep, dag_run):
+    page.goto(dag_run.result("report")["compare_url"])
+    expect(page.get_by_text("Comparing 2 Runs")).to_be_visible()
+    for name in ("cnn", "resnet50"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+    expect(page.get_by_text("test_accuracy").first).to_be_attached()
+    close = page.get_by_role("complementary").get_by_role("button", name=re.compile("close", re.I))
+    if close.count():
+        close.first.click()
+    keep("mlflow-comparison")
+
+
+def test_the_report_shows_table_and_figures(page, keep, dag_run):
+    page.goto(dag_run.result("report")["report_url"])
+    report = page.frame_locator("iframe").first
+    expect(report.get_by_role("heading", name="Training report")).to_be_visible()
+    expect(report.get_by_role("row").filter(has_text="2,429,270")).to_be_visible()
+    assert report.get_by_role("img").count() == 7
+    keep("mlflow-report")
