@@ -18,7 +18,8 @@ FLOW = """\
 ![prepare, plan, then for each model train, evaluate and register, then promote and report](/cifar/flow.svg)
 
 **Start it** with ▶ Trigger: every field of the form says what it does; with none changed it trains both networks for
-minutes on a CPU. **Look at it** through the link *MLflow run* on each task, or the report that the last task links to.
+minutes on a CPU. **Look at it** through the buttons on the tab *Details* of each task: its MLflow run, and, on the
+last task, the report.
 
 A retried task goes on where its earlier try ended: same MLflow run, newest checkpoint, no second model version.
 Stopping a task (mark it failed) stops its training within seconds. With the source left at `auto`, a machine

@@ -1,4 +1,4 @@
-"""What Airflow's UI gains: buttons on a task's page, and the picture on the DAG's page.
+"""What Airflow's UI gains: buttons on the tab *Details* of a task, and the picture on the DAG's page.
 
 The buttons open the task's MLflow run and the report of the whole run. The tasks return the addresses, Airflow keeps
 them in XCom under the keys named here, and the UI reads them from there. A task without one shows no button.

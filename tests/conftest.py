@@ -1,5 +1,6 @@
 """The embedded stack for tests: started once a session, in a folder of its own, on ports that nobody uses."""
 
+import io
 import json
 import os
 import random
@@ -8,13 +9,16 @@ import socket
 import tempfile
 import time
 import uuid
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from xdist.scheduler import LoadFileScheduling
 
 from cifar_tasks import demo
@@ -30,12 +34,18 @@ if TYPE_CHECKING:
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
+COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+
+WITH_AIRFLOW = ("tests/browser/", "tests/dags/test_dag_run.py", "tests/integration/test_stack.py")
+
+
 class OneStack(LoadFileScheduling):
-    """Of two workers (`pytest -n 2`) one runs all that shares the session's stack, the other everything else."""
+    """Of two workers (`pytest -n 2`) one runs all that needs Airflow, the other all that needs storage and MLflow."""
 
     def _split_scope(self, nodeid: str) -> str:
-        shares_stack = nodeid.startswith(("tests/browser/", "tests/integration/"))
-        return "stack" if shares_stack else super()._split_scope(nodeid)
+        if nodeid.startswith(WITH_AIRFLOW):
+            return "stack"
+        return "backend" if nodeid.startswith("tests/integration/") else super()._split_scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneStack:
@@ -79,6 +89,14 @@ def stack() -> Iterator[RunningStack]:
         yield RunningStack(home, embedded.environment(home))
 
 
+@pytest.fixture(scope="session")
+def backend() -> Iterator[RunningStack]:
+    """Storage and MLflow without Airflow, up in a third of the time."""
+    with stack_home() as home:
+        embedded.up(home, report=print, without=("airflow",))
+        yield RunningStack(home, embedded.environment(home))
+
+
 @pytest.fixture
 def own_home() -> Iterator[Path]:
     """Home of a stack that the test starts itself, and may break."""
@@ -94,7 +112,14 @@ def connected(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> RunningSt
 
 
 @pytest.fixture
-def s3_store(connected: RunningStack) -> Iterator[S3Store]:
+def tracked(backend: RunningStack, monkeypatch: pytest.MonkeyPatch) -> RunningStack:
+    """Storage and MLflow, with this process as one of their clients."""
+    connect(monkeypatch, backend.environment)
+    return backend
+
+
+@pytest.fixture
+def s3_store(tracked: RunningStack) -> Iterator[S3Store]:
     """A store on a bucket of its own."""
     from cifar_tasks.storage import s3_client
 
@@ -115,6 +140,26 @@ def connect(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Non
         monkeypatch.setenv(name, value)
 
 
+def picture(colour: tuple[int, int, int], random: np.random.Generator) -> bytes:
+    pixels = np.clip(np.array(colour) + random.normal(0, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of coloured noise: learnt in a second, and not to be mistaken for real data."""
+    path = tmp_path_factory.mktemp("data") / "colours.zip"
+    random = np.random.default_rng(1)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, colour in COLOURS.items():
+            for split, count in (("train", 60), ("test", 20)):
+                for number in range(count):
+                    archive.writestr(f"{split}/{name}/{number:04}.png", picture(colour, random))
+    return path
+
+
 @pytest.fixture(scope="session")
 def airflow(stack: RunningStack) -> Iterator["ApiClient"]:
     """Airflow's public API, logged in."""
@@ -123,9 +168,9 @@ def airflow(stack: RunningStack) -> Iterator["ApiClient"]:
 
 
 @pytest.fixture(scope="session")
-def dag_run(airflow: "ApiClient") -> demo.AirflowRun:
-    """The main job, whole: both models on digits, an epoch each, through Airflow. Started once, never changed."""
-    run = demo.trigger(airflow, {"source": "digits", "pretrained": "none", "epochs": 1})
+def dag_run(airflow: "ApiClient", pictures: Path) -> demo.AirflowRun:
+    """The main job, whole: both models, an epoch each, through Airflow. Started once, never changed."""
+    run = demo.trigger(airflow, {"source": str(pictures), "pretrained": "none", "epochs": 1})
     deadline = time.monotonic() + 240
     while (state := run.state()) not in demo.ENDED:
         assert time.monotonic() < deadline, "the DAG run did not end"

@@ -67,15 +67,14 @@ def test_the_form_shows_every_field_and_refuses_a_bad_value(page, keep, dag_run,
     page.goto(f"{stack.airflow_url}/dags/{demo.DAG}")
     page.get_by_role("button", name="Trigger Dag").click()
     for title in ("Data source", "Models", "Profile", "Registered model"):
-        expect(page.get_by_text(title, exact=True)).to_be_visible()
+        expect(page.get_by_text(re.compile(f"^{title}")).first).to_be_visible()
     keep("airflow-form")
+    page.locator("input[name=element_registered_model]").fill("a/b")
+    page.get_by_role("button", name="Trigger", exact=True).last.click()
+    expect(page.get_by_text(re.compile("Invalid input for param registered_model"))).to_be_visible()
     page.get_by_text("Overrides of the recipe").click()
     for title in ("Epochs", "Batch size", "Learning rate", "Mirror images", "Seed"):
-        expect(page.get_by_text(title, exact=True)).to_be_visible()
-    page.get_by_label("Epochs").or_(page.locator("input[name=element_epochs]")).first.fill("0")
-    page.get_by_role("button", name="Trigger", exact=True).last.click()
-    expect(page.get_by_text(re.compile("less than the minimum|minimum", re.I)).first).to_be_visible()
-    page.keyboard.press("Escape")
+        expect(page.get_by_text(re.compile(f"^{title}")).first).to_be_visible()
 
 
 def test_the_graph_shows_a_lane_for_each_model(page, keep, dag_run):
@@ -90,7 +89,7 @@ def test_the_graph_shows_a_lane_for_each_model(page, keep, dag_run):
 
 
 def test_a_task_s_buttons_open_its_mlflow_run_and_the_report(page, dag_run):
-    page.goto(f"{dag_run.url}/tasks/report")
+    page.goto(f"{dag_run.url}/tasks/report/details")
     for name, address in (("MLflow run", "mlflow_url"), ("Report", "report_url")):
         link = page.get_by_role("link", name=name, exact=True)
         expect(link).to_be_visible()
@@ -113,6 +112,6 @@ def test_the_report_shows_table_and_figures(page, keep, dag_run):
     page.goto(dag_run.result("report")["report_url"])
     report = page.frame_locator("iframe").first
     expect(report.get_by_role("heading", name="Training report")).to_be_visible()
-    expect(report.get_by_role("row").filter(has_text="2,429,270")).to_be_visible()
+    expect(report.get_by_role("row").filter(has_text="2,388,047")).to_be_visible()
     assert report.get_by_role("img").count() == 7
     keep("mlflow-report")

@@ -27,7 +27,8 @@ def processes(home: Path) -> list[psutil.Process]:
     """Those that carry the stack's mark, and their children that hide it (PostgreSQL overwrites its environment)."""
     found = {process.pid: process for process in marked(home)}
     for process in list(found.values()):
-        found |= {child.pid: child for child in process.children(recursive=True)}
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            found |= {child.pid: child for child in process.children(recursive=True)}
     return list(found.values())
 
 

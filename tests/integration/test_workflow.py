@@ -1,6 +1,6 @@
 """The steps on real storage and a real MLflow: what they leave, what a retry finds, what a killed training loses."""
 
-import io
+import html
 import os
 import signal
 import threading
@@ -19,6 +19,7 @@ from PIL import Image
 from cifar_tasks import registry, tracking
 from cifar_tasks.checkpoints import newest_checkpoint
 from cifar_tasks.config import configure
+from cifar_tasks.data import STAND_IN_BANNER
 from cifar_tasks.errors import IntegrityError, StorageError, WorkerLost
 from cifar_tasks.local_run import run_workflow
 from cifar_tasks.predict import predict
@@ -28,35 +29,14 @@ from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.prepare import plan_training, prepare_data
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage import S3Store
-from tests.conftest import RunningStack, connect
+from tests.conftest import COLOURS, RunningStack, connect
 
-COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 TRAIN = "cifar_tasks.steps.train:train_model"
 SMALL = {"epochs": 3, "batch_size": 16, "learning_rate": 0.02}
 
 
-def picture(colour: tuple[int, int, int], random: np.random.Generator) -> bytes:
-    pixels = np.clip(np.array(colour) + random.normal(0, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of coloured noise: learnt in a second, and not to be mistaken for real data."""
-    path = tmp_path_factory.mktemp("data") / "colours.zip"
-    random = np.random.default_rng(1)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, colour in COLOURS.items():
-            for split, count in (("train", 60), ("test", 20)):
-                for number in range(count):
-                    archive.writestr(f"{split}/{name}/{number:04}.png", picture(colour, random))
-    return path
-
-
 @pytest.fixture
-def client(connected: RunningStack) -> MlflowClient:
+def client(tracked: RunningStack) -> MlflowClient:
     return tracking.connect()
 
 
@@ -85,10 +65,10 @@ def artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> s
 
 
 @pytest.fixture(scope="module")
-def summary(stack: RunningStack, pictures: Path) -> dict[str, Any]:
+def summary(backend: RunningStack, pictures: Path) -> dict[str, Any]:
     """What one whole run returned."""
     with pytest.MonkeyPatch.context() as patch:
-        connect(patch, stack.environment)
+        connect(patch, backend.environment)
         return run_named("whole", pictures)
 
 
@@ -239,7 +219,7 @@ def test_a_stopped_training_says_so_in_mlflow_and_ends_in_time(client, pictures)
     assert run.info.status == "KILLED"
 
 
-def test_a_stored_model_that_was_altered_is_not_evaluated(client, pictures, stack):
+def test_a_stored_model_that_was_altered_is_not_evaluated(client, pictures):
     data = prepare_data(str(pictures), 0, workflow("altered"))
     trained = train_model(train_config(epochs=1), data, workflow("altered"))
     artifacts_of = S3Store("mlflow")
@@ -258,6 +238,17 @@ def test_a_model_that_scores_otherwise_than_in_training_fails_the_run(client, pi
     (run,) = child_run(client, "test/disagrees")
     assert run.info.status == "FAILED"
     assert "test_accuracy" not in run.data.metrics
+
+
+def test_stand_in_data_says_so_wherever_a_result_is_shown(client):
+    summary = run_workflow("digits", "digits", "cnn", "demo", "digits-classifier", {"epochs": 1})
+    (parent,) = child_run(client, "cli/digits", "all")
+    (child,) = child_run(client, "cli/digits")
+    assert summary["banner"] == STAND_IN_BANNER
+    assert STAND_IN_BANNER in parent.data.tags["mlflow.note.content"]
+    page = Path(client.download_artifacts(parent.info.run_id, "report.html")).read_text()
+    assert STAND_IN_BANNER in html.unescape(page)
+    assert child.data.params["flip"] == "off"
 
 
 def test_storage_that_is_gone_is_an_error_worth_a_retry(client, pictures, monkeypatch):
