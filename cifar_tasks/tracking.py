@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+_UI = "workflowType=machine_learning"
+"""Opens MLflow's pages for trained models; the others are for language models."""
+
 WORKFLOW, MODEL, TRAINING, DATASET = "cifar.workflow", "cifar.model", "cifar.training", "cifar.dataset"
 """Tags by which runs are found again: workflow run, model, training digest, dataset digest."""
 
@@ -139,19 +142,19 @@ def run_url(run_id: str, experiment: str, artifact: str | None = None) -> str:
     """The run's page in the MLflow UI, or that of one of its artifacts."""
     server = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     page = f"{server}/#/experiments/{experiment}/runs/{run_id}"
-    return f"{page}/artifacts/{quote(artifact)}" if artifact else page
+    return f"{page}/artifacts/{quote(artifact)}?{_UI}" if artifact else f"{page}?{_UI}"
 
 
 def version_url(name: str, version: int) -> str:
     """The page of a registered version."""
-    return f"{os.environ.get('MLFLOW_TRACKING_URI', '').rstrip('/')}/#/models/{quote(name)}/versions/{version}"
+    return f"{os.environ.get('MLFLOW_TRACKING_URI', '').rstrip('/')}/#/models/{quote(name)}/versions/{version}?{_UI}"
 
 
 def compare_url(run_ids: Iterable[str], experiment: str) -> str:
     """MLflow's own comparison of runs, side by side."""
     server = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     runs, experiments = quote(json.dumps(list(run_ids))), quote(json.dumps([experiment]))
-    return f"{server}/#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"{server}/#/compare-runs?runs={runs}&experiments={experiments}&{_UI}"
 
 
 def _quoted(value: str) -> str:
