@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_client.client.models.task_instance_response import TaskInstanceResponse
 
 DAG, TRAIN = "cifar10_training", "model.train"
+FLOW = ("prepare", "plan", TRAIN, "model.evaluate", "model.register", "promote", "report")
 POLL_SECONDS = 2.0
 ENDED = ("success", "failed")
 COLOURS = {"success": "green", "failed": "red", "upstream_failed": "red", "running": "cyan", "up_for_retry": "yellow"}
@@ -47,9 +48,11 @@ class AirflowRun:
         return str(DagRunApi(self.client).get_dag_run(DAG, self.run_id).state.value)
 
     def tasks(self) -> list["TaskInstanceResponse"]:
+        """In the order of the flow, lane by lane."""
         from airflow_client.client.api.task_instance_api import TaskInstanceApi
 
-        return list(TaskInstanceApi(self.client).get_task_instances(DAG, self.run_id).task_instances)
+        found = TaskInstanceApi(self.client).get_task_instances(DAG, self.run_id).task_instances
+        return sorted(found, key=lambda task: (_stage(task), task.map_index, FLOW.index(str(task.task_id))))
 
     def result(self, task_id: str) -> Any:
         from airflow_client.client.api.x_com_api import XComApi
@@ -164,6 +167,11 @@ class Watcher:
             so_far = f", validation accuracy {accuracy:.1%}" if accuracy is not None else ""
             return f"{model}: epoch {done}/{child.data.params.get('epochs', '?')} done{so_far}"
         return model
+
+
+def _stage(task: "TaskInstanceResponse") -> int:
+    """The lanes of the models are one stage of the flow."""
+    return FLOW.index(TRAIN) if str(task.task_id).startswith("model.") else FLOW.index(str(task.task_id))
 
 
 def _name(task: "TaskInstanceResponse") -> str:

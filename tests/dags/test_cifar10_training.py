@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cifar_tasks.config import OVERRIDES
+from cifar_tasks.demo import FLOW
 from cifar_tasks.settings import PROJECT
 
 DAG_FILE = PROJECT / "dags" / "cifar10_training.py"
@@ -69,6 +70,10 @@ def test_the_flow_is_prepare_plan_a_lane_for_each_model_promote_report(dag):
     assert {"promote", "report"} <= downstream["model.register"]
     assert downstream["promote"] == {"report"}
     assert downstream["report"] == set()
+
+
+def test_the_terminal_s_table_knows_every_task(dag):
+    assert set(FLOW) == set(dag.task_ids)
 
 
 def test_heavy_tasks_wait_for_a_gpu_slot_and_all_have_retries_timeouts_and_a_description(dag):
