@@ -148,7 +148,7 @@ class Watcher:
             state = _state(task)
             shown = Spinner("dots", text="running") if state == "running" else state
             seconds = f"{task.duration:.0f} s" if task.duration else ""
-            table.add_row(_name(task), shown, seconds, self._training(task), style=COLOURS.get(state))
+            table.add_row(escape(_name(task)), shown, seconds, escape(self._training(task)), style=COLOURS.get(state))
         return Group(table)
 
     def _training(self, task: "TaskInstanceResponse") -> str:

@@ -1,0 +1,56 @@
+"""What the terminal shows of a run."""
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+from rich.console import Console
+
+from cifar_tasks.demo import Watcher, print_summary
+
+ROW = {
+    "model": "cnn",
+    "parameters": 2_429_270,
+    "epochs": 4,
+    "validation_accuracy": 0.6465,
+    "test_accuracy": 0.6712,
+    "version": 2,
+    "aliases": ["champion"],
+}
+SUMMARY = {
+    "rows": [ROW],
+    "banner": "STAND-IN DATA",
+    "reasons": ["version 2 is the first champion"],
+    "report_url": "http://127.0.0.1:5000/#/report",
+    "mlflow_url": "http://127.0.0.1:5000/#/run",
+    "compare_url": "http://127.0.0.1:5000/#/compare",
+    "airflow_url": "http://127.0.0.1:8080/run",
+}
+
+
+def printed(width: int, show: Any) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    show(console)
+    return console.file.getvalue()
+
+
+def task(task_id: str, **fields: Any) -> SimpleNamespace:
+    defaults = {"map_index": -1, "rendered_map_index": None, "state": None, "duration": None, "id": task_id}
+    return SimpleNamespace(task_id=task_id, **{**defaults, **fields})
+
+
+def test_the_summary_shows_numbers_banner_reasons_and_every_link_unbroken(tmp_path):
+    text = printed(80, lambda console: print_summary(console, SUMMARY, tmp_path / "passwords.json"))
+    for wanted in ("2,429,270", "64.65%", "67.12%", "champion", "STAND-IN DATA", "first champion", "make down"):
+        assert wanted in text
+    for name in ("report_url", "mlflow_url", "compare_url", "airflow_url"):
+        assert f" {SUMMARY[name]}\n" in text
+    assert f"{tmp_path}/passwords.json" in text
+
+
+def test_a_mapped_task_is_shown_with_the_name_of_its_model():
+    mapped = task("model.register", map_index=1, rendered_map_index="resnet50", state=SimpleNamespace(value="success"))
+    watcher = Watcher(Console(), run=None)
+    text = printed(100, lambda console: console.print(watcher._table([task("prepare"), mapped])))
+    assert "model.register [resnet50]" in text
+    assert "waiting" in text
