@@ -99,6 +99,11 @@ def show_model(name: str) -> None:
     get_current_context()["model"] = name  # type: ignore[typeddict-unknown-key]
 
 
+def every(lanes: Any) -> list[dict[str, Any]]:
+    """What all lanes returned: of several Airflow hands on a sequence, of a single one the value itself."""
+    return [lanes] if isinstance(lanes, dict) else list(lanes)
+
+
 def workflow() -> dict[str, Any]:
     """This DAG run, as the steps know it: the same for every try of every task."""
     run = get_current_context()["dag_run"]
@@ -176,11 +181,11 @@ def cifar10_training():
 
     @task(doc_md="Compare the best new version with the champion on the same test images; move the alias if it wins.")
     def promote(candidates: list[dict[str, Any]], data: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-        return do("promote:promote", candidates=list(candidates), data=data, name=params["registered_model"])
+        return do("promote:promote", candidates=every(candidates), data=data, name=params["registered_model"])
 
     @task(doc_md="One page with table, decision and figures, kept with the MLflow parent run; links to everything.")
     def report(candidates: list[dict[str, Any]], decision: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        return do("report:report", candidates=list(candidates), decision=decision, data=data, workflow=workflow())
+        return do("report:report", candidates=every(candidates), decision=decision, data=data, workflow=workflow())
 
     @task_group
     def model(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:

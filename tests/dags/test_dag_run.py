@@ -117,6 +117,15 @@ def test_a_retried_lane_makes_no_second_run_version_or_object(dag_run, client, a
     assert dag_run.result("report")["rows"] == rows
 
 
+def test_one_model_alone_is_trained_and_promoted_too(client, pictures, airflow: "ApiClient"):
+    conf = {"source": str(pictures), "models": "cnn", "epochs": 1, "registered_model": "alone"}
+    run = demo.trigger(airflow, conf)
+    wait_for(lambda: run.state() in demo.ENDED, 180)
+    assert run.state() == "success"
+    assert [row["model"] for row in run.result("report")["rows"]] == ["cnn"]
+    assert registry.version_with_alias(client, "alone", registry.CHAMPION) is not None
+
+
 def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(
     dag_run, client, stack, pictures, airflow: "ApiClient"
 ):
