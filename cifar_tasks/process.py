@@ -26,8 +26,8 @@ TUNED = {
     # kernel took CNN training from 97 to 119 images/s (page faults gone; 2 CPU cores, glibc).
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    # Waiting threads sleep instead of spinning: two trainings at once on 2 cores went from 13 and 4 to 79 and 95
-    # images/s (CNN, ResNet50); the CNN alone lost nothing, ResNet50 alone about a sixth.
+    # Waiting threads sleep instead of spinning: two trainings at once on 2 cores went from 51 and 29 to 78 and 106
+    # images/s (CNN, ResNet50; n = 2); the CNN alone lost nothing, ResNet50 alone about a fifth.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
