@@ -1,0 +1,64 @@
+"""Batch norm over the batch of all processes on the CPU, where torch's `SyncBatchNorm` does not run."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+IMAGES_AND_PIXELS = (0, 2, 3)
+"""The dimensions of (N, C, H, W) that a channel's statistics are taken over."""
+
+
+class SynchronisedBatchNorm2d(nn.BatchNorm2d):
+    """`BatchNorm2d` whose statistics in training are those of all processes, each with equally many images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(images)
+        x = images.float()
+        mean = _average(x.mean(IMAGES_AND_PIXELS))
+        centred = x - mean[:, None, None]
+        variance = _average(centred.square().mean(IMAGES_AND_PIXELS))
+        self._follow(mean.detach(), variance.detach(), dist.get_world_size() * x.numel() // x.shape[1])
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(images.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Running statistics as torch keeps them: the variance is the unbiased one, over `count` values."""
+        assert self.running_mean is not None  # noqa: S101
+        assert self.running_var is not None  # noqa: S101
+        assert self.num_batches_tracked is not None  # noqa: S101
+        assert self.momentum is not None  # noqa: S101
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        self.num_batches_tracked += 1
+
+
+def synchronise_batch_norm(model: nn.Module) -> None:
+    """Replace every `BatchNorm2d` inside `model`; weights and running statistics stay."""
+    for name, layer in list(model.named_modules()):
+        if type(layer) is nn.BatchNorm2d:
+            replacement = SynchronisedBatchNorm2d(layer.num_features, layer.eps, layer.momentum)
+            replacement.load_state_dict(layer.state_dict())
+            model.set_submodule(name, replacement)
+
+
+def _average(values: Tensor) -> Tensor:
+    summed: Tensor = _Sum.apply(values)
+    return summed / dist.get_world_size()
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes. What one process has at stake in it concerns the values of all."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # noqa: ARG004
+        return _Sum.apply(gradient)

@@ -1,0 +1,146 @@
+"""What `tests/unit/training/test_distributed.py` runs in several processes that train together."""
+
+import dataclasses
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import torch.distributed as dist
+
+from cifar_tasks.config import TrainConfig, configure
+from cifar_tasks.errors import ConfigError
+from cifar_tasks.models import ImageClassifier
+from cifar_tasks.recorder import Recorder
+from cifar_tasks.training import EpochMetrics, Split, TrainingState, device, distributed, fit
+from cifar_tasks.training.augment import steps_per_epoch, training_batches
+from tests.stores import InMemoryStore
+
+HALF = (0.5, 0.5, 0.5)
+IMAGES, BATCH, CLASSES = 192, 32, 4
+
+
+def split(count: int, seed: int, *, learnable: bool = True) -> Split:
+    """Classes told apart by the brightness of the picture, or by nothing at all."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, CLASSES, (count,), generator=random)
+    noise = torch.randint(0, 120, (count, 32, 32, 3), generator=random)
+    return Split((noise + learnable * labels.view(-1, 1, 1, 1) * 30).to(torch.uint8), labels)
+
+
+def config(**changes: Any) -> TrainConfig:
+    defaults = {"epochs": 1, "batch_size": BATCH, "learning_rate": 0.05, "logit_scale": 1.0, "dropout": 0.0}
+    return dataclasses.replace(configure("cnn", "demo", {}), **{**defaults, **changes})
+
+
+def small_model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    layers = [
+        torch.nn.Conv2d(3, 8, 3, stride=2),
+        torch.nn.ReLU(),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.Conv2d(8, 8, 3, stride=2),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8 * 7 * 7, CLASSES),
+    ]
+    return ImageClassifier(torch.nn.Sequential(*layers), HALF, HALF).to(memory_format=torch.channels_last)
+
+
+def look() -> dict[str, Any]:
+    """Everything that several processes are compared with one for."""
+    found = {"batches": _batches(), "trained": _trained(config()), "stopped": _stopped(), "threads": _threads()}
+    return found | {"addresses": _addresses(), "group": os.getpgid(0), "checkpoints": _checkpoints()}
+
+
+def _batches() -> list[list[dict[int, str]]]:
+    """For each process and batch: digests of the augmented images by their number in the data."""
+    images, numbers = split(IMAGES + 5, 0).images, torch.arange(IMAGES + 5)
+    batches = training_batches(
+        images, numbers, config(), 1, torch.Generator().manual_seed(0), share=distributed.share()
+    )
+    return _of_all(
+        [
+            {int(n): hashlib.sha256(image.numpy().tobytes()).hexdigest() for image, n in zip(*batch, strict=True)}
+            for batch in batches
+        ]
+    )
+
+
+def _trained(settings: TrainConfig, *, learnable: bool = True) -> list[dict[str, Any]]:
+    """For each process: metrics by epoch, and weights, of a training in float32."""
+    with pytest.MonkeyPatch.context() as patch:
+        # In bfloat16, where the CPU has AMX, roundings differ: a loss of this training by 5e-4.
+        patch.setattr(device, "precision", lambda _: torch.float32)
+        model = small_model()
+        state = TrainingState(distributed.synchronised(model), settings, steps_per_epoch(IMAGES, settings))
+        # 63 images to validate: not a multiple of the processes.
+        fit(state, split(IMAGES, 0), split(63, 1, learnable=learnable), lambda _: None, lambda _: None)
+    model.load_state_dict(state.model.state_dict())
+    metrics = [dataclasses.asdict(epoch) for epoch in state.history]
+    weights = {name: value.tolist() for name, value in model.state_dict().items()}
+    return _of_all({"metrics": metrics, "weights": weights, "ending": state.ending})
+
+
+def _stopped() -> list[dict[str, Any]]:
+    return _trained(config(epochs=30, patience=2), learnable=False)
+
+
+def _checkpoints() -> list[int]:
+    """How many objects each process writes for one epoch."""
+    store, settings = InMemoryStore(), config()
+    state = TrainingState(small_model(), settings, steps_per_epoch(IMAGES, settings))
+    state.record(EpochMetrics(1, 1.0, 0.5, 1.0, 0.5, 0.1, 100.0))
+    with Recorder(store, "run", [], "id") as recorder:
+        recorder.epoch_done(state)
+    return _of_all(len(store.writes))
+
+
+def _threads() -> int:
+    return torch.get_num_threads()
+
+
+def _addresses() -> list[str]:
+    """Where the processes, and the one that started them, listen."""
+    found = [c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    if distributed.rank() == 0 and distributed.size() > 1:
+        above = psutil.Process().parent().net_connections("inet")
+        found += [c.laddr.ip for c in above if c.status == psutil.CONN_LISTEN]
+    return [address for each in _of_all(found) for address in each]
+
+
+def _of_all(value: Any) -> list[Any]:
+    values = [value] * distributed.size()
+    if distributed.size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def fail_in_the_second() -> None:
+    """The others wait for it."""
+    if distributed.rank() == 1:
+        raise ConfigError("what is wrong")
+    distributed.total(torch.ones(1))
+
+
+def lose_the_second() -> None:
+    if distributed.rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    distributed.total(torch.ones(1))
+
+
+def wait(folder: str) -> None:
+    """Leave a file named like one's process id, then wait; on being told to stop, write that one cleaned up."""
+    distributed.total(torch.ones(1))
+    note = Path(folder) / f"{os.getpid()}"
+    note.touch()
+    try:
+        time.sleep(300)
+    finally:
+        note.with_suffix(".cleaned").touch()

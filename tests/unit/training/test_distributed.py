@@ -1,0 +1,162 @@
+"""Two processes on the CPU train as one would: same batches, same numbers; and none is left, whatever happens."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from cifar_tasks.errors import ConfigError, Stopped, WorkerLost
+from cifar_tasks.training import distributed
+from tests.unit import ranks_of_a_test as ranks
+
+METRICS = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_gpu():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Any]:
+    return distributed.run(ranks.look, 1)
+
+
+@pytest.fixture(scope="module")
+def together() -> dict[str, Any]:
+    return distributed.run(ranks.look, 2)
+
+
+def test_one_process_is_this_one():
+    assert distributed.run(os.getpid, 1) == os.getpid()
+
+
+def test_each_batch_is_shared_out_without_overlap_and_augmented_the_same(alone, together):
+    (whole,) = alone["batches"]
+    first, second = together["batches"]
+    assert len(whole) == ranks.IMAGES // ranks.BATCH
+    for batch, one_half, other_half in zip(whole, first, second, strict=True):
+        assert len(one_half) == len(other_half) == ranks.BATCH // 2
+        assert not one_half.keys() & other_half.keys()
+        assert one_half | other_half == batch
+
+
+def test_after_one_epoch_all_metrics_equal_those_of_one_process(alone, together):
+    (expected,) = alone["trained"][0]["metrics"]
+    for rank in together["trained"]:
+        (metrics,) = rank["metrics"]
+        assert {name: metrics[name] for name in METRICS} == pytest.approx(
+            {name: expected[name] for name in METRICS}, abs=1e-3
+        )
+
+
+def test_after_one_epoch_all_weights_and_running_statistics_equal_those_of_one_process(alone, together):
+    expected = alone["trained"][0]["weights"]
+    first, second = (rank["weights"] for rank in together["trained"])
+    assert first == second
+    assert first.keys() == expected.keys()
+    for name, values in expected.items():
+        torch.testing.assert_close(torch.tensor(first[name]), torch.tensor(values), rtol=0, atol=1e-4, msg=name)
+
+
+def test_all_processes_stop_early_in_the_same_epoch_with_the_same_weights(alone, together):
+    (expected,) = alone["stopped"]
+    assert expected["ending"] == "validation loss did not fall for 2 epochs"
+    for rank in together["stopped"]:
+        assert rank["ending"] == expected["ending"]
+        assert len(rank["metrics"]) == len(expected["metrics"])
+    first, second = together["stopped"]
+    assert first["weights"] == second["weights"]
+
+
+@pytest.mark.xfail(strict=True, reason="every process has a Recorder that writes")
+def test_only_the_first_process_writes_checkpoints(alone, together):
+    first, second = together["checkpoints"]
+    assert [first] == alone["checkpoints"]
+    assert second == 0
+
+
+def test_they_stay_in_the_process_group_and_share_the_cores(alone, together):
+    assert together["group"] == os.getpgid(0)
+    assert together["threads"] == max(1, alone["threads"] // 2)
+
+
+def test_they_listen_on_the_loopback_interface_only(together):
+    assert len(together["addresses"]) == 3  # two processes and the store in this one
+    assert set(together["addresses"]) == {"127.0.0.1"}
+
+
+def test_an_error_of_ours_in_any_process_is_raised_here_with_its_message(caplog, capfd):
+    with pytest.raises(ConfigError, match=r"^what is wrong$"):
+        distributed.run(ranks.fail_in_the_second, 2)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_process_that_is_killed_ends_the_others_and_may_be_tried_again():
+    before = set(os.listdir(tempfile.gettempdir()))
+    with pytest.raises(WorkerLost, match=r"process 1 of 2 .* by signal SIGKILL") as caught:
+        distributed.run(ranks.lose_the_second, 2)
+    assert caught.value.retryable
+    assert not multiprocessing.active_children()
+    assert not [name for name in set(os.listdir(tempfile.gettempdir())) - before if "torch" in name]
+
+
+def test_sigterm_stops_all_processes_after_they_cleaned_up(tmp_path):
+    pids: list[int] = []
+    told: list[float] = []
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop_when_running() -> None:
+        pids.extend(waiting(tmp_path))
+        told.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_when_running).start()
+    with pytest.raises(Stopped):
+        distributed.run(ranks.wait, 2, folder=str(tmp_path))
+    assert time.monotonic() - told[0] < 5
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert len(list(tmp_path.glob("*.cleaned"))) == 2
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_no_process_outlives_a_parent_that_was_killed(tmp_path):
+    program = (
+        "from cifar_tasks.training import distributed; from tests.unit import ranks_of_a_test as ranks; "
+        f"distributed.run(ranks.wait, 2, folder={str(tmp_path)!r})"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program])
+    processes = [psutil.Process(pid) for pid in waiting(tmp_path)]
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    assert not alive
+
+
+@pytest.mark.parametrize(("batch_size", "processes"), [(33, 2), (2, 3)])
+def test_a_batch_that_cannot_be_shared_equally_is_refused_with_both_numbers(batch_size, processes):
+    with pytest.raises(ConfigError, match=rf"batch of {batch_size} images .* by {processes} processes"):
+        distributed.check_batch(batch_size, processes)
+
+
+def waiting(folder: Path) -> list[int]:
+    """Process ids of two that run `ranks.wait`, once they do."""
+    deadline = time.monotonic() + 30
+    while len(notes := os.listdir(folder)) < 2:
+        assert time.monotonic() < deadline, "the processes did not start"
+        time.sleep(0.05)
+    return [int(name) for name in notes]
