@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     """Cron expression on which the training DAG runs with these defaults; none: only when triggered."""
     gpu_slots: int = Field(default=2, ge=1)
     """Trainings that may run at the same time: slots of Airflow's `gpu` pool."""
+    training_processes: int = Field(default=1, ge=1)
+    """Processes that train one model together, each on a GPU of its own where there are GPUs."""
 
     cifar10_url: str = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     """Where the official archive is downloaded from; a mirror serves the same bytes."""

@@ -76,7 +76,7 @@ class RunningStack:
 def settings_of_nobody() -> Iterator[None]:
     """Tests see the default settings, whatever the developer has set."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("CIFAR_")]:
+        for name in [name for name in os.environ if name.startswith(("CIFAR_", "WANDB_"))]:
             patch.delenv(name)
         yield
 

@@ -2,12 +2,13 @@
 
 from cifar_tasks.models.classifier import Channels, ImageClassifier, build_classifier, count_parameters, summarise
 from cifar_tasks.models.cnn import VGGStyleCNN
-from cifar_tasks.models.resnet50 import build_resnet50, load_imagenet_weights
+from cifar_tasks.models.resnet50 import backbone_of, build_resnet50, load_imagenet_weights
 
 __all__ = [
     "Channels",
     "ImageClassifier",
     "VGGStyleCNN",
+    "backbone_of",
     "build_classifier",
     "build_resnet50",
     "count_parameters",

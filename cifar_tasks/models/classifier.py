@@ -42,12 +42,16 @@ class ImageClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.prepare(images)) * self.logit_scale
+        return logits
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 images as the network takes them: float32 (N, 3, S, S)."""
         # The permuted view of (N, H, W, C) already is channels_last, the faster layout for convolutions.
         x = (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
         if self.image_size != images.shape[1]:
             x = F.interpolate(x, size=(self.image_size, self.image_size), mode="bilinear", antialias=False)
-        logits: Tensor = self.network(x) * self.logit_scale
-        return logits
+        return x
 
 
 def build_classifier(config: TrainConfig, classes: int, mean: Channels, std: Channels) -> ImageClassifier:

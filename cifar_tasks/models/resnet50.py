@@ -34,6 +34,11 @@ def build_resnet50(classes: int = 10) -> nn.Module:
     return network
 
 
+def backbone_of(network: nn.Module) -> nn.Module:
+    """All of a ResNet50 but its head, with the same parameters: (N, 3, S, S) in, features (N, 2048) out."""
+    return nn.Sequential(*(layer for name, layer in network.named_children() if name != "fc"), nn.Flatten())
+
+
 def load_imagenet_weights(
     network: nn.Module, source: str | None, sha256: str | None, report: Callable[[str], None]
 ) -> str:

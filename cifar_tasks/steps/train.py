@@ -1,8 +1,11 @@
-"""Training one model: resumable, watched in MLflow, ended by a saved model that was read back."""
+"""Training one model: resumable, watched by trackers, ended by a saved model that was read back."""
 
 import json
 import logging
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from cifar_tasks import figures, tracking
-from cifar_tasks.checkpoints import forget_checkpoints, newest_checkpoint, save_checkpoint
+from cifar_tasks.checkpoints import forget_checkpoints
 from cifar_tasks.config import TrainConfig, config_from_dict
 from cifar_tasks.data import DatasetVersion, LabelledImages, load_dataset, load_version
 from cifar_tasks.errors import WeightsError
@@ -23,11 +26,24 @@ from cifar_tasks.models import (
     summarise,
 )
 from cifar_tasks.provenance import code_digest, git_commit
+from cifar_tasks.recorder import Recorder
 from cifar_tasks.saved_model import find_model, save_model
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage import ObjectStore, S3Store, canonical_json, sha256_hex
+from cifar_tasks.storage import S3Store, canonical_json, sha256_hex
+from cifar_tasks.trackers import Tracker, wandb_run
+from cifar_tasks.trackers.mlflow_run import MlflowRun
 from cifar_tasks.tracking import DATASET, MODEL, TRAINING, WORKFLOW
-from cifar_tasks.training import Progress, Split, TrainingState, choose_device, fit
+from cifar_tasks.training import (
+    Split,
+    TrainingState,
+    choose_device,
+    describe,
+    distributed,
+    fit,
+    head_config,
+    head_features,
+    whiten_first_layer,
+)
 from cifar_tasks.training.augment import steps_per_epoch
 from cifar_tasks.workflow import WorkflowRun
 
@@ -53,13 +69,22 @@ def train_model(config: Json, data: Json, workflow: Json) -> Json:
     if store.exists(done):
         _log.info("trained already")
         return dict(json.loads(store.get(done)))
+    distributed.check_batch(chosen.batch_size, settings.training_processes)
     with tracking.tracking_errors():
         experiment = tracking.experiment_id(client, settings.experiment)
         identity = {WORKFLOW: run.id, MODEL: chosen.model, TRAINING: digest}
         run_id = tracking.open_run(client, experiment, identity, chosen.model, parent=data["parent_run_id"]).info.run_id
         _log.info("MLflow run: %s", tracking.run_url(run_id, experiment))
         with tracking.closing(client, run_id):
-            trained = _train(chosen, version, store, client, run_id, experiment, prefix)
+            trained: Json = distributed.run(
+                train_in_run,
+                settings.training_processes,
+                config=config,
+                data_uri=data["uri"],
+                run_id=run_id,
+                experiment=experiment,
+                prefix=prefix,
+            )
             trained |= {"prefix": prefix, "mlflow_url": tracking.run_url(run_id, experiment)}
     store.put(done, canonical_json(trained))
     forget_checkpoints(store, f"{prefix}/checkpoints")
@@ -78,95 +103,108 @@ def sample(part: LabelledImages, wanted: int | None, seed: int) -> LabelledImage
     return part.take(np.sort(np.random.default_rng(seed).permutation(len(part))[:wanted]))
 
 
-def _train(
-    config: TrainConfig,
-    version: DatasetVersion,
-    store: ObjectStore,
-    client: "MlflowClient",
-    run_id: str,
-    experiment: str,
-    prefix: str,
-) -> Json:
+def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, prefix: str) -> Json:
+    """Train and save one model in an MLflow run that is open.
+
+    Of several processes that train together each calls this; all train and the first one writes.
+    """
+    settings, chosen = Settings(), config_from_dict(config)
+    store, client = S3Store(settings.bucket), tracking.connect()
+    version = load_version(store, data_uri)
     dataset = load_dataset(store, version, ["train", "validation"])
-    train = sample(dataset.train, config.train_images, config.seed)
-    validation = sample(dataset.validation, config.validation_images, config.seed)
+    train = sample(dataset.train, chosen.train_images, chosen.seed)
+    validation = sample(dataset.validation, chosen.validation_images, chosen.seed)
+    distributed.check_batch(min(chosen.batch_size, len(train)), distributed.size())
     device = choose_device()
-    _log.info("%s on %s: %d images, %d to validate", config.model, device, len(train), len(validation))
+    _log.info("%s on %s: %d images, %d to validate", chosen.model, describe(device), len(train), len(validation))
 
-    torch.manual_seed(config.seed)
-    model = build_classifier(config, len(version.classes), *channel_statistics(train.images))
-    weights = _initialise(model, config)
-    _describe(client, run_id, config, version, model, weights)
-
-    state = TrainingState(model.to(device), config, steps_per_epoch(len(train), config))
-    watch = _Watch(store, client, run_id, f"{prefix}/checkpoints")
-    watch.resume(state)
-    fit(state, _on(device, train), _on(device, validation), watch.epoch_done, watch.progress)
-    _log.info("best epoch %d, ended because %s", state.best.epoch, _ending(state))
-
-    title = f"{config.model}: best epoch {state.best.epoch} of {len(state.history)}"
-    client.log_figure(run_id, figures.learning_curves(state.history, title), "learning_curves.png")
-    tracking.log_tags(client, run_id, {"cifar.ended_because": _ending(state), "cifar.best_epoch": state.best.epoch})
-    digests = {"config_sha256": config.digest(), "code_sha256": code_digest()}
-    saved = find_model(client, experiment, run_id) or save_model(
-        client, run_id, model, validation.images[:2], {MODEL: config.model, DATASET: version.digest, **digests}
-    )
-    return {
-        "model": config.model,
+    torch.manual_seed(chosen.seed)
+    model = build_classifier(chosen, len(version.classes), *channel_statistics(train.images))
+    imagenet = _imagenet_weights(model, chosen)
+    splits = _on(device, train), _on(device, validation)
+    if chosen.model == "cnn":
+        whiten_first_layer(model, splits[0].images)
+    with ExitStack() as stack:
+        trackers: list[Tracker] = []
+        if distributed.rank() == 0:
+            _describe(client, run_id, version, model)
+            trackers = _trackers(stack, client, run_id, chosen)
+        for tracker in trackers:
+            tracker.log_parameters(_parameters(chosen, model, imagenet, device))
+        record = partial(Recorder, store, f"{prefix}/checkpoints", trackers, run_id)
+        state = _fit(model.to(device), chosen, *splits, record, head_first=bool(imagenet))
+        _log.info("best epoch %d, ended because %s", state.best.epoch, state.ending)
+        title = f"{chosen.model}: best epoch {state.best.epoch} of {len(state.history)}"
+        for tracker in trackers:
+            tracker.log_figure(figures.learning_curves(state.history, title), "learning_curves.png")
+            tracker.log_ending(state.ending, state.best.epoch)
+    digests = {"config_sha256": chosen.digest(), "code_sha256": code_digest()}
+    trained = {
+        "model": chosen.model,
         "run_id": run_id,
-        "model_uri": saved.uri,
-        "model_sha256": saved.sha256,
         "parameters": count_parameters(model)["total"],
         "epochs": len(state.history),
         "validation_accuracy": state.best.validation_accuracy,
         "validation_images": len(validation),
-        "seed": config.seed,
+        "seed": chosen.seed,
         **digests,
     }
-
-
-class _Watch:
-    """What happens beside the training: checkpoints, MLflow metrics, lines for the log."""
-
-    def __init__(self, store: ObjectStore, client: "MlflowClient", run_id: str, prefix: str) -> None:
-        self.store, self.client, self.run_id, self.prefix = store, client, run_id, prefix
-
-    def resume(self, state: TrainingState) -> None:
-        data = newest_checkpoint(self.store, self.prefix)
-        if data is None:
-            return
-        state.load_bytes(data)
-        _log.info("resuming after epoch %d", len(state.history))
-        # A try that was killed between the two writes left a checkpoint whose epoch MLflow does not show yet.
-        known = tracking.logged_steps(self.client, self.run_id, "validation_loss")
-        for metrics in state.history:
-            if metrics.epoch not in known:
-                self._log_epoch(asdict(metrics))
-
-    def epoch_done(self, state: TrainingState) -> None:
-        metrics = state.history[-1]
-        save_checkpoint(self.store, self.prefix, metrics.epoch, state.to_bytes())
-        self._log_epoch(asdict(metrics))
-        _log.info(
-            "epoch %d/%d  train loss %.4f acc %.2f %%  validation loss %.4f acc %.2f %%  %.0f images/s",
-            metrics.epoch,
-            state.config.epochs,
-            metrics.train_loss,
-            100 * metrics.train_accuracy,
-            metrics.validation_loss,
-            100 * metrics.validation_accuracy,
-            metrics.images_per_second,
+    if distributed.rank() == 0:
+        saved = find_model(client, experiment, run_id) or save_model(
+            client, run_id, model, validation.images[:2], {MODEL: chosen.model, DATASET: version.digest, **digests}
         )
+        trained |= {"model_uri": saved.uri, "model_sha256": saved.sha256}
+    return trained
 
-    def progress(self, now: Progress) -> None:
-        share = now.step / now.steps
-        _log.info(
-            "epoch %d %3.0f %%  loss %.4f  %.0f images/s", now.epoch, 100 * share, now.loss, now.images_per_second
-        )
 
-    def _log_epoch(self, metrics: dict[str, float]) -> None:
-        epoch = int(metrics.pop("epoch"))
-        tracking.log_metrics(self.client, self.run_id, metrics, step=epoch)
+def _fit(
+    model: ImageClassifier,
+    config: TrainConfig,
+    train: Split,
+    validation: Split,
+    record: Callable[[str], Recorder],
+    *,
+    head_first: bool,
+) -> TrainingState:
+    """Train `model` from where an earlier try left it; with `head_first` its head has learnt alone before."""
+    state = TrainingState(distributed.synchronised(model), config, steps_per_epoch(len(train.images), config))
+    with record("") as recorder:
+        recorder.resume(state)
+        if not state.history and head_first and config.head_epochs:
+            _fit_head(model, config, train, validation, record)
+            state.model.load_state_dict(model.state_dict())
+        fit(state, train, validation, recorder.epoch_done, recorder.progress)
+    model.load_state_dict(state.model.state_dict())
+    return state
+
+
+def _fit_head(
+    model: ImageClassifier, config: TrainConfig, train: Split, validation: Split, record: Callable[[str], Recorder]
+) -> None:
+    alone = head_config(config)
+    state = TrainingState(model.network.get_submodule("fc"), alone, steps_per_epoch(len(train.images), alone))
+    with record("head_") as recorder:
+        recorder.resume(state)
+        if not state.finished:
+            _log.info("computing the features of %d images once", len(train.images) + len(validation.images))
+            train, validation = (Split(head_features(model, part.images), part.labels) for part in (train, validation))
+        fit(state, train, validation, recorder.epoch_done, recorder.progress)
+
+
+def _trackers(stack: ExitStack, client: "MlflowClient", run_id: str, config: TrainConfig) -> list[Tracker]:
+    """MLflow, and Weights & Biases where it is set up; the latter ends with `stack`."""
+    trackers: list[Tracker] = [MlflowRun(client, run_id)]
+    if wandb_run.wanted():
+        trackers.append(stack.enter_context(wandb_run.wandb_run(Settings(), run_id, config.model)))
+    return trackers
+
+
+def _parameters(config: TrainConfig, model: ImageClassifier, imagenet: str | None, device: torch.device) -> Json:
+    """What the trackers say of a training: its configuration, and what it starts from and runs on."""
+    counted = {f"parameters_{kind}": number for kind, number in count_parameters(model).items()}
+    weights = f"ImageNet (SHA-256 {imagenet})" if imagenet else "random"
+    surroundings = {"device": describe(device), "processes": distributed.size()}
+    return {**asdict(config), **counted, "initial_weights": weights, **surroundings}
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[Channels, Channels]:
@@ -184,13 +222,13 @@ def _channels(values: NDArray[np.float64]) -> Channels:
     return red, green, blue
 
 
-def _initialise(model: ImageClassifier, config: TrainConfig) -> str:
-    """ImageNet weights where the configuration asks for them; returns what the network starts from."""
+def _imagenet_weights(model: ImageClassifier, config: TrainConfig) -> str | None:
+    """Load ImageNet weights where the configuration asks for them; the digest of their file, or none."""
     if config.model == "cnn" or config.pretrained == "none":
-        return "random"
+        return None
     settings = Settings()
     try:
-        digest = load_imagenet_weights(
+        return load_imagenet_weights(
             model.network, settings.resnet50_weights, settings.resnet50_weights_sha256, _log.info
         )
     except WeightsError as error:
@@ -198,21 +236,10 @@ def _initialise(model: ImageClassifier, config: TrainConfig) -> str:
             raise
         _log.warning("%s", error)
         _log.warning("RANDOM WEIGHTS: ResNet50 starts without ImageNet; expect a low accuracy from a short training.")
-        return "random, because ImageNet weights could not be had"
-    return f"ImageNet (SHA-256 {digest})"
+        return None
 
 
-def _describe(
-    client: "MlflowClient",
-    run_id: str,
-    config: TrainConfig,
-    version: DatasetVersion,
-    model: ImageClassifier,
-    weights: str,
-) -> None:
-    counted = {f"parameters_{kind}": number for kind, number in count_parameters(model).items()}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    tracking.log_params(client, run_id, {**asdict(config), **counted, "initial_weights": weights, "device": device})
+def _describe(client: "MlflowClient", run_id: str, version: DatasetVersion, model: ImageClassifier) -> None:
     tags = {DATASET: version.digest, "cifar.code_sha256": code_digest(), "mlflow.source.git.commit": git_commit()}
     tracking.log_tags(client, run_id, tags)
     tracking.log_dataset(client, run_id, version, "training")
@@ -221,9 +248,3 @@ def _describe(
 
 def _on(device: torch.device, part: LabelledImages) -> Split:
     return Split(torch.from_numpy(part.images).to(device), torch.from_numpy(part.labels).to(device))
-
-
-def _ending(state: TrainingState) -> str:
-    if state.stopped_early:
-        return f"validation loss did not fall for {state.config.patience} epochs"
-    return "all epochs are done"

@@ -13,8 +13,11 @@ class Tracker(Protocol):
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Configuration and what the training starts from; said again when a training is resumed."""
 
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Numbers of one epoch, counted from 1; an epoch that is known already changes nothing."""
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float], label: str = "") -> None:
+        """Numbers of one epoch, counted from 1; an epoch that is known already changes nothing.
+
+        `label` precedes the names in a part of the training that counts its own epochs.
+        """
 
     def log_figure(self, figure: "Figure", name: str) -> None:
         """A picture; `name` ends in .png."""

@@ -64,23 +64,25 @@ def wandb_run(
 
 
 class _WandbTracker:
-    """W&B's step is the epoch. Steps only grow there, so an epoch that is known already is not sent."""
+    """The epoch is a value of its own, on which charts are drawn: W&B's steps only count up."""
 
     def __init__(self, run: "Run") -> None:
         self._run = run
-        self._next = run.starting_step  # of a resumed run: one after the last epoch that the server knows
+        run.define_metric("*", step_metric="epoch")
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         with _only_warned():
             # Allowed to change: a training can be resumed on another device.
             self._run.config.update(dict(parameters), allow_val_change=True)  # type: ignore[no-untyped-call]
 
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        if epoch < self._next:
-            return
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float], label: str = "") -> None:
+        counter = f"{label}epoch"
         with _only_warned():
-            self._run.log(dict(metrics), step=epoch, commit=True)
-        self._next = epoch + 1
+            if label:
+                self._run.define_metric(f"{label}*", step_metric=counter)
+            # The summary holds the newest epoch, that of an earlier try too.
+            if epoch > (self._run.summary.get(counter) or 0):  # type: ignore[no-untyped-call]
+                self._run.log({counter: epoch} | {f"{label}{name}": value for name, value in metrics.items()})
 
     def log_figure(self, figure: "Figure", name: str) -> None:
         from PIL import Image
@@ -89,9 +91,7 @@ class _WandbTracker:
         with _only_warned():
             drawn = io.BytesIO()
             figure.savefig(drawn)  # W&B's own way needs pyplot, and patches it
-            # Not committed: the step stays free for an epoch that may follow, and is sent when the run ends.
-            picture = Picture(Image.open(drawn))
-            self._run.log({name.removesuffix(".png"): picture}, step=self._next, commit=False)
+            self._run.log({name.removesuffix(".png"): Picture(Image.open(drawn))})
 
     def log_ending(self, reason: str, best_epoch: int) -> None:
         with _only_warned():

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from cifar_tasks.config import TrainConfig
 
+EVERYTHING = slice(None)
+
 
 def reflected_positions(size: int, padding: int) -> Tensor:
     """Source position of each pixel of a row that is padded by reflection; int64 (size + 2 · padding,)."""
@@ -29,22 +31,33 @@ def take_batch(images: Tensor, index: Tensor, top: Tensor, left: Tensor, mirrore
 
 
 def training_batches(
-    images: Tensor, labels: Tensor, config: TrainConfig, epoch: int, generator: torch.Generator
+    images: Tensor,
+    labels: Tensor,
+    config: TrainConfig,
+    epoch: int,
+    generator: torch.Generator,
+    share: slice = EVERYTHING,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of augmented batches: uint8 (B, H, W, C) and int64 (B,).
 
     Mirroring alternates: half of the images in one epoch, the other half in the next, so that two epochs show each
     image both ways exactly once (KellerJordan/cifar10-airbench). Images left over after the last whole batch wait
-    for the next epoch's order.
+    for the next epoch's order. `share` is the part of each batch that this process works on; the plan is the same
+    in all of them. Without mirroring and padding `images` may be of any shape and type, (N, …).
     """
     count, device = len(images), images.device
     batch = min(config.batch_size, count)
     order = torch.randperm(count, generator=generator)
+    if config.flip == "off" and config.crop_padding == 0:
+        for start in range(0, count - batch + 1, batch):
+            index = order[start : start + batch][share].to(device, non_blocking=True)
+            yield images[index], labels[index]
+        return
     first = torch.rand(count, generator=torch.Generator().manual_seed(config.seed)) < 0.5
     mirrored = (first ^ (epoch % 2 == 1)) & (config.flip == "on")
     top, left = torch.randint(0, 2 * config.crop_padding + 1, (2, count), generator=generator)
     for start in range(0, count - batch + 1, batch):
-        index = order[start : start + batch]
+        index = order[start : start + batch][share]
         plan = (index, top[index], left[index], mirrored[index])
         index, *crop = (part.to(device, non_blocking=True) for part in plan)
         yield take_batch(images, index, *crop, padding=config.crop_padding), labels[index]

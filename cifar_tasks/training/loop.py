@@ -1,22 +1,25 @@
 """The training loop: arrays in, metrics out through callbacks. Knows no storage, no MLflow and no Airflow."""
 
+import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tasks.errors import TrainingError
+from cifar_tasks.training import distributed
 from cifar_tasks.training.augment import steps_per_epoch, training_batches
+from cifar_tasks.training.device import autocast, compiled
 from cifar_tasks.training.state import EpochMetrics, TrainingState
 
 EVALUATION_BATCH = 500
 """Images; large enough to keep a GPU busy, small enough for a CPU's cache not to matter."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Split:
-    """uint8 images (N, H, W, C) and int64 labels (N,), on the device that trains."""
+    """uint8 images (N, H, W, C), or float32 features (N, F), and int64 labels (N,), on the device that trains."""
 
     images: Tensor
     labels: Tensor
-
-
-def choose_device() -> torch.device:
-    """CUDA where there is a GPU, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fit(
@@ -56,50 +54,102 @@ def fit(
 
     `state` may have been filled from a checkpoint: training goes on after its last epoch. `on_epoch` is called with
     the state after every epoch. Raises `TrainingError` when the loss is not finite.
+
+    Several processes that each call this with equal states and splits train together (`training.distributed`): each
+    takes its share of every batch, and all see the same metrics.
     """
+    device = train.images.device
+    network = distributed.wrap(compiled(state.model, device), device)
     while not state.finished:
         epoch = len(state.history) + 1
-        trained = _train_epoch(state, train, epoch, on_progress, log_seconds)
-        logits = predict_logits(state.model.eval(), validation.images)
-        loss, accuracy = score(logits, validation.labels)
+        trained = _train_epoch(state, network, train, epoch, on_progress, log_seconds)
+        loss, accuracy = _validate(state.model, validation)
         state.record(EpochMetrics(epoch=epoch, validation_loss=loss, validation_accuracy=accuracy, **trained))
         on_epoch(state)
     state.restore_best_weights()
 
 
 def _train_epoch(
-    state: TrainingState, train: Split, epoch: int, on_progress: Callable[[Progress], None], log_seconds: float
+    state: TrainingState,
+    network: nn.Module,
+    train: Split,
+    epoch: int,
+    on_progress: Callable[[Progress], None],
+    log_seconds: float,
 ) -> dict[str, float]:
-    model, config, device = state.model, state.config, train.images.device
-    steps = steps_per_epoch(len(train.images), config)
+    config, device = state.config, train.images.device
+    steps, processes = steps_per_epoch(len(train.images), config), distributed.size()
     # Sums stay on the device: reading one is a synchronisation, done once a log interval.
-    loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    sums, seen = torch.zeros(2, device=device), 0
     began = logged = time.perf_counter()
-    model.train()
-    batches = training_batches(train.images, train.labels, config, epoch, state.order)
+    network.train()
+    batches = training_batches(train.images, train.labels, config, epoch, state.order, distributed.share())
     for step, (images, labels) in enumerate(batches, 1):
-        learning_rate = float(state.schedule.get_last_lr()[0])
-        with _autocast(device):
-            logits = model(images)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
-        state.schedule.step()
-        loss_sum += loss.detach() * len(images)
-        correct += (logits.detach().argmax(1) == labels).sum()
+        learning_rate = state.learning_rate
+        sums += _forward_backward(state, network, images, labels)
+        state.step()
         seen += len(images)
         now = time.perf_counter()
         if now - logged >= log_seconds or step == steps:
             logged = now
-            mean_loss = _finite(loss_sum.item() / seen, epoch, step, learning_rate)
-            on_progress(Progress(epoch, step, steps, mean_loss, learning_rate, seen / (now - began)))
+            mean_loss = _finite(sums[0].item() / seen, epoch, step, learning_rate)
+            on_progress(Progress(epoch, step, steps, mean_loss, learning_rate, processes * seen / (now - began)))
+    loss, accuracy = (distributed.total(sums) / (processes * seen)).tolist()
     return {
-        "train_loss": loss_sum.item() / seen,
-        "train_accuracy": correct.item() / seen,
+        "train_loss": _finite(loss, epoch, step, learning_rate),
+        "train_accuracy": accuracy,
         "learning_rate": learning_rate,
-        "images_per_second": seen / (time.perf_counter() - began),
+        "images_per_second": processes * seen / (time.perf_counter() - began),
     }
+
+
+def _forward_backward(state: TrainingState, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Gradients of one batch; returns the sums of losses and of right answers, (2,), on the device.
+
+    When the GPU's memory does not hold the batch, it is halved until it does: gradients add up to those of the whole
+    batch, batch norm sees the halves.
+    """
+    while True:
+        try:
+            state.zero_grad()
+            at_once = state.micro_batch or len(images)
+            sums = [
+                _part_backward(network, state.config.label_smoothing, image_part, label_part, len(images))
+                for image_part, label_part in zip(
+                    torch.split(images, at_once), torch.split(labels, at_once), strict=True
+                )
+            ]
+            return torch.stack(sums).sum(0)
+        except torch.OutOfMemoryError as error:
+            held = state.micro_batch or len(images)
+            if held == 1 or distributed.size() > 1:
+                # Processes that train together cannot agree on it in the middle of a step.
+                raise TrainingError(
+                    f"the GPU's memory does not hold a batch of {held} images: {_first_line(error)} "
+                    "Choose a smaller batch_size or image_size."
+                ) from error
+            state.micro_batch = (held + 1) // 2
+            _log.warning(
+                "GPU memory does not hold %d images at once: going on with %d and accumulated gradients, "
+                "the batch stays %d",
+                held,
+                state.micro_batch,
+                len(images),
+            )
+        # Here, not above: until the exception is gone it holds on to the memory that is to be freed.
+        torch.cuda.empty_cache()
+
+
+def _part_backward(network: nn.Module, smoothing: float, images: Tensor, labels: Tensor, batch: int) -> Tensor:
+    with autocast(images.device):
+        logits = network(images)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="sum")
+    (loss / batch).backward()  # type: ignore[no-untyped-call]
+    return torch.stack([loss.detach(), (logits.detach().argmax(1) == labels).sum().float()])
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _finite(loss: float, epoch: int, step: int, learning_rate: float) -> float:
@@ -111,11 +161,15 @@ def _finite(loss: float, epoch: int, step: int, learning_rate: float) -> float:
     return loss
 
 
-def _autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 on CUDA; on a CPU without matrix units it measured no faster, so float32 there."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
+def _validate(model: nn.Module, validation: Split) -> tuple[float, float]:
+    """Mean cross-entropy in nats and accuracy of 0–1, of the model as it will be saved."""
+    share = distributed.share()
+    logits = predict_logits(model.eval(), validation.images[share])
+    labels = validation.labels[share]
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    sums = distributed.total(torch.stack([loss, (logits.argmax(1) == labels).sum().float()]))
+    mean_loss, accuracy = (sums / len(validation.labels)).tolist()
+    return mean_loss, accuracy
 
 
 @torch.inference_mode()

@@ -12,10 +12,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim import Optimizer
 
 from cifar_tasks.config import TrainConfig
 from cifar_tasks.errors import IntegrityError
+from cifar_tasks.training.optimizer import build_optimizers, one_cycle
 
 
 @dataclass(frozen=True)
@@ -36,25 +37,23 @@ class EpochMetrics:
 
 
 class TrainingState:
-    """Model, optimizer, schedule, random state, history and the best weights so far."""
+    """Model, optimizers, schedules, random state, history and the best weights so far."""
 
     def __init__(self, model: nn.Module, config: TrainConfig, steps_per_epoch: int) -> None:
         self.model = model
         self.config = config
-        self.optimizer = build_optimizer(model, config)
-        self.schedule = OneCycleLR(
-            self.optimizer,
-            max_lr=config.learning_rate,
-            total_steps=max(2, config.epochs * steps_per_epoch),
-            pct_start=config.warmup_fraction,
-            anneal_strategy="linear",
-            cycle_momentum=False,
-            div_factor=10,
-            final_div_factor=100,
-        )
+        self.optimizers = build_optimizers(model, config)
+        self.schedules = [one_cycle(each, config, config.epochs * steps_per_epoch) for each in self.optimizers]
         self.order = torch.Generator().manual_seed(config.seed)
         self.history: list[EpochMetrics] = []
         self.best_weights: dict[str, Tensor] = {}
+        self.micro_batch: int | None = None
+        """Images whose gradients are computed at once where memory does not hold a batch; none for all of it."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the coming step, where it is highest."""
+        return max(float(group["lr"]) for group in self.optimizers[0].param_groups)
 
     @property
     def best(self) -> EpochMetrics:
@@ -66,8 +65,24 @@ class TrainingState:
         return bool(self.history) and self.history[-1].epoch - self.best.epoch >= self.config.patience
 
     @property
+    def ending(self) -> str:
+        """Why training ended, or would."""
+        if self.stopped_early:
+            return f"validation loss did not fall for {self.config.patience} epochs"
+        return "all epochs are done"
+
+    @property
     def finished(self) -> bool:
         return len(self.history) >= self.config.epochs or self.stopped_early
+
+    def zero_grad(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
 
     def record(self, metrics: EpochMetrics) -> None:
         self.history.append(metrics)
@@ -77,16 +92,20 @@ class TrainingState:
     def restore_best_weights(self) -> None:
         self.model.load_state_dict(self.best_weights)
 
-    def to_bytes(self) -> bytes:
-        tensors = dict(self._tensors())
+    def to_bytes(self, **about: str) -> bytes:
+        """All of it as safetensors, of which nothing changes any more; `about` is kept with it."""
         scalars = {
             "epoch": len(self.history),
-            "groups": self.optimizer.state_dict()["param_groups"],
-            "schedule": {k: v for k, v in self.schedule.state_dict().items() if not callable(v)},
+            "groups": [optimizer.state_dict()["param_groups"] for optimizer in self.optimizers],
+            "schedules": [
+                {k: v for k, v in schedule.state_dict().items() if not callable(v)} for schedule in self.schedules
+            ],
             "history": [asdict(metrics) for metrics in self.history],
+            "micro_batch": self.micro_batch,
             "config": asdict(self.config),
+            **about,
         }
-        return save(tensors, metadata={"state": json.dumps(scalars)})
+        return save(dict(self._tensors()), metadata={"state": json.dumps(scalars)})
 
     def load_bytes(self, data: bytes) -> None:
         """Go on where `to_bytes` was called; `IntegrityError` if the bytes are of another training."""
@@ -97,51 +116,44 @@ class TrainingState:
         self.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
         for name, value in _part(tensors, "best").items():
             self.best_weights[name].copy_(value)
-        self.optimizer.load_state_dict({"state": self._moments(tensors), "param_groups": scalars["groups"]})
-        self.schedule.load_state_dict(scalars["schedule"])
+        for number, optimizer in enumerate(self.optimizers):
+            moments = _moments(optimizer, _part(tensors, f"optimizer.{number}"))
+            optimizer.load_state_dict({"state": moments, "param_groups": scalars["groups"][number]})
+            self.schedules[number].load_state_dict(scalars["schedules"][number])
         self.order.set_state(tensors["random.order"])
         torch.set_rng_state(tensors["random.torch"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
         self.history = [EpochMetrics(**entry) for entry in scalars["history"]]
+        self.micro_batch = scalars["micro_batch"]
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name, value in self.model.state_dict().items():
             yield f"model.{name}", value.contiguous()
         for name, value in self.best_weights.items():
             yield f"best.{name}", value.contiguous()
-        for number, moments in self.optimizer.state_dict()["state"].items():
-            for name, value in moments.items():
-                if value is not None:
-                    yield f"optimizer.{number}.{name}", value.contiguous()
+        for number, optimizer in enumerate(self.optimizers):
+            for parameter, moments in optimizer.state_dict()["state"].items():
+                for name, value in moments.items():
+                    if value is not None:
+                        yield f"optimizer.{number}.{parameter}.{name}", value.contiguous()
         yield "random.order", self.order.get_state()
         yield "random.torch", torch.get_rng_state()
         if torch.cuda.is_available():
             yield "random.cuda", torch.cuda.get_rng_state()
 
-    def _moments(self, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-        """Optimizer state by parameter, in the memory layout of the parameter that it belongs to."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _part(tensors, "optimizer").items():
-            number, name = key.split(".", 1)
-            like = parameters[int(number)]
-            if value.shape == like.shape:
-                value = torch.empty_like(like).copy_(value)
-            moments.setdefault(int(number), {})[name] = value
-        return moments
 
-
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Weight decay on matrices and filters only: biases and batch norm have one dimension."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+def _moments(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """Optimizer state by parameter, in the memory layout of the parameter that it belongs to."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".", 1)
+        like = parameters[int(number)]
+        if value.shape == like.shape:
+            value = torch.empty_like(like).copy_(value)
+        moments.setdefault(int(number), {})[name] = value
+    return moments
 
 
 def _parse(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,38 +1,28 @@
-"""The steps on real storage and a real MLflow: what they leave, what a retry finds, what a killed training loses."""
+"""The steps on real storage and a real MLflow: what they leave, and what a retry finds."""
 
 import html
-import os
-import signal
-import threading
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
-import psutil
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
 from cifar_tasks import registry, tracking
-from cifar_tasks.checkpoints import newest_checkpoint
-from cifar_tasks.config import configure
 from cifar_tasks.data import STAND_IN_BANNER
-from cifar_tasks.errors import IntegrityError, StorageError, WorkerLost
+from cifar_tasks.errors import IntegrityError, StorageError
 from cifar_tasks.local_run import run_workflow
 from cifar_tasks.predict import predict
-from cifar_tasks.process import run_step
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.prepare import plan_training, prepare_data
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage import S3Store
 from tests.conftest import COLOURS, RunningStack, connect
-
-TRAIN = "cifar_tasks.steps.train:train_model"
-SMALL = {"epochs": 3, "batch_size": 16, "learning_rate": 0.02}
+from tests.integration.trainings import SMALL, child_run, train_config, workflow
 
 
 @pytest.fixture
@@ -42,19 +32,6 @@ def client(tracked: RunningStack) -> MlflowClient:
 
 def run_named(name: str, pictures: Path, models: str = "cnn", **overrides: Any) -> dict[str, Any]:
     return run_workflow(name, str(pictures), models, "demo", f"{name}-classifier", {**SMALL, **overrides})
-
-
-def workflow(name: str) -> dict[str, Any]:
-    return {"id": f"test/{name}", "name": name, "url": f"http://airflow.example/{name}"}
-
-
-def train_config(**changes: Any) -> dict[str, Any]:
-    return configure("cnn", "demo", {**SMALL, **changes}).__dict__.copy()
-
-
-def child_run(client: MlflowClient, workflow_id: str, model: str = "cnn") -> list[Any]:
-    experiment = tracking.experiment_id(client, Settings().experiment)
-    return list(tracking.find_runs(client, experiment, {tracking.WORKFLOW: workflow_id, tracking.MODEL: model}))
 
 
 def artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> set[str]:
@@ -150,73 +127,6 @@ class TestAWholeRun:
         assert "does not beat" in again["reasons"][-1]
         assert registry.version_with_alias(client, "whole-classifier", "champion").version == "1"
         assert registry.version_with_alias(client, "whole-classifier", "challenger").version == "2"
-
-
-class Background(threading.Thread):
-    """A step in a process of its own, which the test may kill."""
-
-    def __init__(self, step: str, **arguments: Any) -> None:
-        super().__init__()
-        self.step, self.arguments = step, arguments
-        self.error: BaseException | None = None
-        self.lines: list[str] = []
-        self.start()
-
-    def run(self) -> None:
-        try:
-            run_step(self.step, on_line=self.lines.append, **self.arguments)
-        except BaseException as error:
-            self.error = error
-
-    def child(self) -> psutil.Process:
-        return next(p for p in psutil.Process().children() if self.step in p.cmdline())
-
-
-def wait_until(condition: Any, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def test_a_training_killed_in_mid_epoch_goes_on_in_the_same_run_to_the_same_end(client, pictures):
-    data = prepare_data(str(pictures), 0, workflow("killed"))
-    config = train_config(epochs=4)
-    whole = train_model(config, data, workflow("whole-for-comparison"))
-
-    step = Background(TRAIN, config=config, data=data, workflow=workflow("killed"))
-    wait_until(lambda: any(line.startswith("epoch 2/4") for line in step.lines))
-    step.child().send_signal(signal.SIGKILL)
-    step.join()
-    assert isinstance(step.error, WorkerLost)
-    (before,) = child_run(client, "test/killed")
-
-    retried = train_model(config, data, workflow("killed"))
-    (after,) = child_run(client, "test/killed")
-    assert retried["run_id"] == before.info.run_id == after.info.run_id
-    assert after.info.status == "FINISHED"
-    for name in ("train_loss", "validation_loss", "validation_accuracy"):
-        killed, uninterrupted = (
-            [(m.step, m.value) for m in client.get_metric_history(run, name)]
-            for run in (retried["run_id"], whole["run_id"])
-        )
-        assert killed == uninterrupted, name
-    assert retried["validation_accuracy"] == whole["validation_accuracy"]
-    assert newest_checkpoint(S3Store(Settings().bucket), f"{retried['prefix']}/checkpoints") is None
-
-
-def test_a_stopped_training_says_so_in_mlflow_and_ends_in_time(client, pictures):
-    data = prepare_data(str(pictures), 0, workflow("stopped"))
-    step = Background(
-        "cifar_tasks.steps.train:train_model", config=train_config(epochs=500), data=data, workflow=workflow("stopped")
-    )
-    wait_until(lambda: any("epoch 1/500" in line for line in step.lines))
-    began = time.monotonic()
-    os.kill(step.child().pid, signal.SIGTERM)
-    step.join(20)
-    assert time.monotonic() - began < 10
-    (run,) = child_run(client, "test/stopped")
-    assert run.info.status == "KILLED"
 
 
 def test_a_stored_model_that_was_altered_is_not_evaluated(client, pictures):

@@ -42,12 +42,13 @@ def test_a_damaged_newest_one_is_passed_over_with_a_warning(suffix, caplog):
 
 
 @pytest.mark.parametrize("write", [1, 2])
-def test_a_write_that_breaks_off_leaves_the_one_before(write):
+def test_a_write_that_breaks_off_leaves_the_one_before(write, caplog):
     store = FailingStore(2 + write)  # the first checkpoint is two writes
     save_checkpoint(store, PREFIX, 1, b"good")
     with pytest.raises(StorageError):
         save_checkpoint(store, PREFIX, 2, b"better")
     assert newest_checkpoint(store, PREFIX) == b"good"
+    assert ("broken off" in caplog.text) == (write == 2)
 
 
 def test_checkpoints_of_another_run_are_left_alone():

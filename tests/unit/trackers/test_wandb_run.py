@@ -50,6 +50,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     with wandb_run(Settings(home=home), RUN, "cnn", group="manual-1", tags=["demo"]) as tracker:
         tracker.log_parameters({"learning_rate": 0.1, "channels": (64, 128), "device": "CPU"})
+        for epoch, loss in ((1, 1.5), (2, 1.2)):
+            tracker.log_epoch(epoch, {"validation_loss": loss}, "head_")
         for epoch, loss in ((1, 0.9), (2, 0.5), (2, 7.7), (3, 0.6)):
             tracker.log_epoch(epoch, {"validation_loss": loss, "train_loss": loss / 2})
         tracker.log_figure(Figure(figsize=(1, 1)), "learning_curves.png")
@@ -98,9 +100,17 @@ def test_the_parameters_are_the_configuration(records: Records) -> None:
     }
 
 
-def test_every_epoch_is_there_once_at_its_step(records: Records) -> None:
-    rows = [row for row in records["history"] if "validation_loss" in row["item"]]
-    assert [(row["step"]["num"], row["item"]["validation_loss"]) for row in rows] == [(1, 0.9), (2, 0.5), (3, 0.6)]
+@pytest.mark.parametrize(("label", "losses"), [("head_", [(1, 1.5), (2, 1.2)]), ("", [(1, 0.9), (2, 0.5), (3, 0.6)])])
+def test_every_epoch_of_each_part_is_there_once(records: Records, label: str, losses: list[Any]) -> None:
+    items = [row["item"] for row in records["history"]]
+    loss = f"{label}validation_loss"
+    assert [(item[f"{label}epoch"], item[loss]) for item in items if loss in item] == losses
+
+
+def test_charts_are_drawn_over_the_epoch(records: Records) -> None:
+    axes = {record.get("name") or record.get("glob_name"): record["step_metric"] for record in records["metric"]}
+    assert axes["*"] == "epoch"
+    assert axes["head_*"] == "head_epoch"
 
 
 def test_a_figure_is_kept_as_a_picture(trained: Path, records: Records) -> None:

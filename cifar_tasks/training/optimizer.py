@@ -1,0 +1,94 @@
+"""What moves the weights: parameter groups, optimizers and the one-cycle schedule."""
+
+from collections.abc import Iterable, Iterator
+
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Muon, Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
+
+from cifar_tasks.config import TrainConfig
+
+STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
+"""Of a ResNet, from the image to the head."""
+
+
+class FilterMuon(Muon):
+    """Muon for convolution filters: each (out, in, h, w) is taken as the matrix (out, h · w · in).
+
+    Steps in the directions of the orthogonalised gradient (K. Jordan, https://kellerjordan.github.io/posts/muon/);
+    torch's own takes matrices only. The filters must be channels_last, so that the matrix is a view of them.
+    """
+
+    def __init__(self, filters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        self.filters = list(filters)
+        matrices = [nn.Parameter(_matrix(weight.data)) for weight in self.filters]
+        super().__init__(matrices, lr=lr, weight_decay=weight_decay)
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        for weight, matrix in zip(self.filters, self.param_groups[0]["params"], strict=True):
+            assert weight.grad is not None  # noqa: S101
+            matrix.grad = _matrix(weight.grad)
+        super().step()  # type: ignore[no-untyped-call]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: ARG002
+        for weight in self.filters:
+            weight.grad = None
+
+
+def _matrix(filters: Tensor) -> Tensor:
+    return filters.permute(0, 2, 3, 1).reshape(len(filters), -1)
+
+
+MUON_RATE = 0.25
+"""Muon's learning rate as a share of the configured one, which everything else gets."""
+
+
+def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
+    """One optimizer, or two where Muon takes the filters of all convolutions but the first.
+
+    Weight decay acts on matrices and filters only: biases and batch norm have one dimension. With `stage_decay` below
+    1, a ResNet's stages learn the slower the nearer they are to the image.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    filters = [(name, p) for name, p in named if p.ndim == 4][1:] if config.optimizer == "muon" else []
+    taken = {name for name, _ in filters}
+    groups = list(_groups([(name, p) for name, p in named if name not in taken], config))
+    fused = {p.device.type for _, p in named} <= {"cpu", "cuda"}
+    if config.optimizer == "adamw":
+        return [AdamW(groups, lr=config.learning_rate, fused=fused)]
+    optimizers: list[Optimizer] = [SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True, fused=fused)]
+    if filters:
+        rate = config.learning_rate * MUON_RATE
+        optimizers.append(FilterMuon((p for _, p in filters), rate, config.weight_decay / MUON_RATE))
+    return optimizers
+
+
+def _groups(named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig) -> Iterator[dict[str, object]]:
+    gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        rate = config.learning_rate * config.stage_decay ** _stages_to_head(name)
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        gathered.setdefault((rate, decay), []).append(parameter)
+    for (rate, decay), parameters in gathered.items():
+        yield {"params": parameters, "lr": rate, "weight_decay": decay}
+
+
+def _stages_to_head(name: str) -> int:
+    stage = next((part for part in name.split(".") if part in STAGES), "fc")
+    # conv1 and its bn1 are one stage.
+    return len(STAGES) - 1 - max(1, STAGES.index(stage))
+
+
+def one_cycle(optimizer: Optimizer, config: TrainConfig, steps: int) -> OneCycleLR:
+    """Learning rates that rise in a line to their peak and fall in a line to nearly nothing, over `steps`."""
+    steps = max(4, steps)  # torch divides by the length of the rise and of the fall
+    return OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=steps,
+        pct_start=max(config.warmup_fraction, 2 / steps),
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        div_factor=10,
+        final_div_factor=100,
+    )

@@ -1,0 +1,167 @@
+"""What a training that is killed, stopped or broken leaves, and what its retry makes of it."""
+
+import hashlib
+import logging
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from torchvision.models import resnet50
+
+from cifar_tasks import tracking
+from cifar_tasks.checkpoints import newest_checkpoint
+from cifar_tasks.errors import TrainingError, WorkerLost
+from cifar_tasks.saved_model import SavedModel, load_model
+from cifar_tasks.settings import Settings
+from cifar_tasks.steps import train as train_step
+from cifar_tasks.steps.prepare import prepare_data
+from cifar_tasks.steps.train import train_model
+from cifar_tasks.storage import S3Store
+from tests.conftest import RunningStack, connect
+from tests.integration.trainings import TRAIN, Background, child_run, train_config, wait_until, workflow
+
+METRICS = ("train_loss", "validation_loss", "validation_accuracy")
+
+
+@pytest.fixture
+def client(tracked: RunningStack) -> MlflowClient:
+    return tracking.connect()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(backend: RunningStack, pictures: Path) -> dict[str, Any]:
+    """What a training of three epochs that nobody disturbs returns."""
+    with pytest.MonkeyPatch.context() as patch:
+        connect(patch, backend.environment)
+        data = prepare_data(str(pictures), 0, workflow("uninterrupted"))
+        return train_model(train_config(epochs=3), data, workflow("uninterrupted"))
+
+
+def history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in client.get_metric_history(run_id, name)]
+
+
+def check_retry(client: MlflowClient, name: str, data: dict[str, Any], uninterrupted: dict[str, Any]) -> None:
+    """The retry goes on in the same run and ends exactly like a training that nobody disturbed."""
+    (before,) = child_run(client, f"test/{name}")
+    retried = train_model(train_config(epochs=3), data, workflow(name))
+    (after,) = child_run(client, f"test/{name}")
+    assert retried["run_id"] == before.info.run_id == after.info.run_id
+    assert after.info.status == "FINISHED"
+    for metric in METRICS:
+        assert history(client, retried["run_id"], metric) == history(client, uninterrupted["run_id"], metric), metric
+    weights, expected = (saved_weights(trained) for trained in (retried, uninterrupted))
+    assert weights.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(weights[key], value), key
+    assert newest_checkpoint(S3Store(Settings().bucket), f"{retried['prefix']}/checkpoints/epochs") is None
+
+
+def saved_weights(trained: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return dict(load_model(SavedModel(trained["model_uri"], trained["model_sha256"])).state_dict())
+
+
+def test_a_training_killed_in_mid_epoch_goes_on_in_the_same_run_to_the_same_end(client, pictures, uninterrupted):
+    data = prepare_data(str(pictures), 0, workflow("killed"))
+    step = Background(TRAIN, config=train_config(epochs=3), data=data, workflow=workflow("killed"))
+    wait_until(lambda: any(line.startswith("epoch 2/3") for line in step.lines))
+    step.child().send_signal(signal.SIGKILL)
+    step.join()
+    assert isinstance(step.error, WorkerLost)
+    check_retry(client, "killed", data, uninterrupted)
+
+
+def test_a_training_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
+    client, pictures, uninterrupted, caplog
+):
+    data = prepare_data(str(pictures), 0, workflow("killed-writing"))
+    hangs = "tests.integration.trainings:train_and_hang_while_writing_a_checkpoint"
+    step = Background(hangs, config=train_config(epochs=3), data=data, workflow=workflow("killed-writing"))
+    wait_until(lambda: "hanging" in step.lines)
+    step.child().send_signal(signal.SIGKILL)
+    step.join()
+    with caplog.at_level(logging.INFO):
+        check_retry(client, "killed-writing", data, uninterrupted)
+    assert "epoch-0002: its writing was broken off" in caplog.text
+    assert "resuming after epoch 1" in caplog.text
+
+
+def test_a_stopped_training_says_so_in_mlflow_ends_in_time_and_keeps_its_checkpoint(client, pictures):
+    data = prepare_data(str(pictures), 0, workflow("stopped"))
+    step = Background(TRAIN, config=train_config(epochs=500), data=data, workflow=workflow("stopped"))
+    wait_until(lambda: any("epoch 2/500" in line for line in step.lines))
+    began = time.monotonic()
+    step.child().send_signal(signal.SIGTERM)
+    step.join(20)
+    assert time.monotonic() - began < 10
+    (run,) = child_run(client, "test/stopped")
+    assert run.info.status == "KILLED"
+    store = S3Store(Settings().bucket)
+    (prefix,) = {key.rpartition("/")[0] for key in store.keys("runs/") if run.info.run_id in about(store, key)}
+    assert newest_checkpoint(store, prefix) is not None
+
+
+def about(store: S3Store, key: str) -> str:
+    """The header of a checkpoint, as text."""
+    return store.get(key)[:20_000].decode(errors="ignore") if key.endswith(".safetensors") else ""
+
+
+def test_a_retry_on_another_device_goes_on(client, pictures, monkeypatch):
+    """MLflow's parameters can never change: this failed every retry on a worker with another GPU."""
+    data = prepare_data(str(pictures), 0, workflow("moved"))
+    config = train_config(epochs=1)
+    break_off_before_saving(monkeypatch, config=config, data=data, workflow=workflow("moved"))
+    monkeypatch.setattr(train_step, "describe", lambda device: "another GPU")
+    trained = train_model(config, data, workflow("moved"))
+    (run,) = child_run(client, "test/moved")
+    assert run.info.run_id == trained["run_id"]
+    assert run.data.params["device"] != "another GPU"
+    assert run.data.tags["cifar.device"] == "another GPU"
+
+
+def break_off_before_saving(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> None:
+    def interrupt(*arguments: Any) -> None:
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_step, "save_model", interrupt)
+        with pytest.raises(InterruptedError):
+            train_model(**arguments)
+
+
+def test_a_loss_that_is_no_number_fails_the_run_at_once_and_for_good(client, pictures):
+    data = prepare_data(str(pictures), 0, workflow("diverged"))
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf) in epoch 1, step \d+, at learning rate") as raised:
+        train_model({**train_config(), "learning_rate": 1e30}, data, workflow("diverged"))
+    assert not raised.value.retryable
+    (run,) = child_run(client, "test/diverged")
+    assert run.info.status == "FAILED"
+
+
+def test_resnet50_learns_its_head_first_and_a_retry_does_not_learn_it_again(client, pictures, monkeypatch, tmp_path):
+    weights = tmp_path / "resnet50.pth"
+    torch.save(resnet50(weights=None).state_dict(), weights)
+    monkeypatch.setenv("CIFAR_RESNET50_WEIGHTS", str(weights))
+    monkeypatch.setenv("CIFAR_RESNET50_WEIGHTS_SHA256", hashlib.sha256(weights.read_bytes()).hexdigest())
+    data = prepare_data(str(pictures), 0, workflow("head-first"))
+    config = train_config("resnet50", image_size=64, pretrained="required", epochs=1, batch_size=64)
+    break_off_before_saving(monkeypatch, config=config, data=data, workflow=workflow("head-first"))
+    trained = train_model(config, data, workflow("head-first"))
+    (run,) = child_run(client, "test/head-first", "resnet50")
+    assert run.info.run_id == trained["run_id"]
+    assert [step for step, _ in history(client, run.info.run_id, "head_validation_loss")] == [1, 2]
+    assert [step for step, _ in history(client, run.info.run_id, "validation_loss")] == [1]
+    assert run.data.params["initial_weights"].startswith("ImageNet (SHA-256 ")
+
+
+def test_weights_and_biases_hears_of_a_training_where_it_is_set_up(client, pictures, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("CIFAR_HOME", str(tmp_path))
+    data = prepare_data(str(pictures), 0, workflow("followed"))
+    trained = train_model(train_config(epochs=1), data, workflow("followed"))
+    (file,) = (tmp_path / "wandb").glob(f"offline-run-*/run-{trained['run_id']}.wandb")
+    assert b"all epochs are done" in file.read_bytes()
