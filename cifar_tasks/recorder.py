@@ -10,7 +10,7 @@ from typing import Self
 from cifar_tasks.checkpoints import newest_checkpoint, save_checkpoint
 from cifar_tasks.storage import ObjectStore
 from cifar_tasks.trackers import Tracker
-from cifar_tasks.training import EpochMetrics, Progress, TrainingState
+from cifar_tasks.training import EpochMetrics, Progress, TrainingState, distributed
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,12 @@ class Recorder:
             self._track(metrics)
 
     def epoch_done(self, state: TrainingState) -> None:
-        """For `fit`. Takes a copy of the state and writes it while the next epoch trains."""
+        """For `fit`. Takes a copy of the state and writes it while the next epoch trains.
+
+        Of several processes that train together only the first one does.
+        """
+        if distributed.rank() > 0:
+            return
         metrics = state.history[-1]
         _log.info(
             "%sepoch %d/%d  train loss %.4f acc %.2f %%  validation loss %.4f acc %.2f %%  %.0f images/s",

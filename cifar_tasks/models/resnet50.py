@@ -1,6 +1,7 @@
 """ResNet50 with the report's head, and its ImageNet weights."""
 
 import hashlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
@@ -95,7 +96,10 @@ def _local_file(source: str, report: Callable[[str], None]) -> Path:
     report(f"fetching the ImageNet weights of ResNet50 ({source})")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.write_bytes(S3Store(bucket).get(key))
+        content = S3Store(bucket).get(key)
     except KeyError as error:
         raise WeightsError(f"there are no weights at {source}. Correct CIFAR_RESNET50_WEIGHTS.") from error
-    return path
+    # Processes that start together may fetch it at once: each sees a whole file.
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    return Path(file.name).replace(path)

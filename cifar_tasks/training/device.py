@@ -1,5 +1,7 @@
 """Where training runs, in which precision, and whether compiling pays there."""
 
+import os
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -7,6 +9,9 @@ import torch
 from torch import nn
 
 from cifar_tasks.training import distributed
+
+COMPILED_FROM_STEPS = 500
+"""Below, compiling takes longer than it saves."""
 
 
 def choose_device() -> torch.device:
@@ -35,12 +40,14 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
-def compiled(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` compiled where it pays, with the same parameters.
+def compiled(model: nn.Module, device: torch.device, steps: int) -> nn.Module:
+    """`model` compiled where it pays over so many steps, with the same parameters.
 
-    On CUDA; on CPUs it measured no faster than eager channels_last (docs/training-log.md) and takes half a minute.
+    That takes half a minute or more and a C compiler. On CPUs the result measured no faster than eager channels_last
+    (docs/training-log.md).
     """
-    if device.type != "cuda":
+    pays = device.type == "cuda" and steps >= COMPILED_FROM_STEPS
+    if not pays or not shutil.which(os.environ.get("CC", "gcc")):
         return model
     faster: nn.Module = torch.compile(model)  # type: ignore[assignment]
     return faster

@@ -5,8 +5,10 @@ from torch import Tensor, nn
 
 from cifar_tasks.models import ImageClassifier
 
-SAMPLE = 5_000
+SAMPLE = 2_000
 """Images whose patches are looked at."""
+CHUNK = 100_000
+"""Patches that are held in float64 at once."""
 SOFTENING = 0.05
 """Added to the variances, so that directions of mere noise are not blown up."""
 
@@ -33,6 +35,10 @@ def _whitening(x: Tensor, size: int) -> Tensor:
     """
     channels = x.shape[1]
     patches = x.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * size * size)
-    variances, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    # In float64: float32 sums differ with the number of threads, and eigenvectors of similar variances much more.
+    moments = torch.zeros(patches.shape[1], patches.shape[1], dtype=torch.float64, device=x.device)
+    for part in torch.split(patches, CHUNK):
+        moments += part.double().T @ part.double()
+    variances, vectors = torch.linalg.eigh(moments / len(patches))
     filters: Tensor = vectors / torch.sqrt(variances + SOFTENING)
-    return filters.T.flip(0).reshape(-1, channels, size, size)
+    return filters.T.flip(0).reshape(-1, channels, size, size).float()

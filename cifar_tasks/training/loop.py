@@ -59,7 +59,8 @@ def fit(
     takes its share of every batch, and all see the same metrics.
     """
     device = train.images.device
-    network = distributed.wrap(compiled(state.model, device), device)
+    steps = state.config.epochs * steps_per_epoch(len(train.images), state.config)
+    network = compiled(distributed.wrap(state.model, device), device, steps)
     while not state.finished:
         epoch = len(state.history) + 1
         trained = _train_epoch(state, network, train, epoch, on_progress, log_seconds)

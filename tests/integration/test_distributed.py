@@ -39,9 +39,6 @@ def train_with(processes: int, name: str, data: dict[str, Any], lines: list[str]
     config = train_config(epochs=1, learning_rate=0.005) | {"dropout": 0.0}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        # Sums depend on the number of threads, and the CNN's first filters on these sums: with 2 threads instead of 1
-        # one process alone differs from itself by up to 4e-3 and 4 of 160 images.
-        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("CIFAR_TRAINING_PROCESSES", str(processes))
         step = f"{__name__}:train_in_float32"
         return run_step(step, on_line=lines.append, config=config, data=data, workflow=workflow(name))

@@ -82,7 +82,6 @@ def test_all_processes_stop_early_in_the_same_epoch_with_the_same_weights(alone,
     assert first["weights"] == second["weights"]
 
 
-@pytest.mark.xfail(strict=True, reason="every process has a Recorder that writes")
 def test_only_the_first_process_writes_checkpoints(alone, together):
     first, second = together["checkpoints"]
     assert [first] == alone["checkpoints"]

@@ -52,6 +52,16 @@ def test_images_without_contrast_leave_finite_filters(image):
     assert torch.isfinite(model.network.features[0].weight).all()
 
 
+def test_the_number_of_threads_changes_nothing():
+    filters = []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        filters.append(whitened(smooth_images(100))[0].network.features[0].weight.detach())
+    torch.set_num_threads(before)
+    assert torch.allclose(filters[0], filters[1], atol=1e-5)
+
+
 def test_the_filters_can_still_learn():
     model, _ = whitened(smooth_images(50))
     assert model.network.features[0].weight.requires_grad
