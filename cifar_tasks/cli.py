@@ -113,7 +113,7 @@ Models = Annotated[str, typer.Option(help="both, cnn or resnet50.", default_fact
 Profile = Annotated[
     str,
     typer.Option(
-        help="demo: minutes on a CPU. full: all images, for a GPU.", default_factory=lambda: read_settings().profile
+        help="demo: minutes on a CPU. full: all images; for a GPU, or the CNN alone.", default_factory=lambda: read_settings().profile
     ),
 ]
 RegisteredModel = Annotated[

@@ -50,7 +50,7 @@ def form() -> dict[str, Param]:
             type="string",
             enum=["demo", "full"],
             title="Profile",
-            description="demo: minutes on a CPU, part of the images. full: all images, for a GPU.",
+            description="demo: minutes on a CPU, part of the images. full: all images; for a GPU, or the CNN alone.",
         ),
         "registered_model": Param(
             SETTINGS.registered_model,
