@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status demo test lint lock clean
+.PHONY: help setup up down status demo test bench lint lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -25,6 +25,9 @@ demo: setup ## Train, compare and promote on real images; DATA=… is a folder, 
 
 test: setup ## Run all tests; ARGS=… is passed to pytest
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+bench: setup ## Measure speed beside what it is compared with; ARGS=… names benchmarks, or --help
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: setup ## Check style, types and import direction
 	@$(BIN)/ruff check

@@ -1,0 +1,53 @@
+"""ResNet50's head on a frozen backbone: its features computed once, or again in every epoch."""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from benchmarks.measure import Row, interleaved, rate
+from benchmarks.training_speed import GREY, random_split
+from cifar_tasks.config import TrainConfig, resnet50_full
+from cifar_tasks.models import ImageClassifier, build_classifier
+from cifar_tasks.training import Split, TrainingState, fit, head_config, head_features
+from cifar_tasks.training.augment import steps_per_epoch
+
+IMAGES = 256
+EPOCHS = 10
+SIDE = 64
+"""Pixels. Random weights do: speed does not notice."""
+
+
+class OnFrozenBackbone(nn.Module):
+    """The head as an ordinary loop trains it: uint8 images in, features computed anew, logits out."""
+
+    def __init__(self, model: ImageClassifier) -> None:
+        super().__init__()
+        self.model = [model]  # in a list, so that the backbone's parameters and modes are none of this module's
+        self.head = model.network.get_submodule("fc")
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(head_features(self.model[0], images))
+        return logits
+
+
+def measure(rounds: int) -> list[Row]:
+    config = head_config(replace(resnet50_full(), head_epochs=EPOCHS, image_size=SIDE, patience=EPOCHS, batch_size=64))
+    model = build_classifier(config, 10, *GREY)
+    train, validation = random_split(IMAGES), random_split(2)
+
+    def cached() -> None:
+        splits = (Split(head_features(model, part.images), part.labels) for part in (train, validation))
+        _fit(model.network.get_submodule("fc"), config, *splits)
+
+    def recomputed() -> None:
+        _fit(OnFrozenBackbone(model), config, train, validation)
+
+    candidates = {"cached": rate(EPOCHS * IMAGES, cached), "recomputed": rate(EPOCHS * IMAGES, recomputed)}
+    figures = interleaved(candidates, rounds, "ResNet50 head")
+    both = {"features once": f"{figures['cached']:.0f}", "every epoch": f"{figures['recomputed']:.0f} images/s"}
+    return [Row(f"{EPOCHS} epochs of ResNet50's head", both, figures.ratio("cached", "recomputed"), 5)]
+
+
+def _fit(network: nn.Module, config: TrainConfig, train: Split, validation: Split) -> None:
+    state = TrainingState(network, config, steps_per_epoch(len(train.labels), config))
+    fit(state, train, validation, lambda _: None, lambda _: None)

@@ -1,0 +1,75 @@
+"""What logging to MLflow and checkpoints in S3 cost a training: with the real services, in a stack of its own."""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from benchmarks.measure import Row, interleaved, rate
+from benchmarks.training_speed import GREY, random_split
+from cifar_tasks import stack, tracking
+from cifar_tasks.config import cnn_demo
+from cifar_tasks.models import build_classifier
+from cifar_tasks.recorder import Recorder
+from cifar_tasks.settings import Settings
+from cifar_tasks.stack.environment import overlay
+from cifar_tasks.storage import S3Store
+from cifar_tasks.trackers.mlflow_run import MlflowRun
+from cifar_tasks.training import TrainingState, fit
+from cifar_tasks.training.augment import steps_per_epoch
+
+IMAGES = 1536
+"""A quarter of the demo's, a thirtieth of the full training's: what an epoch costs is spread over few images."""
+VALIDATION = 256
+EPOCHS = 2
+
+
+def measure(rounds: int) -> list[Row]:
+    config = replace(cnn_demo(), epochs=EPOCHS)
+    train, validation = random_split(IMAGES), random_split(VALIDATION)
+
+    def state() -> TrainingState:
+        return TrainingState(build_classifier(config, 10, *GREY), config, steps_per_epoch(IMAGES, config))
+
+    def alone() -> None:
+        fit(state(), train, validation, lambda _: None, lambda _: None)
+
+    with _own_stack():
+        client, store = tracking.connect(), S3Store(Settings().bucket)
+        experiment = tracking.experiment_id(client, "benchmarks")
+
+        def recorded() -> None:
+            run_id = tracking.open_run(client, experiment, {tracking.WORKFLOW: uuid.uuid4().hex}, "cnn").info.run_id
+            with Recorder(store, run_id, [MlflowRun(client, run_id)], run_id) as recorder:
+                fit(state(), train, validation, recorder.epoch_done, recorder.progress)
+
+        candidates = {"on": rate(EPOCHS * IMAGES, recorded), "off": rate(EPOCHS * IMAGES, alone)}
+        figures = interleaved(candidates, rounds, "recording")
+    both = {"recorded": f"{figures['on']:.0f}", "not recorded": f"{figures['off']:.0f} images/s"}
+    return [Row("MLflow and checkpoints", both, figures.ratio("on", "off"), 0.97)]
+
+
+@contextmanager
+def _own_stack() -> Iterator[None]:
+    """Storage and MLflow on free ports in a temporary folder, with this process as their client."""
+    from tests.conftest import stack_home
+
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith(("CIFAR_", "WANDB_"))]:
+        del os.environ[name]
+    try:
+        with stack_home() as home:
+            stack.up(home, report=_say, without=("airflow",))
+            wanted = overlay(os.environ, stack.environment(home))
+            os.environ.clear()
+            os.environ.update(wanted)
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _say(line: str) -> None:
+    print(f"{time.strftime('%X')} {line}", flush=True)

@@ -1,0 +1,59 @@
+"""Comparisons are fair to both sides, and the command explains itself."""
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.measure import Figures, interleaved, rate
+from benchmarks.report_recipe import Epoch, summary
+
+
+def test_candidates_take_turns_and_the_first_round_does_not_count():
+    calls: list[str] = []
+
+    def candidate(name: str):
+        def measure() -> float:
+            calls.append(name)
+            return float(len(calls))
+
+        return measure
+
+    figures = interleaved({"a": candidate("a"), "b": candidate("b")}, rounds=2)
+
+    assert calls == ["a", "b"] * 3
+    assert figures.rounds == {"a": [3, 5], "b": [4, 6]}
+
+
+def test_ratio_is_the_median_of_the_rounds_not_the_ratio_of_medians():
+    # A slow machine in the second and third round: both candidates suffer alike.
+    figures = Figures({"a": [20, 2, 4, 18, 22], "b": [10, 1, 1, 9, 20]})
+
+    assert figures["a"] == 18
+    assert figures["b"] == 9
+    assert figures.ratio("a", "b") == 2
+    assert figures.ratio("a", "b", factor=1.5) == 3
+
+
+def test_rate_counts_what_is_done_in_a_second(monkeypatch: pytest.MonkeyPatch):
+    clock = iter([1.0, 3.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    assert rate(10, lambda: None)() == 5
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "says"),
+    [([0.5, 0.8], "not reached in 2 epochs; best 80.00 % after 2,000"), ([0.5, 0.86, 0.9], "after 2,000 images")],
+)
+def test_summary_names_the_images_seen_to_the_reports_accuracy_or_the_best(accuracies: list[float], says: str):
+    curve = [Epoch(n, 1000 * n, 1.0, 1.0, accuracy, 100.0) for n, accuracy in enumerate(accuracies, 1)]
+    assert says in summary(curve)
+
+
+def test_help_lists_the_benchmarks():
+    told = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--help"], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert "--rounds" in told.stdout
+    for name in ("training_speed", "augmentation", "recording", "inference", "head_features", "gpu"):
+        assert name in told.stdout
