@@ -68,7 +68,8 @@ class _WandbTracker:
 
     def __init__(self, run: "Run") -> None:
         self._run = run
-        run.define_metric("*", step_metric="epoch")
+        with _only_warned():
+            run.define_metric("*", step_metric="epoch")
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         with _only_warned():
