@@ -13,7 +13,7 @@ from benchmarks.measure import Row, interleaved, rate
 from benchmarks.training_speed import GREY, random_split
 from cifar_tasks.config import cnn_full
 from cifar_tasks.models import ImageClassifier, build_classifier
-from cifar_tasks.serving import FastClassifier, compiled_for_serving
+from cifar_tasks.serving import FastClassifier
 from cifar_tasks.training import predict_logits
 from cifar_tasks.training.device import precision
 
@@ -26,10 +26,8 @@ def measure(rounds: int) -> list[Row]:
     saved = _saved_and_loaded(eager)
     fast = f"fast, {str(precision(images.device)).removeprefix('torch.')}"
     models: dict[str, nn.Module] = {"eager": eager, "saved": saved, fast: FastClassifier(saved)}
-    models |= {
-        "compiled": compiled_for_serving(saved),
-        f"{fast}, compiled": FastClassifier(compiled_for_serving(saved)),
-    }
+    compiled = torch.compile(saved, options={"freezing": True})
+    models |= {"compiled": compiled, f"{fast}, compiled": FastClassifier(compiled)}
     classify: dict[str, Callable[[], Tensor]] = {
         name: lambda model=model: predict_logits(model, images) for name, model in models.items()
     }

@@ -113,7 +113,8 @@ Models = Annotated[str, typer.Option(help="both, cnn or resnet50.", default_fact
 Profile = Annotated[
     str,
     typer.Option(
-        help="demo: minutes on a CPU. full: all images; for a GPU, or the CNN alone.", default_factory=lambda: read_settings().profile
+        help="demo: minutes on a CPU. full: all images; for a GPU, or the CNN alone.",
+        default_factory=lambda: read_settings().profile,
     ),
 ]
 RegisteredModel = Annotated[
@@ -193,6 +194,9 @@ def run(
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures, PNG or JPEG, any size.", metavar="IMAGE…")],
     registered_model: RegisteredModel,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="In the precision that this machine is fast in; chances move by a percent.")
+    ] = False,
 ) -> None:
     """Classify pictures with the champion.
 
@@ -204,7 +208,7 @@ def predict(
     with console.status("Loading the champion"):
         from cifar_tasks.predict import predict as classify
 
-        version, answers = classify(images, registered_model)
+        version, answers = classify(images, registered_model, fast=fast)
     table = Table("picture", "class", "chance", caption=f"{registered_model}, version {version}")
     for answer in answers:
         table.add_row(escape(str(answer.path)), answer.label, f"{answer.chance:.1%}")

@@ -12,6 +12,8 @@ from cifar_tasks import registry, tracking
 from cifar_tasks.data import Images, decode
 from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.saved_model import load_model
+from cifar_tasks.serving import FastClassifier
+from cifar_tasks.training import predict_logits
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Prediction:
     """Softmax of the logits, 0–1; not calibrated."""
 
 
-def predict(paths: Sequence[Path], registered_model: str) -> tuple[int, list[Prediction]]:
+def predict(paths: Sequence[Path], registered_model: str, *, fast: bool = False) -> tuple[int, list[Prediction]]:
     """The champion's version and its answer for each picture (any size, PNG or JPEG; resized to 32×32).
 
     Raises `DataError` for a file that is no picture, `ConfigError` if there is no champion yet.
@@ -37,8 +39,8 @@ def predict(paths: Sequence[Path], registered_model: str) -> tuple[int, list[Pre
             raise ConfigError(f"{registered_model} has no champion yet: train one first (`make demo` or `cifar run`).")
         classes = json.loads(champion.tags["cifar.classes"])
         model = load_model(registry.saved_model_of(champion))
-    with torch.inference_mode():
-        chances, labels = model(torch.from_numpy(images)).softmax(dim=1).max(dim=1)
+    logits = predict_logits(FastClassifier(model) if fast else model, torch.from_numpy(images))
+    chances, labels = logits.softmax(dim=1).max(dim=1)
     answers = zip(paths, labels.tolist(), chances.tolist(), strict=True)
     return int(champion.version), [Prediction(path, classes[label], chance) for path, label, chance in answers]
 

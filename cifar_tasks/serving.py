@@ -23,12 +23,3 @@ class FastClassifier(nn.Module):
         with autocast(images.device):
             logits: Tensor = self.model(images)
         return logits.float()
-
-
-def compiled_for_serving(model: nn.Module) -> nn.Module:
-    """`model` compiled with its weights frozen in, for processes that live long.
-
-    Needs a C++ compiler; the first batch takes about 15 s on a CPU, and so does the first of another size.
-    """
-    faster: nn.Module = torch.compile(model, options={"freezing": True})  # type: ignore[assignment]
-    return faster

@@ -104,9 +104,10 @@ class TestAWholeRun:
     def test_predict_answers_with_the_champion_for_any_size_of_picture(self, summary, client, tmp_path):
         path = tmp_path / "red.jpg"
         Image.new("RGB", (300, 200), COLOURS["red"]).save(path)
-        version, (answer,) = predict([path], "whole-classifier")
-        assert (version, answer.label) == (1, "red")
-        assert answer.chance > 0.5
+        for fast in (False, True):
+            version, (answer,) = predict([path], "whole-classifier", fast=fast)
+            assert (version, answer.label) == (1, "red")
+            assert answer.chance > 0.5
 
     def test_the_same_run_again_makes_nothing_new(self, summary, client, pictures):
         def everything() -> tuple[Any, ...]:
