@@ -79,7 +79,7 @@ class TrainConfig:
 
 def cnn_demo() -> TrainConfig:
     """Minutes on two CPU cores."""
-    return replace(cnn_full(), epochs=4, train_images=6_000, validation_images=2_000, batch_size=128)
+    return replace(cnn_full(), epochs=4, train_images=6_000, validation_images=2_000, batch_size=128, crop_padding=2)
 
 
 def cnn_full() -> TrainConfig:
@@ -92,6 +92,7 @@ def cnn_full() -> TrainConfig:
         optimizer="muon",
         weight_decay=5e-4,
         logit_scale=1 / 9,
+        crop_padding=4,
     )
 
 

@@ -42,7 +42,6 @@ from cifar_tasks.training import (
     fit,
     head_config,
     head_features,
-    whiten_first_layer,
 )
 from cifar_tasks.training.augment import steps_per_epoch
 from cifar_tasks.workflow import WorkflowRun
@@ -122,8 +121,6 @@ def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, pref
     model = build_classifier(chosen, len(version.classes), *channel_statistics(train.images))
     imagenet = _imagenet_weights(model, chosen)
     splits = _on(device, train), _on(device, validation)
-    if chosen.model == "cnn":
-        whiten_first_layer(model, splits[0].images)
     with ExitStack() as stack:
         trackers: list[Tracker] = []
         if distributed.rank() == 0:

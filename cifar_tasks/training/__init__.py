@@ -1,7 +1,6 @@
 """Training as pure code: tensors, a configuration and callbacks."""
 
 from cifar_tasks.training.device import choose_device, describe
-from cifar_tasks.training.initial import whiten_first_layer
 from cifar_tasks.training.loop import Progress, Split, fit, predict_logits, score
 from cifar_tasks.training.state import EpochMetrics, TrainingState
 from cifar_tasks.training.transfer import head_config, head_features
@@ -18,5 +17,4 @@ __all__ = [
     "head_features",
     "predict_logits",
     "score",
-    "whiten_first_layer",
 ]
