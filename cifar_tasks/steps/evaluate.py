@@ -60,7 +60,7 @@ def test_accuracy(saved: SavedModel, version: DatasetVersion) -> float:
 
 
 def _answers(model: torch.nn.Module, part: LabelledImages) -> torch.Tensor:
-    return predict_logits(model, torch.from_numpy(part.images).to(choose_device())).cpu()
+    return predict_logits(model, torch.from_numpy(part.images)).cpu()
 
 
 def _check_validation_accuracy(model: torch.nn.Module, part: LabelledImages, trained: Json) -> None:

@@ -244,4 +244,10 @@ def _describe(client: "MlflowClient", run_id: str, version: DatasetVersion, mode
 
 
 def _on(device: torch.device, part: LabelledImages) -> Split:
-    return Split(torch.from_numpy(part.images).to(device), torch.from_numpy(part.labels).to(device))
+    """The images on the device, where they fit; else here."""
+    images, labels = torch.from_numpy(part.images), torch.from_numpy(part.labels)
+    try:
+        return Split(images.to(device), labels.to(device))
+    except torch.OutOfMemoryError:
+        _log.info("GPU memory does not hold %d images: they are moved batch by batch", len(part))
+        return Split(images, labels)

@@ -36,7 +36,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Split:
-    """uint8 images (N, H, W, C), or float32 features (N, F), and int64 labels (N,), on the device that trains."""
+    """uint8 images (N, H, W, C), or float32 features (N, F), and int64 labels (N,).
+
+    Best on the device that trains; what does not fit there is moved batch by batch.
+    """
 
     images: Tensor
     labels: Tensor
@@ -58,7 +61,7 @@ def fit(
     Several processes that each call this with equal states and splits train together (`training.distributed`): each
     takes its share of every batch, and all see the same metrics.
     """
-    device = train.images.device
+    device = next(state.model.parameters()).device
     steps = state.config.epochs * steps_per_epoch(len(train.images), state.config)
     network = compiled(distributed.wrap(state.model, device), device, steps)
     while not state.finished:
@@ -78,7 +81,7 @@ def _train_epoch(
     on_progress: Callable[[Progress], None],
     log_seconds: float,
 ) -> dict[str, float]:
-    config, device = state.config, train.images.device
+    config, device = state.config, next(state.model.parameters()).device
     steps, processes = steps_per_epoch(len(train.images), config), distributed.size()
     # Sums stay on the device: reading one is a synchronisation, done once a log interval.
     sums, seen = torch.zeros(2, device=device), 0
@@ -87,7 +90,8 @@ def _train_epoch(
     batches = training_batches(train.images, train.labels, config, epoch, state.order, distributed.share())
     for step, (images, labels) in enumerate(batches, 1):
         learning_rate = state.learning_rate
-        sums += _forward_backward(state, network, images, labels)
+        moved = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        sums += _forward_backward(state, network, *moved)
         state.step()
         seen += len(images)
         now = time.perf_counter()
@@ -166,7 +170,7 @@ def _validate(model: nn.Module, validation: Split) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy of 0–1, of the model as it will be saved."""
     share = distributed.share()
     logits = predict_logits(model.eval(), validation.images[share])
-    labels = validation.labels[share]
+    labels = validation.labels[share].to(logits.device)
     loss = F.cross_entropy(logits, labels, reduction="sum")
     sums = distributed.total(torch.stack([loss, (logits.argmax(1) == labels).sum().float()]))
     mean_loss, accuracy = (sums / len(validation.labels)).tolist()
@@ -175,11 +179,12 @@ def _validate(model: nn.Module, validation: Split) -> tuple[float, float]:
 
 @torch.inference_mode()
 def predict_logits(model: nn.Module, images: Tensor) -> Tensor:
-    """float32 logits (N, classes) of uint8 images (N, H, W, C), on the images' device, in float32 throughout.
+    """float32 logits (N, classes) of uint8 images (N, H, W, C), on the model's device, in float32 throughout.
 
     The model must be in evaluation mode; an exported one always is.
     """
-    return torch.cat([model(batch) for batch in torch.split(images, EVALUATION_BATCH)]).float()
+    device = next(model.parameters()).device
+    return torch.cat([model(batch.to(device)) for batch in torch.split(images, EVALUATION_BATCH)]).float()
 
 
 def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -30,10 +30,12 @@ def head_config(config: TrainConfig) -> TrainConfig:
 
 @torch.no_grad()
 def head_features(model: ImageClassifier, images: Tensor) -> Tensor:
-    """What the head of a ResNet50 sees of uint8 images (N, H, W, C): float32 (N, 2048), on their device.
+    """What the head of a ResNet50 sees of uint8 images (N, H, W, C): float32 (N, 2048), on the model's device.
 
     Computed in evaluation mode: the backbone's batch norm uses its running statistics and leaves them alone.
     """
     backbone = backbone_of(model.network).eval()
-    with autocast(images.device):
-        return torch.cat([backbone(model.prepare(batch)).float() for batch in torch.split(images, BATCH)])
+    device = model.mean.device
+    with autocast(device):
+        batches = (batch.to(device) for batch in torch.split(images, BATCH))
+        return torch.cat([backbone(model.prepare(batch)).float() for batch in batches])
