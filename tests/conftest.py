@@ -30,8 +30,10 @@ from cifar_tasks.storage import S3Store
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
-# Threads that wait sleep: tests run beside each other and beside the stack. Read by OpenMP when torch is imported.
+# Tests run beside each other and beside the stack: more threads than cores would wait for each other, for minutes in a
+# training. Read by OpenMP when torch is imported.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}

@@ -173,8 +173,7 @@ def _in_group(store: TCPStore, function: Callable[..., Any], arguments: Mapping[
     log_to_stdout()
     if rank:
         logging.getLogger("cifar_tasks").setLevel(logging.WARNING)  # the first one speaks for all
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // size))
+    torch.set_num_threads(max(1, torch.get_num_threads() // size))
     try:
         _join_group(store, rank, size)
         result = function(**arguments)

@@ -13,7 +13,13 @@ from cifar_tasks.errors import ConfigError, StorageError
 
 def double(number: int) -> dict[str, Any]:
     sys.stdout.write("doubling\n")
-    return {"number": 2 * number, "pid": os.getpid(), "group": os.getpgid(0), "waiting": os.environ["OMP_WAIT_POLICY"]}
+    return {
+        "number": 2 * number,
+        "pid": os.getpid(),
+        "group": os.getpgid(0),
+        "waiting": os.environ["OMP_WAIT_POLICY"],
+        "threads": os.environ["OMP_NUM_THREADS"],
+    }
 
 
 def fail(kind: str) -> None:

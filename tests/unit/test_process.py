@@ -51,6 +51,18 @@ def test_the_step_leads_a_process_group_of_its_own_with_a_tuned_environment():
     assert result["waiting"] == "PASSIVE"
 
 
+@pytest.mark.parametrize(
+    ("slots", "given", "threads"), [("1", None, 1.0), ("2", None, 0.5), ("1000", None, 0), ("2", "7", 7)]
+)
+def test_steps_that_run_at_the_same_time_share_the_cores(monkeypatch, slots, given, threads):
+    monkeypatch.setenv("CIFAR_GPU_SLOTS", slots)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    share = threads if given else max(1, int(len(os.sched_getaffinity(0)) * threads))
+    assert run("double", number=1)["threads"] == str(share)
+
+
 @pytest.mark.parametrize(("kind", "error"), [("config", ConfigError), ("storage", StorageError)])
 def test_an_error_of_ours_is_raised_again_with_its_message(kind, error):
     with pytest.raises(error, match="what is wrong"):

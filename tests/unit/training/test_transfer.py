@@ -77,7 +77,7 @@ def test_what_the_head_learnt_is_what_the_whole_network_answers(split):
 
 def test_the_whole_network_overfits_64_images(split):
     plain = {"crop_padding": 0, "flip": "off", "label_smoothing": 0.0, "weight_decay": 0.0}
-    settings = config(epochs=14, patience=14, batch_size=32, **plain)
+    settings = config(epochs=9, patience=9, batch_size=32, **plain)
     state = TrainingState(classifier(), settings, steps_per_epoch(64, settings))
     accuracies = []
     fit(state, split, split, lambda s: accuracies.append(s.history[-1].train_accuracy), lambda progress: None)
