@@ -92,7 +92,6 @@ def cnn_full() -> TrainConfig:
         optimizer="muon",
         weight_decay=5e-4,
         logit_scale=1 / 9,
-        crop_padding=4,
     )
 
 
