@@ -79,7 +79,7 @@ class TrainConfig:
 
 def cnn_demo() -> TrainConfig:
     """Minutes on two CPU cores."""
-    return replace(cnn_full(), epochs=4, train_images=6_000, validation_images=2_000, batch_size=128, crop_padding=2)
+    return replace(cnn_full(), epochs=4, train_images=6_000, validation_images=2_000, batch_size=128)
 
 
 def cnn_full() -> TrainConfig:
