@@ -42,6 +42,7 @@ from cifar_tasks.training import (
     fit,
     head_config,
     head_features,
+    without_transfer,
 )
 from cifar_tasks.training.augment import steps_per_epoch
 from cifar_tasks.workflow import WorkflowRun
@@ -120,6 +121,9 @@ def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, pref
     torch.manual_seed(chosen.seed)
     model = build_classifier(chosen, len(version.classes), *channel_statistics(train.images))
     imagenet = _imagenet_weights(model, chosen)
+    recipe = chosen if imagenet else without_transfer(chosen)
+    # A retry that starts from other weights than the first try goes on with none of its epochs.
+    checkpoints = f"{prefix}/checkpoints/{f'imagenet-{imagenet[:16]}' if imagenet else 'random'}"
     splits = _on(device, train), _on(device, validation)
     with ExitStack() as stack:
         trackers: list[Tracker] = []
@@ -127,9 +131,9 @@ def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, pref
             _describe(client, run_id, version, model)
             trackers = _trackers(stack, client, run_id, chosen)
         for tracker in trackers:
-            tracker.log_parameters(_parameters(chosen, model, imagenet, device))
-        record = partial(Recorder, store, f"{prefix}/checkpoints", trackers, run_id)
-        state = _fit(model.to(device), chosen, *splits, record, head_first=bool(imagenet))
+            tracker.log_parameters(_parameters(recipe, model, imagenet, device))
+        record = partial(Recorder, store, checkpoints, trackers, run_id)
+        state = _fit(model.to(device), recipe, *splits, record)
         _log.info("best epoch %d, ended because %s", state.best.epoch, state.ending)
         title = f"{chosen.model}: best epoch {state.best.epoch} of {len(state.history)}"
         for tracker in trackers:
@@ -160,14 +164,12 @@ def _fit(
     train: Split,
     validation: Split,
     record: Callable[[str], Recorder],
-    *,
-    head_first: bool,
 ) -> TrainingState:
-    """Train `model` from where an earlier try left it; with `head_first` its head has learnt alone before."""
+    """Train `model` from where an earlier try left it."""
     state = TrainingState(distributed.synchronised(model), config, steps_per_epoch(len(train.images), config))
     with record("") as recorder:
         recorder.resume(state)
-        if not state.history and head_first and config.head_epochs:
+        if not state.history and config.head_epochs:
             _fit_head(model, config, train, validation, record)
             state.model.load_state_dict(model.state_dict())
         fit(state, train, validation, recorder.epoch_done, recorder.progress)

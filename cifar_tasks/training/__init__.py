@@ -3,7 +3,7 @@
 from cifar_tasks.training.device import choose_device, describe
 from cifar_tasks.training.loop import Progress, Split, fit, predict_logits, score
 from cifar_tasks.training.state import EpochMetrics, TrainingState
-from cifar_tasks.training.transfer import head_config, head_features
+from cifar_tasks.training.transfer import head_config, head_features, without_transfer
 
 __all__ = [
     "EpochMetrics",
@@ -17,4 +17,5 @@ __all__ = [
     "head_features",
     "predict_logits",
     "score",
+    "without_transfer",
 ]

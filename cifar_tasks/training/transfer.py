@@ -28,6 +28,11 @@ def head_config(config: TrainConfig) -> TrainConfig:
     )
 
 
+def without_transfer(config: TrainConfig) -> TrainConfig:
+    """How the same model is trained from random weights: all of it at once and at one rate, for no stage knows more."""
+    return replace(config, head_epochs=0, stage_decay=1.0)
+
+
 @torch.no_grad()
 def head_features(model: ImageClassifier, images: Tensor) -> Tensor:
     """What the head of a ResNet50 sees of uint8 images (N, H, W, C): float32 (N, 2048), on the model's device.

@@ -59,7 +59,7 @@ def check_retry(client: MlflowClient, name: str, data: dict[str, Any], uninterru
     assert weights.keys() == expected.keys()
     for key, value in expected.items():
         assert torch.equal(weights[key], value), key
-    assert newest_checkpoint(S3Store(Settings().bucket), f"{retried['prefix']}/checkpoints/epochs") is None
+    assert not list(S3Store(Settings().bucket).keys(f"{retried['prefix']}/checkpoints"))
 
 
 def saved_weights(trained: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -142,11 +142,18 @@ def test_a_loss_that_is_no_number_fails_the_run_at_once_and_for_good(client, pic
     assert run.info.status == "FAILED"
 
 
-def test_resnet50_learns_its_head_first_and_a_retry_does_not_learn_it_again(client, pictures, monkeypatch, tmp_path):
-    weights = tmp_path / "resnet50.pth"
-    torch.save(resnet50(weights=None).state_dict(), weights)
-    monkeypatch.setenv("CIFAR_RESNET50_WEIGHTS", str(weights))
-    monkeypatch.setenv("CIFAR_RESNET50_WEIGHTS_SHA256", hashlib.sha256(weights.read_bytes()).hexdigest())
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights for ResNet50, told to the steps as ImageNet's."""
+    path = tmp_path / "resnet50.pth"
+    torch.save(resnet50(weights=None).state_dict(), path)
+    monkeypatch.setenv("CIFAR_RESNET50_WEIGHTS", str(path))
+    monkeypatch.setenv("CIFAR_RESNET50_WEIGHTS_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    return path
+
+
+@pytest.mark.usefixtures("weights")
+def test_resnet50_learns_its_head_first_and_a_retry_does_not_learn_it_again(client, pictures, monkeypatch):
     data = prepare_data(str(pictures), 0, workflow("head-first"))
     config = train_config("resnet50", image_size=64, pretrained="required", epochs=1, batch_size=64)
     break_off_before_saving(monkeypatch, config=config, data=data, workflow=workflow("head-first"))
@@ -156,3 +163,27 @@ def test_resnet50_learns_its_head_first_and_a_retry_does_not_learn_it_again(clie
     assert [step for step, _ in history(client, run.info.run_id, "head_validation_loss")] == [1, 2]
     assert [step for step, _ in history(client, run.info.run_id, "validation_loss")] == [1]
     assert run.data.params["initial_weights"].startswith("ImageNet (SHA-256 ")
+
+
+def test_resnet50_from_random_weights_learns_as_a_whole_and_starts_over_once_there_are_weights(
+    client, pictures, monkeypatch, weights
+):
+    data = prepare_data(str(pictures), 0, workflow("weights-later"))
+    config = train_config("resnet50", pretrained="preferred", epochs=1, batch_size=64)
+    arguments = {"config": config, "data": data, "workflow": workflow("weights-later")}
+    with monkeypatch.context() as patch:
+        patch.setenv("CIFAR_RESNET50_WEIGHTS", str(weights.with_name("nowhere")))
+        break_off_before_saving(monkeypatch, **arguments)
+    (run,) = child_run(client, "test/weights-later", "resnet50")
+    assert {name: run.data.params[name] for name in ("initial_weights", "head_epochs", "stage_decay")} == {
+        "initial_weights": "random",
+        "head_epochs": "0",
+        "stage_decay": "1.0",
+    }
+    assert not history(client, run.info.run_id, "head_validation_loss")
+
+    trained = train_model(**arguments)
+    assert trained["run_id"] == run.info.run_id
+    assert [step for step, _ in history(client, run.info.run_id, "head_validation_loss")] == [1, 2]
+    tags = client.get_run(run.info.run_id).data.tags
+    assert tags["cifar.initial_weights"].startswith("ImageNet (SHA-256 ")
