@@ -120,6 +120,10 @@ Profile = Annotated[
 RegisteredModel = Annotated[
     str, typer.Option(help="Name in the MLflow registry.", default_factory=lambda: read_settings().registered_model)
 ]
+Tune = Annotated[
+    str, typer.Option(help="off, both, cnn or resnet50: which models to search parameters for before training.")
+]
+Trials = Annotated[int | None, typer.Option(min=1, help="Short trainings of each study. [default: 8; full: 24]")]
 Override = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help=f"Change the recipe; NAME is one of {', '.join(OVERRIDES)}."),
@@ -132,6 +136,8 @@ def demo(
     models: Models,
     profile: Profile,
     registered_model: RegisteredModel,
+    tune: Tune = "off",
+    trials: Trials = None,
     override: Override = None,
 ) -> None:
     """Start the stack, run the training DAG in Airflow, and print what came out.
@@ -147,6 +153,8 @@ def demo(
         "models": models,
         "profile": profile,
         "registered_model": registered_model,
+        "tune": tune,
+        "trials": trials,
         **parse_overrides(override or []),
     }
     up()
@@ -168,6 +176,8 @@ def run(
     profile: Profile,
     registered_model: RegisteredModel,
     name: Annotated[str | None, typer.Option(help="The same name again goes on where that run ended.")] = None,
+    tune: Tune = "off",
+    trials: Trials = None,
     override: Override = None,
 ) -> None:
     """Do the same steps in this process, without Airflow. Storage and MLflow must run (`cifar up --no-airflow`).
@@ -178,6 +188,8 @@ def run(
 
     stack.use(read_settings().home)
     overrides = parse_overrides(override or [])
+    if tune != "off":
+        chosen_models(tune)
     for model in chosen_models(models):
         configure(model, profile, overrides)  # a bad value is told before anything heavy is loaded
     from cifar_tasks.demo import print_summary
@@ -187,7 +199,8 @@ def run(
     log_to_stdout()
     name = name or f"run-{secrets.token_hex(4)}"
     console.print(f"Run {escape(name)}")
-    print_summary(console, run_workflow(name, source, models, profile, registered_model, overrides))
+    summary = run_workflow(name, source, models, profile, registered_model, overrides, tune, trials)
+    print_summary(console, summary)
 
 
 @app.command()
@@ -213,6 +226,50 @@ def predict(
     for answer in answers:
         table.add_row(escape(str(answer.path)), answer.label, f"{answer.chance:.1%}")
     console.print(table)
+
+
+@app.command()
+def studies() -> None:
+    """List the searches for parameters and the best that each found.
+
+    Example: [b]cifar studies[/b]
+    """
+    from cifar_tasks import stack
+
+    stack.use(read_settings().home)
+    from cifar_tasks.search import figures
+    from cifar_tasks.search import studies as known
+
+    table = Table("study", "data", "trials", "best", "parameters")
+    for study in known():
+        best, about = study.best_trial, study.user_attrs
+        found = (f"{best.value:.2%}", figures.in_words(best.params)) if best and best.value is not None else ("–", "")
+        table.add_row(escape(study.study_name), escape(str(about.get("dataset", ""))), str(study.n_trials), *found)
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print("There is no study yet. Begin one: [b]cifar run --tune cnn[/]")
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 8081,
+) -> None:
+    """Show the studies in Optuna's own dashboard, until Ctrl-C.
+
+    Example: [b]cifar dashboard --port 8090[/b]
+    """
+    from cifar_tasks import stack
+
+    stack.use(read_settings().home)
+    try:
+        import optuna_dashboard
+    except ImportError:
+        raise ConfigError("Optuna's dashboard is not installed: pip install optuna-dashboard") from None
+    from cifar_tasks.search.study import connect
+
+    console.print(f"Optuna's dashboard: http://127.0.0.1:{port}/dashboard  (stop it with Ctrl-C)")
+    optuna_dashboard.run_server(connect(), host="127.0.0.1", port=port)
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, int | float | str]:

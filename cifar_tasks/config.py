@@ -44,6 +44,8 @@ class TrainConfig:
     """Peak in these epochs."""
     warmup_fraction: float = 0.25
     """Share of the steps in which the learning rate rises."""
+    hidden_units: int = 0
+    """Width of a dense layer before the CNN's last one, 0 for none; of the first dense layer of ResNet50's head."""
     dropout: float = 0.0
     """After each block of the CNN; it costs more than it gives where each image is seen a dozen times."""
     crop_padding: int = 2
@@ -66,10 +68,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience", "image_size"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("crop_padding", "seed", "weight_decay", "head_epochs"):
+        for name in ("crop_padding", "seed", "weight_decay", "head_epochs", "hidden_units"):
             _at_least(name, getattr(self, name), 0)
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.model == "resnet50":
+            _at_least("hidden_units", self.hidden_units, 2)
         if self.model == "cnn" and self.image_size != 32:
             raise ConfigError(f"image_size is for resnet50; the CNN takes 32-pixel images, got {self.image_size}")
 
@@ -90,8 +94,10 @@ def cnn_full() -> TrainConfig:
         batch_size=256,
         learning_rate=0.12,
         optimizer="muon",
-        weight_decay=5e-4,
+        weight_decay=5e-3,
         logit_scale=1 / 9,
+        warmup_fraction=0.1,
+        crop_padding=3,
     )
 
 
@@ -116,6 +122,7 @@ def resnet50_full() -> TrainConfig:
         model="resnet50",
         epochs=7,
         head_epochs=3,
+        hidden_units=1024,
         stage_decay=0.65,
         patience=2,
         batch_size=128,
@@ -125,6 +132,18 @@ def resnet50_full() -> TrainConfig:
         crop_padding=4,
         image_size=224,
         pretrained="required",
+    )
+
+
+def trial_config(config: TrainConfig, profile: str) -> TrainConfig:
+    """A shorter training by the same recipe, for each trial of a search."""
+    epochs, head_epochs, images = (3, 1, 1_500) if profile == "demo" else (4, 1, 15_000)
+    return replace(
+        config,
+        epochs=min(config.epochs, epochs),
+        head_epochs=min(config.head_epochs, head_epochs),
+        train_images=min(config.train_images or images, images),
+        validation_images=min(config.validation_images or images, 1_000 if profile == "demo" else 5_000),
     )
 
 

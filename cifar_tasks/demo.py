@@ -24,11 +24,32 @@ if TYPE_CHECKING:
     from airflow_client.client import ApiClient
     from airflow_client.client.models.task_instance_response import TaskInstanceResponse
 
-DAG, TRAIN = "cifar10_training", "model.train"
-FLOW = ("prepare", "plan", TRAIN, "model.evaluate", "model.register", "promote", "report")
+DAG, TRAIN, WORKER = "cifar10_training", "model.train", "search.worker"
+FLOW = (
+    "prepare",
+    "plan",
+    "whether_to_tune",
+    "remember",
+    "search.open_studies",
+    WORKER,
+    "search.choose",
+    "settle",
+    TRAIN,
+    "model.evaluate",
+    "model.register",
+    "promote",
+    "report",
+)
 POLL_SECONDS = 2.0
 ENDED = ("success", "failed")
-COLOURS = {"success": "green", "failed": "red", "upstream_failed": "red", "running": "cyan", "up_for_retry": "yellow"}
+COLOURS = {
+    "success": "green",
+    "skipped": "dim",
+    "failed": "red",
+    "upstream_failed": "red",
+    "running": "cyan",
+    "up_for_retry": "yellow",
+}
 
 
 @dataclass
@@ -135,7 +156,7 @@ class Watcher:
 
     def _print_changes(self, tasks: list["TaskInstanceResponse"]) -> None:
         for task in tasks:
-            line = f"{_name(task)}: {_state(task)} {self._training(task)}".rstrip()
+            line = f"{_name(task)}: {_state(task)} {self._progress(task)}".rstrip()
             if _state(task) != "waiting" and self.seen.get(str(task.id)) != line:
                 self.seen[str(task.id)] = line
                 self.console.print(f"  {escape(line)}", soft_wrap=True)
@@ -148,15 +169,31 @@ class Watcher:
             state = _state(task)
             shown = Spinner("dots", text="running") if state == "running" else state
             seconds = f"{task.duration:.0f} s" if task.duration else ""
-            table.add_row(escape(_name(task)), shown, seconds, escape(self._training(task)), style=COLOURS.get(state))
+            table.add_row(escape(_name(task)), shown, seconds, escape(self._progress(task)), style=COLOURS.get(state))
         return Group(table)
+
+    def _progress(self, task: "TaskInstanceResponse") -> str:
+        if task.map_index < 0 or _state(task) == "waiting":
+            return ""
+        if task.task_id == WORKER:
+            return self._searching(task)
+        return self._training(task) if task.task_id == TRAIN else ""
+
+    def _searching(self, task: "TaskInstanceResponse") -> str:
+        """Trials of the whole study, as its database knows them."""
+        from cifar_tasks.search import SharedStudy
+
+        work = self.run.result("search.open_studies")[task.map_index]
+        trials = SharedStudy(work["study"]).trials
+        ended = sum(trial.state.is_finished() for trial in trials)
+        best = max((trial.value for trial in trials if trial.value is not None), default=None)
+        so_far = f", best validation accuracy {best:.1%}" if best is not None else ""
+        return f"study {work['study']}: {ended}/{work['budget']['trials']} trials done{so_far}"
 
     def _training(self, task: "TaskInstanceResponse") -> str:
         """Epoch and accuracy so far, as MLflow knows them."""
-        if task.task_id != TRAIN or task.map_index < 0 or _state(task) == "waiting":
-            return ""
         if not self.models:
-            self.models = [config["model"] for config in self.run.result("plan")]
+            self.models = [lane["config"]["model"] for lane in self.run.result("plan")]
         model = self.models[task.map_index]
         client = tracking.connect()
         experiment = tracking.experiment_id(client, Settings().experiment)

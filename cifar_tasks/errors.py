@@ -31,6 +31,10 @@ class TrainingError(CifarError):
     """Training cannot go on, and the same training would fail again (a loss that is not finite, say)."""
 
 
+class SearchError(CifarError):
+    """A search for parameters has no result that could be trusted."""
+
+
 class StackError(CifarError):
     """The embedded stack cannot be started, reached or stopped."""
 

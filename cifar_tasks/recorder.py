@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from cifar_tasks.checkpoints import newest_checkpoint, save_checkpoint
 from cifar_tasks.storage import ObjectStore
@@ -13,6 +13,25 @@ from cifar_tasks.trackers import Tracker
 from cifar_tasks.training import EpochMetrics, Progress, TrainingState, distributed
 
 _log = logging.getLogger(__name__)
+
+
+class Follower(Protocol):
+    """Hears of one part of a training, within a context of its own."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def resume(self, state: TrainingState) -> None:
+        """Fill `state` with what an earlier try left, if there is any."""
+
+    def epoch_done(self, state: TrainingState) -> None:
+        """For `fit`."""
+
+    def progress(self, now: Progress) -> None:
+        """For `fit`."""
 
 
 class Recorder:

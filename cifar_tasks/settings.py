@@ -4,7 +4,7 @@ their own clients read: `AWS_ENDPOINT_URL_S3`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cifar_tasks.errors import ConfigError
@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """Default of the form: minutes on a CPU, or the whole training on a GPU."""
     schedule: str | None = None
     """Cron expression on which the training DAG runs with these defaults; none: only when triggered."""
+    studies_url: SecretStr | None = None
+    """Database of Optuna's studies, as SQLAlchemy spells it; none where no search is wanted."""
     gpu_slots: int = Field(default=2, ge=1)
     """Trainings that may run at the same time: slots of Airflow's `gpu` pool."""
     training_processes: int = Field(default=1, ge=1)

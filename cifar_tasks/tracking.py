@@ -32,6 +32,7 @@ def connect() -> "MlflowClient":
     # A model that somebody swapped for a pickled one is refused instead of run.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # bars do not belong into a log
     return MlflowClient()
 
 
@@ -105,6 +106,18 @@ def log_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, Any]) -> No
     from mlflow.entities import RunTag
 
     client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items() if value is not None])
+
+
+def origin_tags(origin: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What run and registered version say of where the parameters come from."""
+    origin = origin or {"text": "recipe"}
+    parameters = origin.get("parameters")
+    return {
+        "cifar.parameters_from": origin["text"],
+        "cifar.study": origin.get("study"),
+        "cifar.trial": origin.get("trial"),
+        "cifar.tuned_parameters": json.dumps(parameters) if parameters else None,
+    }
 
 
 def log_metrics(

@@ -1,10 +1,10 @@
-"""The training workflow: data → training of each model → evaluation → registry → promotion → report."""
+"""The training workflow: data → search for parameters → training of each model → registry → promotion → report."""
 
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
-from airflow.sdk import Param, dag, get_current_context, task, task_group
+from airflow.sdk import Param, TaskGroup, TriggerRule, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from cifar_tasks.config import AS_RECIPE, OVERRIDES, Override
@@ -15,7 +15,7 @@ GPU = {"pool": "gpu", "queue": "gpu"}
 """Where trainings wait for their turn: the pool has a slot for each that may run at a time."""
 
 FLOW = """\
-![prepare, plan, then for each model train, evaluate and register, then promote and report](/cifar/flow.svg)
+![prepare, plan, search or remember; for each model train, evaluate, register; promote, report](/cifar/flow.svg)
 
 **Start it** with ▶ Trigger: every field of the form says what it does; with none changed it trains both networks for
 minutes on a CPU. **Look at it** through the buttons on the tab *Details* of each task: its MLflow run, and, on the
@@ -60,7 +60,46 @@ def form() -> dict[str, Param]:
             description="Name in the MLflow registry. Other classes than the champion's want another name.",
         ),
     }
-    return fields | {name: _override_field(rule) for name, rule in OVERRIDES.items()}
+    return fields | search_fields() | {name: _override_field(rule) for name, rule in OVERRIDES.items()}
+
+
+def search_fields() -> dict[str, Param]:
+    """The form's part on the search for parameters."""
+    section = {"section": "Search for parameters (Optuna)"}
+    optional = {"type": ["null", "integer"], "minimum": 1, **section}
+    return {
+        "tune": Param(
+            "off",
+            type="string",
+            enum=["off", "both", "cnn", "resnet50"],
+            title="Tune",
+            description="Which models to search parameters for, before they are trained. off: go on with the best that "
+            "earlier searches found for the same data, else with the recipe.",
+            **section,
+        ),
+        "trials": Param(
+            None,
+            maximum=10_000,
+            title="Trials",
+            description="Short trainings of each model's study in all; a study that exists goes on. Empty: 8 in the "
+            "demo, 24 in the full profile.",
+            **optional,
+        ),
+        "search_minutes": Param(
+            None,
+            maximum=10_000,
+            title="Minutes",
+            description="No trial begins after so many minutes, even if trials are left. Empty: no such limit.",
+            **optional,
+        ),
+        "search_workers": Param(
+            None,
+            maximum=1_000,
+            title="Workers",
+            description="Tasks that share the trials of each study. Empty: as many as trainings may run at a time.",
+            **optional,
+        ),
+    }
 
 
 def _override_field(rule: Override) -> Param:
@@ -95,7 +134,7 @@ def do(step: str, **arguments: Any) -> Any:
 
 
 def show_model(name: str) -> None:
-    """Name a mapped task after its model in the UI, where it would be a number."""
+    """Name a mapped task after its model, or worker, in the UI, where it would be a number."""
     get_current_context()["model"] = name  # type: ignore[typeddict-unknown-key]
 
 
@@ -152,15 +191,52 @@ def cifar10_training():
             "prepare:plan_training", data=data, models=params["models"], profile=params["profile"], overrides=overrides
         )
 
+    @task.branch(doc_md="On to the search if the form asks for one, else to what is known already.")
+    def whether_to_tune(params: dict[str, Any]) -> str:
+        return "remember" if params["tune"] == "off" else "search.open_studies"
+
+    @task(doc_md="The best parameters that earlier searches found for the same data, else those of the recipe.")
+    def remember(lanes: list[dict[str, Any]], data: dict[str, Any], params: dict[str, Any]) -> list[dict[str, Any]]:
+        return do("tune:remember", lanes=lanes, data=data, name=params["registered_model"])
+
+    @task(doc_md="Make or find an Optuna study for each model to be tuned; the recipe is its first trial.")
+    def open_studies(lanes: list[dict[str, Any]], data: dict[str, Any], params: dict[str, Any]) -> list[dict[str, Any]]:
+        search = {name: params[name] for name in ("profile", *search_fields())}
+        return do("tune:open_studies", lanes=lanes, data=data, search=search)
+
+    @task(
+        **GPU,
+        execution_timeout=timedelta(hours=24),
+        map_index_template="{{ model }}",
+        doc_md="Train trials of the study, one after another, until its budget is spent. A trial whose worker dies is "
+        "tried once more by another.",
+    )
+    def worker(work: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        show_model(work["worker"])
+        return do("tune:search", work=work, data=data)
+
+    @task(doc_md="The best parameters of each study; its table and charts go to the study's MLflow run.")
+    def choose(
+        lanes: list[dict[str, Any]], worked: list[dict[str, Any]], data: dict[str, Any], params: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        return do("tune:choose", lanes=lanes, worked=every(worked), data=data, name=params["registered_model"])
+
+    @task(
+        trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
+        doc_md="What each model is trained with, from whichever side it came.",
+    )
+    def settle(found: list[dict[str, Any]] | None, known: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+        return found or known or []
+
     @task(
         **GPU,
         execution_timeout=timedelta(hours=24),
         map_index_template="{{ model }}",
         doc_md="Train one model; a checkpoint and MLflow metrics each epoch; save it and read it back.",
     )
-    def train(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        show_model(config["model"])
-        return do("train:train_model", config=config, data=data, workflow=workflow())
+    def train(lane: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        show_model(lane["config"]["model"])
+        return do("train:train_model", config=lane["config"], origin=lane["origin"], data=data, workflow=workflow())
 
     @task(
         **GPU,
@@ -188,11 +264,17 @@ def cifar10_training():
         return do("report:report", candidates=every(candidates), decision=decision, data=data, workflow=workflow())
 
     @task_group
-    def model(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        return register(evaluate(train(config, data), data), data)
+    def model(lane: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        return register(evaluate(train(lane, data), data), data)
 
     data = prepare()
-    versions = model.partial(data=data).expand(config=plan(data))
+    lanes = plan(data)
+    known = remember(lanes, data)
+    with TaskGroup("search"):
+        opened = open_studies(lanes, data)
+        found = choose(lanes, worker.partial(data=data).expand(work=opened), data)
+    lanes >> whether_to_tune() >> [known, opened]
+    versions = model.partial(data=data).expand(lane=settle(found, known))
     report(versions, promote(versions, data), data)
 
 

@@ -171,8 +171,9 @@ def airflow(stack: RunningStack) -> Iterator["ApiClient"]:
 
 @pytest.fixture(scope="session")
 def dag_run(airflow: "ApiClient", pictures: Path) -> demo.AirflowRun:
-    """The main job, whole: both models, an epoch each, through Airflow. Started once, never changed."""
-    run = demo.trigger(airflow, {"source": str(pictures), "pretrained": "none", "epochs": 1})
+    """The main job, whole: both models, one of them tuned, through Airflow. Started once, never changed."""
+    search = {"tune": "cnn", "trials": 3, "search_workers": 2}
+    run = demo.trigger(airflow, {"source": str(pictures), "pretrained": "none", "epochs": 1, **search})
     deadline = time.monotonic() + 240
     while (state := run.state()) not in demo.ENDED:
         assert time.monotonic() < deadline, "the DAG run did not end"

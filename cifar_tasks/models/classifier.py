@@ -60,9 +60,9 @@ def build_classifier(config: TrainConfig, classes: int, mean: Channels, std: Cha
     ResNet50 takes ImageNet's instead: that is what its weights were trained with.
     """
     if config.model == "cnn":
-        network: nn.Module = VGGStyleCNN(classes, dropout=config.dropout)
+        network: nn.Module = VGGStyleCNN(classes, config.dropout, config.hidden_units)
     else:
-        network, mean, std = build_resnet50(classes), IMAGENET_MEAN, IMAGENET_STD
+        network, mean, std = build_resnet50(classes, config.hidden_units), IMAGENET_MEAN, IMAGENET_STD
     model = ImageClassifier(network, mean, std, config.image_size, config.logit_scale)
     return model.to(memory_format=torch.channels_last)
 

@@ -15,22 +15,24 @@ from cifar_tasks.storage import S3Store, split_s3_url
 
 FEATURES = 2048
 """What ResNet50 leaves of an image after global average pooling."""
-HEAD = (1024, 512)
+HIDDEN_UNITS = 1024
+"""Width of the head's first dense layer in the report; the second is half as wide."""
 
 
-def build_resnet50(classes: int = 10) -> nn.Module:
+def build_resnet50(classes: int = 10, hidden_units: int = HIDDEN_UNITS) -> nn.Module:
     """torchvision's ResNet50, its top replaced by dense 1024, dense 512 and dense `classes`.
 
     Takes normalised float images (N, 3, S, S) and returns logits (N, classes). 26,136,138 trainable parameters with
-    10 classes; Keras, which the report used, counts 26,560 convolution biases more.
+    10 classes; Keras, which the report used, counts 26,560 convolution biases more. Other `hidden_units` change the
+    two hidden layers of the head in proportion.
     """
     network: nn.Module = resnet50(weights=None)
     network.fc = nn.Sequential(
-        nn.Linear(FEATURES, HEAD[0]),
+        nn.Linear(FEATURES, hidden_units),
         nn.ReLU(inplace=True),
-        nn.Linear(HEAD[0], HEAD[1]),
+        nn.Linear(hidden_units, hidden_units // 2),
         nn.ReLU(inplace=True),
-        nn.Linear(HEAD[1], classes),
+        nn.Linear(hidden_units // 2, classes),
     )
     return network
 

@@ -135,6 +135,7 @@ def environment(home: Path) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": f"http://{HOST}:{ports.mlflow_port}",
         "MLFLOW_BACKEND_STORE_URI": database_url(home, "mlflow"),
         "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{MLFLOW_BUCKET}/artifacts",
+        "CIFAR_STUDIES_URL": database_url(home, "optuna"),
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{ports.mlflow_port},localhost:{ports.mlflow_port}",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -13,7 +13,7 @@ from cifar_tasks.errors import StackError
 from cifar_tasks.stack.environment import HOST, Ports, read_secrets, write_private
 
 VERSION = 18
-DATABASES = ("airflow", "mlflow")
+DATABASES = ("airflow", "mlflow", "optuna")
 ROOT_RUNS_AS = "pgserver"
 """PostgreSQL refuses to run as root; this user is the convention of the wheel that brings it."""
 
@@ -47,11 +47,12 @@ def command(home: Path, ports: Ports) -> list[str]:
 
 
 def initialise(home: Path) -> None:
-    """Create the cluster and its databases if there is none. Interrupted half-way, the next call begins anew."""
+    """Create the cluster if there is none, and the databases that it lacks. Interrupted, the next call begins anew."""
     user = server_user()
     if user:
         _let_in(user, home)
     if cluster(home).exists():
+        _create_databases(home, cluster(home))  # an older version made fewer
         return
     draft = home / "postgres" / "new"
     shutil.rmtree(draft, ignore_errors=True)
@@ -63,9 +64,14 @@ def initialise(home: Path) -> None:
         # No locale: the same sorting everywhere, and none has to be installed.
         how = ["--encoding=UTF8", "--no-locale", "--auth=scram-sha-256", "--username=cifar"]
         _run(home, [binary("initdb"), "-D", str(draft), f"--pwfile={password.name}", *how])
-    statements = "".join(f"CREATE DATABASE {name};\n" for name in DATABASES)
-    _run(home, [binary("postgres"), "--single", "-D", str(draft), "postgres"], statements)
+    _create_databases(home, draft)
     draft.rename(cluster(home))
+
+
+def _create_databases(home: Path, data: Path) -> None:
+    """Those that are there already are refused by PostgreSQL, which goes on with the next statement."""
+    statements = "".join(f"CREATE DATABASE {name};\n" for name in DATABASES)
+    _run(home, [binary("postgres"), "--single", "-D", str(data), "postgres"], statements)
 
 
 def _run(home: Path, command: list[str], stdin: str = "") -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks import figures, tracking
-from cifar_tasks.config import chosen_models, configure
+from cifar_tasks.config import AS_RECIPE, chosen_models, configure
 from cifar_tasks.data import (
     STAND_IN_BANNER,
     DatasetVersion,
@@ -53,11 +53,18 @@ def prepare_data(source: str, seed: int, workflow: Json) -> Json:
 
 
 def plan_training(data: Json, models: str, profile: str, overrides: Json) -> list[Json]:
-    """A configuration for each model to train. Digits are never mirrored: a mirrored digit is no digit."""
+    """A lane for each model to train: its `config`, and the names that the user has `fixed`.
+
+    Digits are never mirrored: a mirrored digit is no digit.
+    """
     version = load_version(S3Store(Settings().bucket), data["uri"])
     if version.stand_in:
         overrides = {**overrides, "flip": "off"}
-    return [asdict(configure(model, profile, overrides)) for model in chosen_models(models)]
+    fixed = [name for name, value in overrides.items() if value not in (None, AS_RECIPE)]
+    return [
+        {"config": asdict(configure(model, profile, overrides)), "fixed": fixed, "origin": None}
+        for model in chosen_models(models)
+    ]
 
 
 def _describe_dataset(

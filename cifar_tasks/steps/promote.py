@@ -35,6 +35,7 @@ def register_model(evaluated: Json, data: Json, name: str) -> Json:
         "cifar.parameters": evaluated["parameters"],
         "cifar.validation_accuracy": evaluated["validation_accuracy"],
         "cifar.test_accuracy": evaluated["test_accuracy"],
+        **{name: value for name, value in tracking.origin_tags(evaluated["origin"]).items() if value is not None},
     }
     saved = SavedModel(evaluated["model_uri"], evaluated["model_sha256"])
     with tracking.tracking_errors():

@@ -26,7 +26,7 @@ from cifar_tasks.models import (
     summarise,
 )
 from cifar_tasks.provenance import code_digest, git_commit
-from cifar_tasks.recorder import Recorder
+from cifar_tasks.recorder import Follower, Recorder
 from cifar_tasks.saved_model import find_model, save_model
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage import S3Store, canonical_json, sha256_hex
@@ -55,9 +55,10 @@ Json = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 
-def train_model(config: Json, data: Json, workflow: Json) -> Json:
+def train_model(config: Json, data: Json, workflow: Json, origin: Json | None = None) -> Json:
     """Train, save and describe one model; goes on from the newest checkpoint that an earlier try left.
 
+    `origin` says where the parameters come from, as `steps.tune` writes it; none means the recipe.
     Returns where run and model are, the digests of what they came from, and the numbers of the best epoch.
     """
     settings, run = Settings(), WorkflowRun(**workflow)
@@ -75,6 +76,7 @@ def train_model(config: Json, data: Json, workflow: Json) -> Json:
         identity = {WORKFLOW: run.id, MODEL: chosen.model, TRAINING: digest}
         run_id = tracking.open_run(client, experiment, identity, chosen.model, parent=data["parent_run_id"]).info.run_id
         _log.info("MLflow run: %s", tracking.run_url(run_id, experiment))
+        tracking.log_tags(client, run_id, tracking.origin_tags(origin))
         with tracking.closing(client, run_id):
             trained: Json = distributed.run(
                 train_in_run,
@@ -85,7 +87,7 @@ def train_model(config: Json, data: Json, workflow: Json) -> Json:
                 experiment=experiment,
                 prefix=prefix,
             )
-            trained |= {"prefix": prefix, "mlflow_url": tracking.run_url(run_id, experiment)}
+            trained |= {"prefix": prefix, "mlflow_url": tracking.run_url(run_id, experiment), "origin": origin}
     store.put(done, canonical_json(trained))
     forget_checkpoints(store, f"{prefix}/checkpoints")
     return trained
@@ -111,29 +113,24 @@ def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, pref
     settings, chosen = Settings(), config_from_dict(config)
     store, client = S3Store(settings.bucket), tracking.connect()
     version = load_version(store, data_uri)
-    dataset = load_dataset(store, version, ["train", "validation"])
-    train = sample(dataset.train, chosen.train_images, chosen.seed)
-    validation = sample(dataset.validation, chosen.validation_images, chosen.seed)
+    train, validation = load_parts(store, version, chosen)
     distributed.check_batch(min(chosen.batch_size, len(train)), distributed.size())
     device = choose_device()
     _log.info("%s on %s: %d images, %d to validate", chosen.model, describe(device), len(train), len(validation))
 
-    torch.manual_seed(chosen.seed)
-    model = build_classifier(chosen, len(version.classes), *channel_statistics(train.images))
-    imagenet = _imagenet_weights(model, chosen)
-    recipe = chosen if imagenet else without_transfer(chosen)
+    model, recipe, imagenet = start_model(chosen, len(version.classes), train)
     # A retry that starts from other weights than the first try goes on with none of its epochs.
     checkpoints = f"{prefix}/checkpoints/{f'imagenet-{imagenet[:16]}' if imagenet else 'random'}"
-    splits = _on(device, train), _on(device, validation)
+    splits = on_device(device, train), on_device(device, validation)
     with ExitStack() as stack:
         trackers: list[Tracker] = []
         if distributed.rank() == 0:
             _describe(client, run_id, version, model)
             trackers = _trackers(stack, client, run_id, chosen)
         for tracker in trackers:
-            tracker.log_parameters(_parameters(recipe, model, imagenet, device))
+            tracker.log_parameters(surroundings(recipe, model, imagenet, device))
         record = partial(Recorder, store, checkpoints, trackers, run_id)
-        state = _fit(model.to(device), recipe, *splits, record)
+        state = fit_in_parts(model.to(device), recipe, *splits, record)
         _log.info("best epoch %d, ended because %s", state.best.epoch, state.ending)
         title = f"{chosen.model}: best epoch {state.best.epoch} of {len(state.history)}"
         for tracker in trackers:
@@ -158,14 +155,37 @@ def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, pref
     return trained
 
 
-def _fit(
+def load_parts(store: S3Store, version: DatasetVersion, config: TrainConfig) -> tuple[LabelledImages, LabelledImages]:
+    """The images to train on and to validate with."""
+    dataset = load_dataset(store, version, ["train", "validation"])
+    return (
+        sample(dataset.train, config.train_images, config.seed),
+        sample(dataset.validation, config.validation_images, config.seed),
+    )
+
+
+def start_model(
+    config: TrainConfig, classes: int, train: LabelledImages
+) -> tuple[ImageClassifier, TrainConfig, str | None]:
+    """The model before its training, the configuration that suits its weights, and the digest of ImageNet's if it
+    has those."""
+    torch.manual_seed(config.seed)
+    model = build_classifier(config, classes, *channel_statistics(train.images))
+    imagenet = _imagenet_weights(model, config)
+    return model, config if imagenet else without_transfer(config), imagenet
+
+
+def fit_in_parts(
     model: ImageClassifier,
     config: TrainConfig,
     train: Split,
     validation: Split,
-    record: Callable[[str], Recorder],
+    record: Callable[[str], Follower],
 ) -> TrainingState:
-    """Train `model` from where an earlier try left it."""
+    """Train `model` from where an earlier try left it: its head alone where the configuration says so, then all of it.
+
+    `record` makes what follows each part, given the label of that part.
+    """
     state = TrainingState(distributed.synchronised(model), config, steps_per_epoch(len(train.images), config))
     with record("") as recorder:
         recorder.resume(state)
@@ -178,7 +198,7 @@ def _fit(
 
 
 def _fit_head(
-    model: ImageClassifier, config: TrainConfig, train: Split, validation: Split, record: Callable[[str], Recorder]
+    model: ImageClassifier, config: TrainConfig, train: Split, validation: Split, record: Callable[[str], Follower]
 ) -> None:
     alone = head_config(config)
     state = TrainingState(model.network.get_submodule("fc"), alone, steps_per_epoch(len(train.images), alone))
@@ -198,12 +218,12 @@ def _trackers(stack: ExitStack, client: "MlflowClient", run_id: str, config: Tra
     return trackers
 
 
-def _parameters(config: TrainConfig, model: ImageClassifier, imagenet: str | None, device: torch.device) -> Json:
+def surroundings(config: TrainConfig, model: ImageClassifier, imagenet: str | None, device: torch.device) -> Json:
     """What the trackers say of a training: its configuration, and what it starts from and runs on."""
     counted = {f"parameters_{kind}": number for kind, number in count_parameters(model).items()}
     weights = f"ImageNet (SHA-256 {imagenet})" if imagenet else "random"
-    surroundings = {"device": describe(device), "processes": distributed.size()}
-    return {**asdict(config), **counted, "initial_weights": weights, **surroundings}
+    runs_on = {"device": describe(device), "processes": distributed.size()}
+    return {**asdict(config), **counted, "initial_weights": weights, **runs_on}
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[Channels, Channels]:
@@ -245,7 +265,7 @@ def _describe(client: "MlflowClient", run_id: str, version: DatasetVersion, mode
     client.log_text(run_id, summarise(model), "model_summary.txt")
 
 
-def _on(device: torch.device, part: LabelledImages) -> Split:
+def on_device(device: torch.device, part: LabelledImages) -> Split:
     """The images on the device, where they fit; else here."""
     images, labels = torch.from_numpy(part.images), torch.from_numpy(part.labels)
     try:

@@ -41,6 +41,9 @@ def _matrix(filters: Tensor) -> Tensor:
 
 MUON_RATE = 0.25
 """Muon's learning rate as a share of the configured one, which everything else gets."""
+MUON_DECAY = 20
+"""Muon's weight decay as a multiple of the configured one. Its steps have a fixed length: only a decay that is felt
+keeps them from becoming small beside weights that grow."""
 
 
 def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
@@ -59,7 +62,7 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     optimizers: list[Optimizer] = [SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True, fused=fused)]
     if filters:
         rate = config.learning_rate * MUON_RATE
-        optimizers.append(FilterMuon((p for _, p in filters), rate, config.weight_decay / MUON_RATE))
+        optimizers.append(FilterMuon((p for _, p in filters), rate, config.weight_decay * MUON_DECAY))
     return optimizers
 
 

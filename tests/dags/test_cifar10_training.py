@@ -14,8 +14,9 @@ from cifar_tasks.config import OVERRIDES
 from cifar_tasks.demo import FLOW
 from cifar_tasks.settings import PROJECT
 
+SEARCH = ("tune", "trials", "search_minutes", "search_workers")
 DAG_FILE = PROJECT / "dags" / "cifar10_training.py"
-HEAVY = ("torch", "torchvision", "mlflow", "numpy", "pandas", "sklearn", "boto3", "matplotlib", "PIL")
+HEAVY = ("torch", "torchvision", "mlflow", "numpy", "pandas", "sklearn", "boto3", "matplotlib", "optuna", "PIL")
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +65,22 @@ print(cifar10_training.cifar10_training().dag_id)
 
 def test_the_flow_is_prepare_plan_a_lane_for_each_model_promote_report(dag):
     downstream = {task.task_id: set(task.downstream_task_ids) for task in dag.tasks}
-    assert "model.train" in downstream["plan"]
+    assert "whether_to_tune" in downstream["plan"]
+    assert "model.train" in downstream["settle"]
     assert "model.evaluate" in downstream["model.train"]
     assert "model.register" in downstream["model.evaluate"]
     assert {"promote", "report"} <= downstream["model.register"]
     assert downstream["promote"] == {"report"}
     assert downstream["report"] == set()
+
+
+def test_either_side_of_the_branch_leads_to_the_training(dag):
+    downstream = {task.task_id: set(task.downstream_task_ids) for task in dag.tasks}
+    assert downstream["whether_to_tune"] == {"remember", "search.open_studies"}
+    assert downstream["search.open_studies"] == {"search.worker"}
+    assert downstream["search.worker"] == {"search.choose"}
+    assert downstream["search.choose"] == downstream["remember"] == {"settle"}
+    assert dag.get_task("settle").trigger_rule == "none_failed_min_one_success"
 
 
 def test_the_terminal_s_table_knows_every_task(dag):
@@ -78,7 +89,7 @@ def test_the_terminal_s_table_knows_every_task(dag):
 
 def test_heavy_tasks_wait_for_a_gpu_slot_and_all_have_retries_timeouts_and_a_description(dag):
     for task in dag.tasks:
-        on_gpu = task.task_id in ("model.train", "model.evaluate")
+        on_gpu = task.task_id in ("model.train", "model.evaluate", "search.worker")
         assert (task.pool, task.queue) == (("gpu", "gpu") if on_gpu else ("default_pool", "default")), task.task_id
         assert task.retries == 2
         assert timedelta(0) < task.execution_timeout <= timedelta(days=1)
@@ -87,7 +98,7 @@ def test_heavy_tasks_wait_for_a_gpu_slot_and_all_have_retries_timeouts_and_a_des
 
 
 def test_the_form_explains_every_field(dag):
-    assert {"source", "models", "profile", "registered_model", *OVERRIDES} == set(dag.params)
+    assert {"source", "models", "profile", "registered_model", *SEARCH, *OVERRIDES} == set(dag.params)
     for name in dag.params:
         param = dag.params.get_param(name)
         assert param.schema["title"], name
@@ -115,6 +126,10 @@ def test_the_form_s_own_values_are_accepted(dag):
         ("profile", "huge"),
         ("source", ""),
         ("registered_model", "a/b"),
+        ("tune", "vgg"),
+        ("trials", 0),
+        ("search_minutes", 1.5),
+        ("search_workers", -1),
     ],
 )
 def test_the_form_refuses_a_bad_value(dag, name, value):
@@ -144,7 +159,7 @@ def test_the_picture_on_the_dag_page_names_every_task(dag):
     assert "/cifar/flow.svg" in dag.doc_md
     picture = (PROJECT / "plugins" / "flow.svg").read_text()
     for task in dag.tasks:
-        assert f">{task.task_id.removeprefix('model.')}<" in picture
+        assert f">{task.task_id.rpartition('.')[2]}<" in picture
 
 
 def test_no_dag_file_is_left_untested():

@@ -1,0 +1,254 @@
+"""Studies on the real database: budgets met exactly, workers that die, trials that fail, results that are kept."""
+
+import csv
+import io
+import signal
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from cifar_tasks import tracking
+from cifar_tasks.config import config_from_dict
+from cifar_tasks.errors import ConfigError, SearchError, Stopped
+from cifar_tasks.search import Budget, SharedStudy, Trained, studies
+from cifar_tasks.search import study as study_module
+from cifar_tasks.settings import Settings
+from cifar_tasks.steps import tune
+from cifar_tasks.steps.evaluate import evaluate_model
+from cifar_tasks.steps.prepare import plan_training, prepare_data
+from cifar_tasks.steps.promote import register_model
+from cifar_tasks.steps.train import train_model
+from tests.conftest import RunningStack
+from tests.integration.trainings import Background, wait_until, workflow
+
+SEARCH = "cifar_tasks.steps.tune:search"
+FORM = {"tune": "cnn", "profile": "demo", "trials": 4, "search_minutes": None, "search_workers": 2}
+
+
+@pytest.fixture
+def client(tracked: RunningStack) -> MlflowClient:
+    return tracking.connect()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers take each other for dead after seconds."""
+    monkeypatch.setattr(study_module, "GRACE_SECONDS", 2)
+    monkeypatch.setattr(study_module, "WAIT_SECONDS", 0.2)
+
+
+def opened(name: str, pictures: Path, seed: int, **form: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
+    """Lanes, what the workers are told, and the data, of a study of its own: `seed` makes it another."""
+    data = prepare_data(str(pictures), 0, workflow(name))
+    lanes = plan_training(data, "cnn", "demo", {"epochs": 2, "batch_size": 32, "seed": seed})
+    return lanes, tune.open_studies(lanes, data, {**FORM, **form}), data
+
+
+def states(study: str) -> list[str]:
+    return [trial.state.name for trial in SharedStudy(study).trials]
+
+
+@pytest.fixture(scope="module")
+def searched(backend: RunningStack, pictures: Path) -> dict[str, Any]:
+    """One search, whole: two workers beside each other, choice, final training, registration."""
+    from tests.conftest import connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        connect(patch, backend.environment)
+        lanes, work, data = opened("search", pictures, seed=1, trials=5)
+        workers = [Background(SEARCH, work=each, data=data) for each in work]
+        for worker in workers:
+            worker.join()
+            assert worker.error is None, worker.lines
+        (lane,) = tune.choose(lanes, [{"model": "cnn", "study": work[0]["study"]}], data, "searched")
+        trained = train_model(lane["config"], data, workflow("search"), lane["origin"])
+        registered = register_model(evaluate_model(trained, data), data, "searched")
+        return {"lane": lane, "plan": lanes, "study": work[0]["study"], "data": data, "registered": registered}
+
+
+def test_two_workers_share_a_budget_and_meet_it_exactly(searched, tracked):
+    trials = SharedStudy(searched["study"]).trials
+    assert len(trials) == 5
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert {trial.user_attrs["worker"] for trial in trials} == {"cnn 1", "cnn 2"}
+
+
+def test_the_recipe_is_the_first_trial_and_each_trial_has_its_own_model(searched, tracked):
+    trials = SharedStudy(searched["study"]).trials
+    assert trials[0].params["learning_rate"] == searched["plan"][0]["config"]["learning_rate"]
+    for name in ("weights_sha256", "validation_loss"):
+        assert len({trial.user_attrs[name] for trial in trials}) == len(trials)
+
+
+def test_what_the_user_fixed_is_not_searched(searched, tracked):
+    assert "batch_size" not in SharedStudy(searched["study"]).trials[0].params
+    assert searched["lane"]["config"]["batch_size"] == 32
+
+
+def test_the_final_training_takes_the_best_parameters_and_says_whence(searched, client):
+    best, _ = SharedStudy(searched["study"]).best()
+    assert searched["lane"]["config"].items() >= best.params.items()
+    tags = client.get_run(searched["registered"]["run_id"]).data.tags
+    assert (tags["cifar.study"], tags["cifar.trial"]) == (searched["study"], str(best.number))
+
+
+def test_the_study_has_a_run_with_a_child_a_trial_table_and_charts(searched, client):
+    study = SharedStudy(searched["study"])
+    parent = client.get_run(study.study.user_attrs["mlflow_run_id"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["mlflow.parentRunId"] == searched["data"]["parent_run_id"]
+    files = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
+    pictures = {"optimisation_history.png", "parallel_coordinate.png", "slices.png"}
+    assert {"search.html", "trials.csv", "trials.json"} | pictures <= files
+    path = client.download_artifacts(parent.info.run_id, "trials.csv")
+    rows = list(csv.DictReader(io.StringIO(Path(path).read_text())))
+    assert [row["trial"] for row in rows] == [str(number) for number in range(5)]
+    for trial in study.trials:
+        child = client.get_run(trial.user_attrs["mlflow_run_id"])
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.data.tags["cifar.state"] == trial.state.name
+        assert child.data.params["learning_rate"] == str(trial.params["learning_rate"])
+        curve = client.get_metric_history(child.info.run_id, "validation_accuracy")
+        assert {point.step: point.value for point in curve} == trial.intermediate_values
+
+
+def test_a_run_without_search_goes_on_with_the_best_that_is_known_for_the_data(searched, client):
+    (lane,) = tune.remember(searched["plan"], searched["data"], "searched")
+    assert lane["config"] == searched["lane"]["config"]
+    assert lane["origin"]["text"].startswith("version 1, study ")
+    (other,) = tune.remember(searched["plan"], searched["data"], "somebody-elses")
+    assert other == searched["plan"][0]
+
+
+def test_a_study_goes_on_where_it_was_when_it_is_asked_for_again(searched, pictures, tracked):
+    _, work, _ = opened("search-again", pictures, seed=1, trials=5)
+    assert work[0]["study"] == searched["study"]
+    assert SharedStudy(searched["study"]).claim("cnn 1", {}, Budget(**work[0]["budget"])) is None
+
+
+def test_studies_are_listed_with_their_best(searched, tracked):
+    (found,) = [study for study in studies() if study.study_name == searched["study"]]
+    assert found.n_trials == 5
+    assert found.best_trial.number == SharedStudy(searched["study"]).best()[0].number
+
+
+def test_a_trial_whose_worker_is_killed_is_tried_once_more_by_another(pictures, client, impatient):
+    _, work, data = opened("killed-worker", pictures, seed=2, trials=3)
+    worker = Background(SEARCH, work=work[0], data=data)
+    wait_until(lambda: any("trial 0: epoch 1" in line for line in worker.lines))
+    worker.child().send_signal(signal.SIGKILL)
+    worker.join()
+    done = tune.search(work[1], data)
+    trials = SharedStudy(work[0]["study"]).trials
+    assert trials[0].state is TrialState.FAIL
+    (again,) = [trial for trial in trials if study_module.is_retry(trial)]
+    assert again.params == trials[0].params
+    assert again.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    assert study_module.begun(trials) == 3
+    assert done["trials"] == 3
+
+
+def test_a_trial_that_diverges_is_one_failed_trial_and_its_run_says_why(pictures, client, monkeypatch):
+    _, work, data = opened("one-diverges", pictures, seed=5, trials=3)
+    start = tune.start_model
+
+    def broken(config: Any, *arguments: Any) -> Any:
+        worse = config_from_dict({**asdict(config), "learning_rate": 1e30})
+        return start(worse if trial_number() == 1 else config, *arguments)
+
+    def trial_number() -> int:
+        return len(SharedStudy(work[0]["study"]).trials) - 1
+
+    monkeypatch.setattr(tune, "start_model", broken)
+    tune.search(work[0], data)
+    trials = SharedStudy(work[0]["study"]).trials
+    assert [trial.state is TrialState.FAIL for trial in trials] == [False, True, False]
+    assert "the loss is" in trials[1].user_attrs["error"]
+    assert client.get_run(trials[1].user_attrs["mlflow_run_id"]).data.tags["cifar.state"] == "FAIL"
+
+
+def test_if_all_trials_fail_the_first_cause_is_told(pictures, client, monkeypatch):
+    lanes, work, data = opened("all-diverge", pictures, seed=6, trials=2)
+    work[0]["config"]["learning_rate"] = 1e30
+    work[0]["fixed"].append("learning_rate")
+    worked = tune.search(work[0], data)
+    with pytest.raises(SearchError, match=r"2 failed.*the loss is"):
+        tune.choose(lanes, [worked], data, "nobody")
+
+
+def test_a_search_that_scores_one_model_for_all_trials_fails(pictures, client, monkeypatch):
+    """The report's defect: ten configurations, one accuracy."""
+    _, work, data = opened("one-model", pictures, seed=7, trials=3)
+    monkeypatch.setattr(tune, "trained", lambda state: Trained(0.8303, 0.51, "d1gest"))
+    with pytest.raises(SearchError, match="trials 0 and 1 have different parameters and the same"):
+        tune.search(work[0], data)
+
+
+def test_many_threads_claim_each_trial_once(tracked):
+    SharedStudy("claims", create=True)
+    claimed: list[int] = []
+
+    def work(number: int) -> None:
+        study = SharedStudy("claims", seed=number)
+        while (trial := study.claim(f"w{number}", tune.SPACES["cnn"](), Budget(12))) is not None:
+            claimed.append(trial.number)
+            study.complete(trial, Trained(0.1, trial.number, str(trial.number)))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == list(range(12))
+
+
+def test_a_worker_taken_for_dead_has_its_late_result_dropped(tracked, caplog):
+    study, space = SharedStudy("late", create=True), tune.SPACES["cnn"]()
+    trial = study.claim("w1", space, Budget(1))
+    study.take_back("w1")
+    study.complete(trial, Trained(0.9, 0.1, "late"))
+    assert study.trials[0].state is TrialState.FAIL
+    assert "was given to another worker" in caplog.text
+    again = study.claim("w2", space, Budget(1))
+    assert (again.number, again.params) == (1, trial.params)
+
+
+def test_a_search_without_a_database_says_what_to_set(tracked, monkeypatch):
+    monkeypatch.delenv("CIFAR_STUDIES_URL")
+    with pytest.raises(ConfigError, match="CIFAR_STUDIES_URL"):
+        SharedStudy("none")
+
+
+def test_the_database_s_password_is_in_no_text_of_the_settings(tracked):
+    password = Settings().studies_url.get_secret_value().partition("@")[0].rpartition(":")[2]
+    assert len(password) > 20
+    assert password not in repr(Settings())
+
+
+def test_a_stopped_search_goes_on_where_it_was(pictures, client, monkeypatch):
+    _, work, data = opened("stop", pictures, seed=8, trials=2)
+    fit, begun = tune.fit_in_parts, []
+
+    def stop_in_the_second(*arguments: Any) -> Any:
+        begun.append(1)
+        if len(begun) == 2:
+            raise Stopped
+        return fit(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "fit_in_parts", stop_in_the_second)
+        with pytest.raises(Stopped):
+            tune.search(work[0], data)
+    assert states(work[0]["study"]) == ["COMPLETE", "FAIL", "WAITING"]
+    first, second, _ = SharedStudy(work[0]["study"]).trials
+    assert client.get_run(second.user_attrs["mlflow_run_id"]).info.status == "KILLED"
+    assert tune.search(work[0], data)["trials"] == 1
+    trials = SharedStudy(work[0]["study"]).trials
+    assert trials[0] == first
+    assert trials[2].params == second.params
+    assert trials[2].state in (TrialState.COMPLETE, TrialState.PRUNED)
