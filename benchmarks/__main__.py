@@ -23,6 +23,7 @@ class Benchmark(StrEnum):
     RECORDING = "recording"
     INFERENCE = "inference"
     HEAD_FEATURES = "head_features"
+    STUDIES = "studies"
     GPU = "gpu"
 
 
@@ -39,7 +40,8 @@ def main(
     """Measure what the product promises about speed, each beside what it is compared with.
 
     Figures are medians of interleaved rounds, ratios medians of the rounds' own ratios. Nothing fails when a ratio is
-    missed. gpu needs CUDA. report_recipe takes hours and is a command of its own: python -m benchmarks.report_recipe.
+    missed. gpu needs CUDA. What takes longer is a command of its own: python -m benchmarks.report_recipe (hours) and
+    python -m benchmarks.search (half an hour).
     """
     _tune()
     import torch

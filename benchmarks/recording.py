@@ -1,19 +1,15 @@
 """What logging to MLflow and checkpoints in S3 cost a training: with the real services, in a stack of its own."""
 
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from benchmarks.measure import Row, interleaved, rate
+from benchmarks.services import own_stack
 from benchmarks.training_speed import GREY, random_split
-from cifar_tasks import stack, tracking
+from cifar_tasks import tracking
 from cifar_tasks.config import cnn_demo
 from cifar_tasks.models import build_classifier
 from cifar_tasks.recorder import Recorder
 from cifar_tasks.settings import Settings
-from cifar_tasks.stack.environment import overlay
 from cifar_tasks.storage import S3Store
 from cifar_tasks.trackers.mlflow_run import MlflowRun
 from cifar_tasks.training import TrainingState, fit
@@ -36,7 +32,7 @@ def measure(rounds: int) -> list[Row]:
     def alone() -> None:
         fit(state(), train, validation, lambda _: None, lambda _: None)
 
-    with _own_stack():
+    with own_stack():
         client, store = tracking.connect(), S3Store(Settings().bucket)
         experiment = tracking.experiment_id(client, "benchmarks")
 
@@ -54,27 +50,3 @@ def measure(rounds: int) -> list[Row]:
         "costs": f"{(1 / ratio - 1) * IMAGES / figures['off']:.2f} s an epoch",
     }
     return [Row("MLflow and checkpoints", measured, ratio, 0.97)]
-
-
-@contextmanager
-def _own_stack() -> Iterator[None]:
-    """Storage and MLflow on free ports in a temporary folder, with this process as their client."""
-    from tests.conftest import stack_home
-
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith(("CIFAR_", "WANDB_"))]:
-        del os.environ[name]
-    try:
-        with stack_home() as home:
-            stack.up(home, report=_say, without=("airflow",))
-            wanted = overlay(os.environ, stack.environment(home))
-            os.environ.clear()
-            os.environ.update(wanted)
-            yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _say(line: str) -> None:
-    print(f"{time.strftime('%X')} {line}", flush=True)

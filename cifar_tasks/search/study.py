@@ -67,6 +67,16 @@ def study_name(model: str, identity: Mapping[str, Any]) -> str:
     return f"{model}-{sha256_hex(canonical_json(dict(identity)))[:12]}"
 
 
+def sampler(seed: int) -> TPESampler:
+    """TPE draws its first trials at random; with budgets of a few dozen, ten of them would be half of the search."""
+    return TPESampler(n_startup_trials=6, multivariate=True, seed=seed)
+
+
+def pruner() -> SuccessiveHalvingPruner:
+    """After epochs 1, 2, 4 … the better half goes on."""
+    return SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+
+
 class SharedStudy:
     """A study by name. Each worker has an object of its own; `seed` must differ between them."""
 
@@ -79,11 +89,8 @@ class SharedStudy:
         else:
             self.study = optuna.load_study(storage=self.storage, study_name=name)
         # A worker that comes back must not draw again what it drew before.
-        seed += 1000 * len(self.trials)
-        # TPE draws its first trials at random; with budgets of a few dozen, ten of them would be half of the search.
-        self.study.sampler = TPESampler(n_startup_trials=6, multivariate=True, seed=seed)
-        # After epochs 1, 2, 4 … the better half goes on.
-        self.study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+        self.study.sampler = sampler(seed + 1000 * len(self.trials))
+        self.study.pruner = pruner()
 
     @property
     def trials(self) -> list[FrozenTrial]:

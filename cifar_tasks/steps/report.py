@@ -110,6 +110,7 @@ def _page(
     models = [
         {
             "name": candidate["model"],
+            "origin": candidate["origin"],
             "figures": [(title, _image(client, candidate["run_id"], path)) for path, title in FIGURES.items()],
             "table": _text(client, candidate["run_id"], "evaluation/classification_report.txt"),
         }
