@@ -18,7 +18,7 @@ from optuna.trial import Trial
 from cifar_tasks import registry, tracking
 from cifar_tasks.config import TrainConfig, chosen_models, config_from_dict, trial_config
 from cifar_tasks.data import LabelledImages, load_version
-from cifar_tasks.errors import CifarError, SearchError
+from cifar_tasks.errors import CifarError, ConfigError, SearchError
 from cifar_tasks.provenance import code_digest
 from cifar_tasks.search import SPACES, Budget, SharedStudy, Trained, apply, figures, recipe_parameters, study_name
 from cifar_tasks.search.space import Space
@@ -48,13 +48,16 @@ def open_studies(lanes: list[Json], data: Json, search: Json) -> list[Json]:
     `search` is the form's `tune`, `profile`, `trials`, `search_minutes` and `search_workers`.
     """
     settings = Settings()
+    tuned = chosen_models(search["tune"])
+    if not any(lane["config"]["model"] in tuned for lane in lanes):
+        raise ConfigError(f"tune is {search['tune']}, but that model is not trained: change `tune` or `models`.")
     workers = search["search_workers"] or settings.gpu_slots
     deadline = time.time() + 60 * search["search_minutes"] if search["search_minutes"] else None
     budget = {"trials": search["trials"] or TRIALS[search["profile"]], "deadline": deadline}
     work = []
     for lane in lanes:
         model = lane["config"]["model"]
-        if model not in chosen_models(search["tune"]):
+        if model not in tuned:
             continue
         config = trial_config(config_from_dict(lane["config"]), search["profile"])
         name = _open(config, lane["fixed"], data)
@@ -82,7 +85,8 @@ def search(work: Json, data: Json) -> Json:
             _train(study, trial, chosen, len(version.classes), parts, MlflowRun(client, run_id))
         done += 1
     _log.info("the study's budget is spent; this worker trained %d trials", done)
-    return {"model": work["model"], "study": work["study"], "worker": worker, "trials": done}
+    url = tracking.run_url(study.study.user_attrs["mlflow_run_id"], study.study.user_attrs["experiment"])
+    return {"model": work["model"], "study": work["study"], "worker": worker, "trials": done, "mlflow_url": url}
 
 
 def choose(lanes: list[Json], worked: list[Json], data: Json, name: str) -> list[Json]:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
+from typer.testing import CliRunner
 
 from cifar_tasks import tracking
+from cifar_tasks.cli import app
 from cifar_tasks.config import config_from_dict
 from cifar_tasks.errors import ConfigError, SearchError, Stopped
 from cifar_tasks.search import Budget, SharedStudy, Trained, studies
@@ -131,10 +133,23 @@ def test_a_study_goes_on_where_it_was_when_it_is_asked_for_again(searched, pictu
     assert SharedStudy(searched["study"]).claim("cnn 1", {}, Budget(**work[0]["budget"])) is None
 
 
+def test_a_search_for_a_model_that_is_not_trained_is_refused(searched, tracked):
+    with pytest.raises(ConfigError, match="tune is resnet50"):
+        tune.open_studies(searched["plan"], searched["data"], {**FORM, "tune": "resnet50"})
+
+
 def test_studies_are_listed_with_their_best(searched, tracked):
     (found,) = [study for study in studies() if study.study_name == searched["study"]]
     assert found.n_trials == 5
     assert found.best_trial.number == SharedStudy(searched["study"]).best()[0].number
+
+
+def test_the_command_lists_studies_and_hides_the_database_s_password(searched, tracked):
+    shown = CliRunner().invoke(app, ["studies"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, shown.output
+    assert searched["study"] in shown.output
+    assert "learning_rate" in shown.output
+    assert "postgresql" not in shown.output
 
 
 def test_a_trial_whose_worker_is_killed_is_tried_once_more_by_another(pictures, client, impatient):
