@@ -1,15 +1,17 @@
 """The embedded stack as a user meets it: start, look, break, repair, stop."""
 
 import json
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
+import psycopg2
 import pytest
 import requests
 
 from cifar_tasks import stack as embedded
 from cifar_tasks.errors import StackError
+from cifar_tasks.stack import postgres
 from cifar_tasks.stack.environment import AIRFLOW_USER, HOST, started_with
 from cifar_tasks.stack.services import services
 from cifar_tasks.stack.supervisord import marked
@@ -132,3 +134,20 @@ def test_other_ports_need_a_restart(stack: RunningStack, monkeypatch: pytest.Mon
     monkeypatch.setenv("CIFAR_S3_PORT", "19999")
     with pytest.raises(StackError, match=r"CIFAR_S3_PORT=\d+, not 19999.*cifar down"):
         embedded.up(stack.home, print)
+
+
+def test_a_stack_of_an_older_version_gets_the_databases_that_it_lacks(own_home: Path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres, "DATABASES", ("airflow", "mlflow"))
+        embedded.up(own_home, report=print, without=("airflow", "mlflow", "s3"))
+        assert databases(own_home) == {"airflow", "mlflow"}
+        embedded.down(own_home)
+    embedded.up(own_home, report=print, without=("airflow", "mlflow", "s3"))
+    assert databases(own_home) == {"airflow", "mlflow", "optuna"}
+
+
+def databases(home: Path) -> set[str]:
+    url = embedded.environment(home)["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'")
+        return {name for (name,) in cursor.fetchall()}

@@ -64,3 +64,9 @@ def test_the_total_is_the_report_s():
 
 def test_other_numbers_of_classes_change_the_last_layer_only():
     assert VGGStyleCNN(classes=3)(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+
+
+def test_hidden_units_are_a_dense_layer_before_the_last_one():
+    dense = [m for m in VGGStyleCNN(hidden_units=64).modules() if isinstance(m, nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in dense] == [(5_888, 64), (64, 10)]
+    assert [m.out_features for m in VGGStyleCNN().modules() if isinstance(m, nn.Linear)] == [10]

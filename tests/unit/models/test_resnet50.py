@@ -33,6 +33,11 @@ def test_the_head_is_dense_1024_512_classes():
     assert [sum(p.numel() for p in m.parameters()) for m in dense] == [2_098_176, 524_800, 5_130]
 
 
+def test_hidden_units_widen_both_layers_of_the_head():
+    head = build_resnet50(10, hidden_units=300).fc
+    assert [m.out_features for m in head if isinstance(m, nn.Linear)] == [300, 150, 10]
+
+
 def test_parameters_are_those_of_the_reference():
     counted = count_parameters(build_resnet50())
     assert counted["trainable"] == 26_136_138
