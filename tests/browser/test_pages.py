@@ -72,6 +72,10 @@ def test_the_form_shows_every_field_and_refuses_a_bad_value(page, keep, dag_run,
     page.locator("input[name=element_registered_model]").fill("a/b")
     page.get_by_role("button", name="Trigger", exact=True).last.click()
     expect(page.get_by_text(re.compile("Invalid input for param registered_model"))).to_be_visible()
+    page.get_by_text("Search for parameters (Optuna)").click()
+    for title in ("Tune", "Trials", "Minutes", "Workers"):
+        expect(page.get_by_text(re.compile(f"^{title}")).first).to_be_visible()
+    keep("airflow-form-search")
     page.get_by_text("Overrides of the recipe").click()
     for title in ("Epochs", "Batch size", "Learning rate", "Mirror images", "Seed"):
         expect(page.get_by_text(re.compile(f"^{title}")).first).to_be_visible()
@@ -83,7 +87,8 @@ def test_the_graph_shows_a_lane_for_each_model(page, keep, dag_run):
     for task in ("prepare", "plan", "promote", "report"):
         expect(page.locator(".react-flow__node").filter(has_text=task).first).to_be_visible()
     page.get_by_role("button", name="Expand all task groups").click()
-    expect(page.locator(".react-flow__node").filter(has_text="evaluate").first).to_be_visible()
+    for task in ("open_studies", "worker", "choose", "evaluate"):
+        expect(page.locator(".react-flow__node").filter(has_text=task).first).to_be_visible()
     keep("airflow-graph")
     page.get_by_role("button", name=re.compile("Show Grid")).click()
 
@@ -112,6 +117,17 @@ def test_the_report_shows_table_and_figures(page, keep, dag_run):
     page.goto(dag_run.result("report")["report_url"])
     report = page.frame_locator("iframe").first
     expect(report.get_by_role("heading", name="Training report")).to_be_visible()
-    expect(report.get_by_role("row").filter(has_text="2,388,047")).to_be_visible()
+    for row in dag_run.result("report")["rows"]:
+        expect(report.get_by_role("row").filter(has_text=f"{row['parameters']:,}")).to_be_visible()
+    expect(report.get_by_role("link", name=re.compile("^study cnn-"))).to_be_visible()
     assert report.get_by_role("img").count() == 7
     keep("mlflow-report")
+
+
+def test_a_study_s_charts_can_be_explored_in_mlflow(page, keep, dag_run):
+    study = dag_run.result("settle")[0]["origin"]["study_url"]
+    page.goto(study.replace("?", "/artifacts/search.html?"))
+    charts = page.frame_locator("iframe").first.locator(".plotly-graph-div")
+    expect(charts.first).to_be_visible()
+    assert charts.count() >= 3
+    keep("mlflow-search")

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from cifar_tasks import demo, registry, tracking
 from cifar_tasks.errors import ConfigError
+from cifar_tasks.search import SharedStudy
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage import S3Store, split_s3_url
 from cifar_tasks.tracking import MODEL, WORKFLOW
@@ -44,12 +45,31 @@ def wait_for(condition: Any, seconds: float) -> float:
 def test_both_models_are_registered_and_the_better_one_is_champion(dag_run, client):
     rows = {row["model"]: row for row in dag_run.result("report")["rows"]}
     assert rows.keys() == {"cnn", "resnet50"}
-    assert rows["cnn"]["parameters"] == 2_429_270 - 7 * 5_889  # three classes, not ten
+    hidden = next(lane["config"]["hidden_units"] for lane in dag_run.result("settle"))
+    dense = 5_889 * hidden + 3 * (hidden + 1) if hidden else 3 * 5_889  # as the search found it; three classes, not ten
+    assert rows["cnn"]["parameters"] == 2_429_270 - 10 * 5_889 + dense
     assert rows["resnet50"]["parameters"] == 26_136_138 + 53_120 - 7 * 513
     champion = registry.version_with_alias(client, NAME, registry.CHAMPION)
     best = max(rows.values(), key=lambda row: row["test_accuracy"])
     assert int(champion.version) == best["version"]
     assert champion.tags["cifar.decision"]
+
+
+def test_the_side_of_the_branch_that_was_not_chosen_is_skipped_and_nothing_after_it(dag_run):
+    skipped = {str(task.task_id) for task in dag_run.tasks() if task.state.value == "skipped"}
+    assert skipped == {"remember"}
+
+
+def test_a_search_s_best_parameters_are_trained_with_and_its_workers_link_to_the_study(dag_run, client):
+    tuned, recipe = dag_run.result("settle")
+    trials = SharedStudy(tuned["origin"]["study"]).trials
+    assert len(trials) == 3
+    assert {trial.user_attrs["worker"] for trial in trials} <= {"cnn 1", "cnn 2"}
+    assert tuned["config"].items() >= trials[tuned["origin"]["trial"]].params.items()
+    assert (recipe["config"]["model"], recipe["origin"]) == ("resnet50", None)
+    (child,) = runs_of(client, dag_run, "cnn")
+    assert child.data.tags["cifar.study"] == tuned["origin"]["study"]
+    assert child.data.params["learning_rate"] == str(tuned["config"]["learning_rate"])
 
 
 def test_one_parent_run_and_a_child_a_model_are_linked_both_ways_with_the_dag_run(dag_run, client, stack):
@@ -123,6 +143,8 @@ def test_one_model_alone_is_trained_and_promoted_too(client, pictures, airflow: 
     wait_for(lambda: run.state() in demo.ENDED, 180)
     assert run.state() == "success"
     assert [row["model"] for row in run.result("report")["rows"]] == ["cnn"]
+    skipped = {str(task.task_id) for task in run.tasks() if task.state.value == "skipped"}
+    assert skipped == {"search.open_studies", "search.worker", "search.choose"}
     assert registry.version_with_alias(client, "alone", registry.CHAMPION) is not None
 
 
