@@ -1,15 +1,13 @@
 """The search for parameters: studies are opened, workers train their trials, and the best parameters are chosen."""
 
-import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from optuna import TrialPruned
 from optuna.distributions import distribution_to_json
@@ -20,18 +18,18 @@ from cifar_tasks.config import TrainConfig, chosen_models, config_from_dict, tri
 from cifar_tasks.data import LabelledImages, load_version
 from cifar_tasks.errors import CifarError, ConfigError, SearchError
 from cifar_tasks.provenance import code_digest
-from cifar_tasks.search import SPACES, Budget, SharedStudy, Trained, apply, figures, recipe_parameters, study_name
+from cifar_tasks.search import SPACES, Budget, SharedStudy, apply, figures, recipe_parameters, study_name
 from cifar_tasks.search.space import Space
+from cifar_tasks.search.trial import TrialFollower, trained
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.train import fit_in_parts, load_parts, on_device, start_model, surroundings
 from cifar_tasks.storage import S3Store
 from cifar_tasks.trackers.mlflow_run import MlflowRun
 from cifar_tasks.tracking import DATASET, MODEL
-from cifar_tasks.training import Progress, TrainingState, choose_device
+from cifar_tasks.training import TrainingState, choose_device
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from torch import Tensor
 
 Json = dict[str, Any]
 
@@ -168,9 +166,11 @@ def _train(
     device, seen = choose_device(), list[TrainingState]()
     try:
         model, recipe, imagenet = start_model(config, classes, parts[0])
-        tracker.log_parameters(surroundings(recipe, model, imagenet, device))
         train, validation = (on_device(device, part) for part in parts)
-        state = fit_in_parts(model.to(device), recipe, train, validation, partial(TrialFollower, trial, tracker, seen))
+        follow = partial(TrialFollower, trial, tracker, seen)
+        with tracking.tracking_errors():  # worth a retry, unlike what else goes wrong in a trial
+            tracker.log_parameters(surroundings(recipe, model, imagenet, device))
+            state = fit_in_parts(model.to(device), recipe, train, validation, follow)
         study.complete(trial, trained(state))
     except TrialPruned:
         study.complete(trial, trained(seen[-1]), pruned=True)
@@ -182,55 +182,6 @@ def _train(
             raise
         _log.exception("trial %d failed", trial.number)
         study.fail(trial, f"{type(error).__name__}: {error}")
-
-
-class TrialFollower:
-    """Reports each epoch of a trial, and ends one that others are far ahead of. Leaves no checkpoints."""
-
-    def __init__(self, trial: Trial, tracker: MlflowRun, seen: list[TrainingState], label: str) -> None:
-        """The state of a training that is pruned is put into `seen`."""
-        self.trial, self.tracker, self.seen, self.label = trial, tracker, seen, label
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Everything is written already."""
-
-    def resume(self, state: TrainingState) -> None:
-        """A trial that is tried again begins anew."""
-
-    def epoch_done(self, state: TrainingState) -> None:
-        metrics = state.history[-1]
-        numbers = {name: value for name, value in asdict(metrics).items() if name != "epoch"}
-        self.tracker.log_epoch(metrics.epoch, numbers, self.label)
-        accuracy = 100 * metrics.validation_accuracy
-        _log.info("trial %d: %sepoch %d  accuracy %.2f %%", self.trial.number, self.label, metrics.epoch, accuracy)
-        if self.label:
-            return
-        self.trial.report(metrics.validation_accuracy, metrics.epoch)
-        if not state.finished and self.trial.should_prune():
-            self.seen.append(state)
-            raise TrialPruned
-
-    def progress(self, now: Progress) -> None:
-        """Trials are short: their epochs are progress enough."""
-
-
-def trained(state: TrainingState) -> Trained:
-    """What the trial's own model gave, in the epoch that training would keep."""
-    return Trained(state.best.validation_accuracy, state.best.validation_loss, weights_digest(state.best_weights))
-
-
-def weights_digest(weights: Mapping[str, "Tensor"]) -> str:
-    """SHA-256 of all values in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].detach().cpu().contiguous().view(-1).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _with_best(client: "MlflowClient", lane: Json, name: str) -> Json:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.utils.rest_utils import MlflowHostCreds
 from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from cifar_tasks import tracking
 from cifar_tasks.cli import app
 from cifar_tasks.config import config_from_dict
-from cifar_tasks.errors import ConfigError, SearchError, Stopped
+from cifar_tasks.errors import ConfigError, SearchError, Stopped, TrackingError
 from cifar_tasks.search import Budget, SharedStudy, Trained, studies
 from cifar_tasks.search import study as study_module
 from cifar_tasks.settings import Settings
@@ -185,6 +186,27 @@ def test_a_trial_that_diverges_is_one_failed_trial_and_its_run_says_why(pictures
     assert [trial.state is TrialState.FAIL for trial in trials] == [False, True, False]
     assert "the loss is" in trials[1].user_attrs["error"]
     assert client.get_run(trials[1].user_attrs["mlflow_run_id"]).data.tags["cifar.state"] == "FAIL"
+
+
+def test_a_trial_that_lost_mlflow_is_put_back_and_not_counted_as_failed(pictures, client, monkeypatch):
+    _, work, data = opened("no-mlflow", pictures, seed=9, trials=1)
+    start, environment = tune.start_model, {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+
+    def without_server(*arguments: Any) -> Any:
+        monkeypatch.setattr(client._tracking_client.store, "get_host_creds", unreachable)
+        return start(*arguments)
+
+    def unreachable() -> MlflowHostCreds:
+        return MlflowHostCreds(host="http://127.0.0.1:9")
+
+    with monkeypatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(tune, "start_model", without_server)
+        patch.setattr(tracking, "connect", lambda: client)
+        with pytest.raises(TrackingError):
+            tune.search(work[0], data)
+    assert states(work[0]["study"]) == ["FAIL", "WAITING"]
 
 
 def test_if_all_trials_fail_the_first_cause_is_told(pictures, client, monkeypatch):

@@ -152,20 +152,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.usefixtures("weights")
-def test_resnet50_learns_its_head_first_and_a_retry_does_not_learn_it_again(client, pictures, monkeypatch):
-    data = prepare_data(str(pictures), 0, workflow("head-first"))
-    config = train_config("resnet50", image_size=64, pretrained="required", epochs=1, batch_size=64)
-    break_off_before_saving(monkeypatch, config=config, data=data, workflow=workflow("head-first"))
-    trained = train_model(config, data, workflow("head-first"))
-    (run,) = child_run(client, "test/head-first", "resnet50")
-    assert run.info.run_id == trained["run_id"]
-    assert [step for step, _ in history(client, run.info.run_id, "head_validation_loss")] == [1, 2]
-    assert [step for step, _ in history(client, run.info.run_id, "validation_loss")] == [1]
-    assert run.data.params["initial_weights"].startswith("ImageNet (SHA-256 ")
-
-
-def test_resnet50_from_random_weights_learns_as_a_whole_and_starts_over_once_there_are_weights(
+def test_resnet50_starts_over_once_there_are_weights_and_learns_its_head_first_and_only_once(
     client, pictures, monkeypatch, weights
 ):
     data = prepare_data(str(pictures), 0, workflow("weights-later"))
@@ -182,8 +169,12 @@ def test_resnet50_from_random_weights_learns_as_a_whole_and_starts_over_once_the
     }
     assert not history(client, run.info.run_id, "head_validation_loss")
 
+    break_off_before_saving(monkeypatch, **arguments)
+    head = client.get_metric_history(run.info.run_id, "head_validation_loss")
+    assert [metric.step for metric in head] == [1, 2]
+
     trained = train_model(**arguments)
     assert trained["run_id"] == run.info.run_id
-    assert [step for step, _ in history(client, run.info.run_id, "head_validation_loss")] == [1, 2]
+    assert client.get_metric_history(run.info.run_id, "head_validation_loss") == head
     tags = client.get_run(run.info.run_id).data.tags
     assert tags["cifar.initial_weights"].startswith("ImageNet (SHA-256 ")
