@@ -27,7 +27,8 @@ from cifar_tasks.steps.train import sample, start_model
 from cifar_tasks.training import Split, TrainingState, choose_device, describe, fit
 from cifar_tasks.training.augment import steps_per_epoch
 
-EPOCHS = 4
+EPOCHS = 3
+"""As in the demo's trials."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,15 @@ def main(
     state: Annotated[Path, typer.Option(help="Folder that keeps curve.csv.")],
     data: Annotated[str, typer.Option(help="Source of the images, as for `cifar demo --source`.")] = "digits",
     seeds: Annotated[int, typer.Option(min=1)] = 5,
-    trials: Annotated[int, typer.Option(min=2, help="Of random search; the others get as many images.")] = 12,
-    images: Annotated[int, typer.Option(min=64, help="To train on in an epoch.")] = 1024,
+    trials: Annotated[int, typer.Option(min=2, help="Of random search; the others get as many images.")] = 10,
+    images: Annotated[int, typer.Option(min=64, help="To train on in an epoch.")] = 512,
 ) -> None:
     """Print, over the seeds, which share of random search's images ours needs to match its best."""
     print(f"{describe(choose_device())}: {seeds} seeds, {trials} random trials of {EPOCHS} epochs of {images} images")
     raw = open_source(data, Settings(), print).load(print)
     groups = image_groups(raw.train.images)
     kept, held_out = split_indices(raw.train.labels, VALIDATION_FRACTION, 0, groups)
-    parts = sample(raw.train.take(kept), images, 0), sample(raw.train.take(held_out), 1000, 0)
+    parts = sample(raw.train.take(kept), images, 0), sample(raw.train.take(held_out), 400, 0)
     config = replace(cnn_demo(), epochs=EPOCHS, train_images=None, validation_images=None, patience=EPOCHS)
     if data == "digits":
         config = replace(config, flip="off")

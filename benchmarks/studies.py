@@ -1,12 +1,16 @@
-"""What the shared study costs a trial: the real PostgreSQL, four workers at once, everything but the training."""
+"""What sharing a study costs, and what it gives: the real PostgreSQL, real workers in processes of their own."""
 
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.measure import Row
+from benchmarks.measure import Row, interleaved
 from benchmarks.services import own_stack
+from cifar_tasks.process import run_step
 from cifar_tasks.search import SPACES, Budget, SharedStudy, Trained
+from cifar_tasks.steps.prepare import plan_training, prepare_data
+from cifar_tasks.steps.tune import open_studies
 
 WORKERS = 4
 TRIALS = 40
@@ -14,12 +18,22 @@ REPORTS = 3
 """Epochs of a trial in the demo, each of which is reported and may prune."""
 TRIAL_SECONDS = 20.0
 """Of the demo's trials on a CPU core: 1,500 images, three epochs, 240 images/s."""
+TRAINED = 6
+"""Real trials, of one epoch each: none can be pruned, all take as long."""
 
 
 def measure(rounds: int) -> list[Row]:
-    seconds: list[float] = []
+    with own_stack():
+        return [overhead(), speedup(rounds)]
 
-    def work(name: str, number: int) -> None:
+
+def overhead() -> Row:
+    """Everything of a trial but its training, with four workers at once."""
+    seconds: list[float] = []
+    name = f"benchmark-{uuid.uuid4().hex}"
+    SharedStudy(name, create=True)
+
+    def work(number: int) -> None:
         study = SharedStudy(name, seed=number)
         while True:
             began = time.perf_counter()
@@ -33,18 +47,43 @@ def measure(rounds: int) -> list[Row]:
                 study.complete(trial, Trained(0.5, trial.number, str(trial.number)))
             seconds.append(time.perf_counter() - began)
 
-    with own_stack():
-        for _ in range(rounds):
-            name = f"benchmark-{uuid.uuid4().hex}"
-            SharedStudy(name, create=True)
-            threads = [threading.Thread(target=work, args=(name, number)) for number in range(WORKERS)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(WORKERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     each = sorted(seconds)[len(seconds) // 2]
     figures = {
         f"a trial, {WORKERS} workers": f"{1000 * each:.0f} ms",
         f"of a trial of {TRIAL_SECONDS:.0f} s": f"{each / TRIAL_SECONDS:.2%}",
     }
-    return [Row("database of studies", figures, TRIAL_SECONDS / each, 100)]
+    return Row("database of studies", figures, TRIAL_SECONDS / each, 100)
+
+
+def speedup(rounds: int) -> Row:
+    """Trials a minute, from the first trial's start to the last one's end: processes start beside each other."""
+    workflow = {"id": "benchmark/search", "name": "search"}
+    data = prepare_data("digits", 0, workflow)
+    seed = iter(range(1000))
+
+    def trials_a_minute(workers: int) -> float:
+        lanes = plan_training(data, "cnn", "demo", {"epochs": 1, "batch_size": 128, "seed": next(seed)})
+        form = {"tune": "cnn", "profile": "demo", "trials": TRAINED, "search_minutes": None, "search_workers": workers}
+        work = open_studies(lanes, data, form)
+        with ThreadPoolExecutor(workers) as pool:
+            done = [
+                pool.submit(run_step, "cifar_tasks.steps.tune:search", on_line=lambda _: None, work=each, data=data)
+                for each in work
+            ]
+            for each in done:
+                each.result()
+        trials = SharedStudy(work[0]["study"]).trials
+        began = min(trial.datetime_start for trial in trials if trial.datetime_start)
+        ended = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
+        return 60 * len(trials) / (ended - began).total_seconds()
+
+    figures = interleaved(
+        {"two": lambda: trials_a_minute(2), "one": lambda: trials_a_minute(1)}, min(rounds, 3), "search workers"
+    )
+    measured = {"two workers": f"{figures['two']:.1f} trials/min", "one worker": f"{figures['one']:.1f} trials/min"}
+    return Row("workers of a search, a thread each", measured, figures.ratio("two", "one"), 1.6)
