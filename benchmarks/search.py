@@ -27,7 +27,7 @@ from cifar_tasks.steps.train import sample, start_model
 from cifar_tasks.training import Split, TrainingState, choose_device, describe, fit
 from cifar_tasks.training.augment import steps_per_epoch
 
-EPOCHS = 3
+EPOCHS = 4
 """As in the demo's trials."""
 
 

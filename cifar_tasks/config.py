@@ -137,13 +137,13 @@ def resnet50_full() -> TrainConfig:
 
 def trial_config(config: TrainConfig, profile: str) -> TrainConfig:
     """A shorter training by the same recipe, for each trial of a search."""
-    epochs, head_epochs, images = (3, 1, 1_500) if profile == "demo" else (4, 1, 15_000)
+    images, held_out = (1_500, 500) if profile == "demo" else (15_000, 5_000)
     return replace(
         config,
-        epochs=min(config.epochs, epochs),
-        head_epochs=min(config.head_epochs, head_epochs),
+        epochs=min(config.epochs, 4),
+        head_epochs=min(config.head_epochs, 1),
         train_images=min(config.train_images or images, images),
-        validation_images=min(config.validation_images or images, 1_000 if profile == "demo" else 5_000),
+        validation_images=min(config.validation_images or held_out, held_out),
     )
 
 
