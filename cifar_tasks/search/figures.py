@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PAGE, TABLE = "search.html", "trials.csv"
+VALUE = "validation accuracy"
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def log_study(client: "MlflowClient", run_id: str, study: Study) -> None:
     client.log_table(run_id, {name: [row[name] for row in table] for name in table[0]}, "trials.json")
     client.log_text(run_id, page(study), PAGE)
     for name, draw in _drawings(study, "optuna.visualization.matplotlib").items():
-        axes = draw(study)
+        axes = draw(study, target_name=VALUE)
         figure = getattr(axes, "figure", None) or axes.flat[0].figure
         figure.set_size_inches(10, 5)
         client.log_figure(run_id, figure, f"{name}.png")
@@ -65,7 +66,7 @@ def as_csv(table: Sequence[Mapping[str, Any]]) -> str:
 
 def page(study: Study) -> str:
     """The study's charts in one HTML page that needs nothing but itself."""
-    drawn = [draw(study) for draw in _drawings(study, "optuna.visualization").values()]
+    drawn = [draw(study, target_name=VALUE) for draw in _drawings(study, "optuna.visualization").values()]
     parts = [
         figure.to_html(full_html=False, include_plotlyjs=number == 0, default_height="480px")
         for number, figure in enumerate(drawn)
@@ -73,7 +74,7 @@ def page(study: Study) -> str:
     return f"<!doctype html><meta charset=utf-8><title>{study.study_name}</title>{''.join(parts)}"
 
 
-def _drawings(study: Study, library: str) -> dict[str, Callable[[Study], Any]]:
+def _drawings(study: Study, library: str) -> dict[str, Callable[..., Any]]:
     """Name → drawing; importances need two completed trials whose accuracies differ."""
     from importlib import import_module
 

@@ -51,8 +51,11 @@ def initialise(home: Path) -> None:
     user = server_user()
     if user:
         _let_in(user, home)
+    made = home / "postgres" / "databases"
     if cluster(home).exists():
-        _create_databases(home, cluster(home))  # an older version made fewer
+        if not made.exists() or made.read_text().split() != [*DATABASES]:  # an older version made fewer
+            _create_databases(home, cluster(home))
+            write_private(made, " ".join(DATABASES))
         return
     draft = home / "postgres" / "new"
     shutil.rmtree(draft, ignore_errors=True)
@@ -65,6 +68,7 @@ def initialise(home: Path) -> None:
         how = ["--encoding=UTF8", "--no-locale", "--auth=scram-sha-256", "--username=cifar"]
         _run(home, [binary("initdb"), "-D", str(draft), f"--pwfile={password.name}", *how])
     _create_databases(home, draft)
+    write_private(made, " ".join(DATABASES))
     draft.rename(cluster(home))
 
 

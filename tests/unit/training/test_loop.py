@@ -60,7 +60,8 @@ def test_training_learns(optimizer, rate):
 
 def test_the_learning_rate_rises_and_falls():
     rates = []
-    fit(new_state(config()), split(256, 0), split(64, 1), lambda s: None, lambda p: rates.append(p.learning_rate), 0.0)
+    state = new_state(config(warmup_fraction=0.25))
+    fit(state, split(256, 0), split(64, 1), lambda s: None, lambda p: rates.append(p.learning_rate), 0.0)
     peak = rates.index(max(rates))
     assert max(rates) == pytest.approx(0.1)
     assert 0 < peak < len(rates) / 2
