@@ -107,6 +107,8 @@ class SharedStudy:
         while True:
             with self._alone():
                 fail_stale_trials(self.study)
+                # A worker names itself last, within the lock: one that did not come to it died before its first beat.
+                self._lose_running(None)
                 trials = self.trials
                 if may_begin(trials, budget):
                     return self._ask(worker, space)
@@ -117,9 +119,7 @@ class SharedStudy:
     def take_back(self, worker: str) -> None:
         """Trials that an earlier process of this worker left: nobody else can be at work on them."""
         with self._alone():
-            for trial in self.trials:
-                if trial.state is TrialState.RUNNING and trial.user_attrs.get("worker") == worker:
-                    self._lose(trial)
+            self._lose_running(worker)
 
     def complete(self, trial: Trial, trained: Trained, *, pruned: bool = False) -> None:
         """Raises `SearchError` when the trial's result is another trial's."""
@@ -191,9 +191,14 @@ class SharedStudy:
 
     def _ask(self, worker: str, space: Space) -> Trial:
         trial = self.study.ask(space)
-        trial.set_user_attr("worker", worker)
         self.storage.record_heartbeat(trial._trial_id)
+        trial.set_user_attr("worker", worker)
         return trial
+
+    def _lose_running(self, worker: str | None) -> None:
+        for trial in self.trials:
+            if trial.state is TrialState.RUNNING and trial.user_attrs.get("worker") == worker:
+                self._lose(trial)
 
     def _lose(self, trial: FrozenTrial) -> None:
         self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)

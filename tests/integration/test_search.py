@@ -255,6 +255,16 @@ def test_a_worker_taken_for_dead_has_its_late_result_dropped(tracked, caplog):
     assert (again.number, again.params) == (1, trial.params)
 
 
+def test_a_trial_whose_worker_died_before_its_first_sign_of_life_keeps_nobody_waiting(tracked):
+    study, space = SharedStudy("stillborn", create=True), tune.SPACES["cnn"]()
+    orphan = study.study.ask(space)
+    again = study.claim("w2", space, Budget(1))
+    assert study.trials[orphan.number].state is TrialState.FAIL
+    assert again.params == orphan.params
+    study.complete(again, Trained(0.5, 0.5, "found"))
+    assert study.claim("w2", space, Budget(1)) is None
+
+
 def test_a_search_without_a_database_says_what_to_set(tracked, monkeypatch):
     monkeypatch.delenv("CIFAR_STUDIES_URL")
     with pytest.raises(ConfigError, match="CIFAR_STUDIES_URL"):
