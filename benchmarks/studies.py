@@ -22,6 +22,7 @@ TRIAL_SECONDS = 25.0
 """Of the demo's trials on a CPU core: 1,500 images, four epochs, 240 images/s."""
 TRAINED = 6
 """Real trials, of one epoch each: none can be pruned, all take as long."""
+WORKER = "cifar_tasks.steps.search:train_trials"
 
 
 def measure(rounds: int) -> list[Row]:
@@ -74,10 +75,7 @@ def speedup(rounds: int) -> Row:
         form = {"tune": "cnn", "profile": "demo", "trials": TRAINED, "search_minutes": None, "search_workers": workers}
         work = open_studies(lanes, data, form)
         with ThreadPoolExecutor(workers) as pool:
-            done = [
-                pool.submit(run_step, "cifar_tasks.steps.tune:search", on_line=lambda _: None, work=each, data=data)
-                for each in work
-            ]
+            done = [pool.submit(run_step, WORKER, on_line=lambda _: None, work=each, data=data) for each in work]
             for each in done:
                 each.result()
         trials = SharedStudy(work[0]["study"]).trials

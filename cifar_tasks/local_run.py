@@ -7,8 +7,9 @@ from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.prepare import plan_training, prepare_data
 from cifar_tasks.steps.promote import promote, register_model
 from cifar_tasks.steps.report import report
+from cifar_tasks.steps.search import train_trials
 from cifar_tasks.steps.train import train_model
-from cifar_tasks.steps.tune import choose, open_studies, remember, search
+from cifar_tasks.steps.tune import choose, open_studies, remember
 from cifar_tasks.workflow import WorkflowRun
 
 
@@ -35,7 +36,7 @@ def run_workflow(
     else:
         # One process: one worker a study.
         form = {"tune": tune, "profile": profile, "trials": trials, "search_minutes": None, "search_workers": 1}
-        worked = [search(work, data) for work in open_studies(lanes, data, form)]
+        worked = [train_trials(work, data) for work in open_studies(lanes, data, form)]
         lanes = choose(lanes, worked, data, registered_model)
     for lane in lanes:
         trained = train_model(lane["config"], data, workflow, lane["origin"])

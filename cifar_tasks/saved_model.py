@@ -42,14 +42,17 @@ class SavedModel:
 
 
 def find_model(client: "MlflowClient", experiment: str, run_id: str) -> SavedModel | None:
-    """The whole model that an earlier try of this run saved; halves of one are removed."""
+    """The whole model that an earlier try of this run saved; halves of one are marked as failed.
+
+    They are not deleted: where MLflow asks for a login, those who train may not delete.
+    """
     saved = None
     for model in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
         digest = (model.tags or {}).get(DIGEST_TAG)
         if digest:
             saved = SavedModel(f"models:/{model.model_id}", digest)
         else:
-            client.delete_logged_model(model.model_id)
+            client.finalize_logged_model(model.model_id, "FAILED")
     return saved
 
 

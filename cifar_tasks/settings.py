@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     """Name in the MLflow registry under which versions are registered and the champion is kept."""
     airflow_url: str | None = None
     """Where a person opens Airflow, for links; none when there is no Airflow."""
+    mlflow_url: str | None = None
+    """Where a person opens MLflow, for links, if that is not `MLFLOW_TRACKING_URI`, which the tasks use."""
 
     source: str = "auto"
     """Default of the form: `auto`, `cifar10`, `digits`, a path or an `s3://` URL."""

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from cifar_tasks.data import DatasetVersion
 from cifar_tasks.errors import ConfigError, Stopped, TrackingError
+from cifar_tasks.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -153,21 +154,25 @@ def log_dataset(client: "MlflowClient", run_id: str, dataset: DatasetVersion, co
 
 def run_url(run_id: str, experiment: str, artifact: str | None = None) -> str:
     """The run's page in the MLflow UI, or that of one of its artifacts."""
-    server = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
-    page = f"{server}/#/experiments/{experiment}/runs/{run_id}"
+    page = f"{_pages()}/experiments/{experiment}/runs/{run_id}"
     return f"{page}/artifacts/{quote(artifact)}?{_UI}" if artifact else f"{page}?{_UI}"
 
 
 def version_url(name: str, version: int) -> str:
     """The page of a registered version."""
-    return f"{os.environ.get('MLFLOW_TRACKING_URI', '').rstrip('/')}/#/models/{quote(name)}/versions/{version}?{_UI}"
+    return f"{_pages()}/models/{quote(name)}/versions/{version}?{_UI}"
 
 
 def compare_url(run_ids: Iterable[str], experiment: str) -> str:
     """MLflow's own comparison of runs, side by side."""
-    server = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     runs, experiments = quote(json.dumps(list(run_ids))), quote(json.dumps([experiment]))
-    return f"{server}/#/compare-runs?runs={runs}&experiments={experiments}&{_UI}"
+    return f"{_pages()}/compare-runs?runs={runs}&experiments={experiments}&{_UI}"
+
+
+def _pages() -> str:
+    """Where a person's browser finds the UI: tasks in containers know the server by another name."""
+    server = Settings().mlflow_url or os.environ.get("MLFLOW_TRACKING_URI", "")
+    return f"{server.rstrip('/')}/#"
 
 
 def _quoted(value: str) -> str:

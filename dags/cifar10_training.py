@@ -12,7 +12,8 @@ from cifar_tasks.settings import Settings
 
 SETTINGS = Settings()
 GPU = {"pool": "gpu", "queue": "gpu"}
-"""Where trainings wait for their turn: the pool has a slot for each that may run at a time."""
+"""Where trainings wait for their turn: the pool has a slot for each that may run at a time. What needs torch goes here;
+workers of the other queue do without it."""
 
 FLOW = """\
 ![prepare, plan, search or remember; for each model train, evaluate, register; promote, report](/cifar/flow.svg)
@@ -213,7 +214,7 @@ def cifar10_training():
     )
     def worker(work: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         show_model(work["worker"])
-        return do("tune:search", work=work, data=data)
+        return do("search:train_trials", work=work, data=data)
 
     @task(doc_md="The best parameters of each study; its table and charts go to the study's MLflow run.")
     def choose(
@@ -255,7 +256,10 @@ def cifar10_training():
         show_model(evaluated["model"])
         return do("promote:register_model", evaluated=evaluated, data=data, name=params["registered_model"])
 
-    @task(doc_md="Compare the best new version with the champion on the same test images; move the alias if it wins.")
+    @task(
+        **GPU,
+        doc_md="Compare the best new version with the champion on the same test images; move the alias if it wins.",
+    )
     def promote(candidates: list[dict[str, Any]], data: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
         return do("promote:promote", candidates=every(candidates), data=data, name=params["registered_model"])
 

@@ -89,7 +89,7 @@ def test_the_terminal_s_table_knows_every_task(dag):
 
 def test_heavy_tasks_wait_for_a_gpu_slot_and_all_have_retries_timeouts_and_a_description(dag):
     for task in dag.tasks:
-        on_gpu = task.task_id in ("model.train", "model.evaluate", "search.worker")
+        on_gpu = task.task_id in ("search.worker", "model.train", "model.evaluate", "promote")  # those that need torch
         assert (task.pool, task.queue) == (("gpu", "gpu") if on_gpu else ("default_pool", "default")), task.task_id
         assert task.retries == 2
         assert timedelta(0) < task.execution_timeout <= timedelta(days=1)

@@ -18,10 +18,10 @@ from cifar_tasks import tracking
 from cifar_tasks.cli import app
 from cifar_tasks.config import config_from_dict
 from cifar_tasks.errors import ConfigError, SearchError, Stopped, TrackingError
-from cifar_tasks.search import Budget, SharedStudy, Trained, studies
+from cifar_tasks.search import SPACES, Budget, SharedStudy, Trained, studies
 from cifar_tasks.search import study as study_module
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps import tune
+from cifar_tasks.steps import search, tune
 from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.prepare import plan_training, prepare_data
 from cifar_tasks.steps.promote import register_model
@@ -29,7 +29,7 @@ from cifar_tasks.steps.train import train_model
 from tests.conftest import RunningStack
 from tests.integration.trainings import Background, wait_until, workflow
 
-SEARCH = "cifar_tasks.steps.tune:search"
+SEARCH = "cifar_tasks.steps.search:train_trials"
 FORM = {"tune": "cnn", "profile": "demo", "trials": 4, "search_minutes": None, "search_workers": 2}
 
 
@@ -159,7 +159,7 @@ def test_a_trial_whose_worker_is_killed_is_tried_once_more_by_another(pictures, 
     wait_until(lambda: any("trial 0: epoch 1" in line for line in worker.lines))
     worker.child().send_signal(signal.SIGKILL)
     worker.join()
-    done = tune.search(work[1], data)
+    done = search.train_trials(work[1], data)
     trials = SharedStudy(work[0]["study"]).trials
     assert trials[0].state is TrialState.FAIL
     (again,) = [trial for trial in trials if study_module.is_retry(trial)]
@@ -171,7 +171,7 @@ def test_a_trial_whose_worker_is_killed_is_tried_once_more_by_another(pictures, 
 
 def test_a_trial_that_diverges_is_one_failed_trial_and_its_run_says_why(pictures, client, monkeypatch):
     _, work, data = opened("one-diverges", pictures, seed=5, trials=3)
-    start = tune.start_model
+    start = search.start_model
 
     def broken(config: Any, *arguments: Any) -> Any:
         worse = config_from_dict({**asdict(config), "learning_rate": 1e30})
@@ -180,8 +180,8 @@ def test_a_trial_that_diverges_is_one_failed_trial_and_its_run_says_why(pictures
     def trial_number() -> int:
         return len(SharedStudy(work[0]["study"]).trials) - 1
 
-    monkeypatch.setattr(tune, "start_model", broken)
-    tune.search(work[0], data)
+    monkeypatch.setattr(search, "start_model", broken)
+    search.train_trials(work[0], data)
     trials = SharedStudy(work[0]["study"]).trials
     assert [trial.state is TrialState.FAIL for trial in trials] == [False, True, False]
     assert "the loss is" in trials[1].user_attrs["error"]
@@ -190,7 +190,7 @@ def test_a_trial_that_diverges_is_one_failed_trial_and_its_run_says_why(pictures
 
 def test_a_trial_that_lost_mlflow_is_put_back_and_not_counted_as_failed(pictures, client, monkeypatch):
     _, work, data = opened("no-mlflow", pictures, seed=9, trials=1)
-    start, environment = tune.start_model, {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    start, environment = search.start_model, {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
     def without_server(*arguments: Any) -> Any:
         monkeypatch.setattr(client._tracking_client.store, "get_host_creds", unreachable)
@@ -202,10 +202,10 @@ def test_a_trial_that_lost_mlflow_is_put_back_and_not_counted_as_failed(pictures
     with monkeypatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        patch.setattr(tune, "start_model", without_server)
+        patch.setattr(search, "start_model", without_server)
         patch.setattr(tracking, "connect", lambda: client)
         with pytest.raises(TrackingError):
-            tune.search(work[0], data)
+            search.train_trials(work[0], data)
     assert states(work[0]["study"]) == ["FAIL", "WAITING"]
 
 
@@ -213,7 +213,7 @@ def test_if_all_trials_fail_the_first_cause_is_told(pictures, client, monkeypatc
     lanes, work, data = opened("all-diverge", pictures, seed=6, trials=2)
     work[0]["config"]["learning_rate"] = 1e30
     work[0]["fixed"].append("learning_rate")
-    worked = tune.search(work[0], data)
+    worked = search.train_trials(work[0], data)
     with pytest.raises(SearchError, match=r"2 failed.*the loss is"):
         tune.choose(lanes, [worked], data, "nobody")
 
@@ -221,9 +221,9 @@ def test_if_all_trials_fail_the_first_cause_is_told(pictures, client, monkeypatc
 def test_a_search_that_scores_one_model_for_all_trials_fails(pictures, client, monkeypatch):
     """The report's defect: ten configurations, one accuracy."""
     _, work, data = opened("one-model", pictures, seed=7, trials=3)
-    monkeypatch.setattr(tune, "trained", lambda state: Trained(0.8303, 0.51, "d1gest"))
+    monkeypatch.setattr(search, "trained", lambda state: Trained(0.8303, 0.51, "d1gest"))
     with pytest.raises(SearchError, match="trials 0 and 1 have different parameters and the same"):
-        tune.search(work[0], data)
+        search.train_trials(work[0], data)
 
 
 def test_many_threads_claim_each_trial_once(tracked):
@@ -232,7 +232,7 @@ def test_many_threads_claim_each_trial_once(tracked):
 
     def work(number: int) -> None:
         study = SharedStudy("claims", seed=number)
-        while (trial := study.claim(f"w{number}", tune.SPACES["cnn"](), Budget(12))) is not None:
+        while (trial := study.claim(f"w{number}", SPACES["cnn"](), Budget(12))) is not None:
             claimed.append(trial.number)
             study.complete(trial, Trained(0.1, trial.number, str(trial.number)))
 
@@ -245,7 +245,7 @@ def test_many_threads_claim_each_trial_once(tracked):
 
 
 def test_a_worker_taken_for_dead_has_its_late_result_dropped(tracked, caplog):
-    study, space = SharedStudy("late", create=True), tune.SPACES["cnn"]()
+    study, space = SharedStudy("late", create=True), SPACES["cnn"]()
     trial = study.claim("w1", space, Budget(1))
     study.take_back("w1")
     study.complete(trial, Trained(0.9, 0.1, "late"))
@@ -256,7 +256,7 @@ def test_a_worker_taken_for_dead_has_its_late_result_dropped(tracked, caplog):
 
 
 def test_a_trial_whose_worker_died_before_its_first_sign_of_life_keeps_nobody_waiting(tracked):
-    study, space = SharedStudy("stillborn", create=True), tune.SPACES["cnn"]()
+    study, space = SharedStudy("stillborn", create=True), SPACES["cnn"]()
     orphan = study.study.ask(space)
     again = study.claim("w2", space, Budget(1))
     assert study.trials[orphan.number].state is TrialState.FAIL
@@ -279,7 +279,7 @@ def test_the_database_s_password_is_in_no_text_of_the_settings(tracked):
 
 def test_a_stopped_search_goes_on_where_it_was(pictures, client, monkeypatch):
     _, work, data = opened("stop", pictures, seed=8, trials=2)
-    fit, begun = tune.fit_in_parts, []
+    fit, begun = search.fit_in_parts, []
 
     def stop_in_the_second(*arguments: Any) -> Any:
         begun.append(1)
@@ -288,13 +288,13 @@ def test_a_stopped_search_goes_on_where_it_was(pictures, client, monkeypatch):
         return fit(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tune, "fit_in_parts", stop_in_the_second)
+        patch.setattr(search, "fit_in_parts", stop_in_the_second)
         with pytest.raises(Stopped):
-            tune.search(work[0], data)
+            search.train_trials(work[0], data)
     assert states(work[0]["study"]) == ["COMPLETE", "FAIL", "WAITING"]
     first, second, _ = SharedStudy(work[0]["study"]).trials
     assert client.get_run(second.user_attrs["mlflow_run_id"]).info.status == "KILLED"
-    assert tune.search(work[0], data)["trials"] == 1
+    assert search.train_trials(work[0], data)["trials"] == 1
     trials = SharedStudy(work[0]["study"]).trials
     assert trials[0] == first
     assert trials[2].params == second.params

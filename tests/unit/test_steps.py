@@ -1,0 +1,20 @@
+"""What the steps need of the machine they run on."""
+
+import subprocess
+import sys
+
+
+def test_steps_of_the_default_queue_load_without_torch() -> None:
+    loaded = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.modules['torch'] = None; "  # an import of torch fails, as where it is not installed
+            "import cifar_tasks.steps.prepare, cifar_tasks.steps.promote, cifar_tasks.steps.report, cifar_tasks.steps.tune",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert loaded.returncode == 0, loaded.stderr
