@@ -10,7 +10,7 @@ def test_steps_of_the_default_queue_load_without_torch() -> None:
             sys.executable,
             "-c",
             "import sys; sys.modules['torch'] = None; "  # an import of torch fails, as where it is not installed
-            "import cifar_tasks.steps.prepare, cifar_tasks.steps.promote, cifar_tasks.steps.report, cifar_tasks.steps.tune",
+            "from cifar_tasks.steps import prepare, promote, report, tune",
         ],
         capture_output=True,
         text=True,
