@@ -142,6 +142,8 @@ def demo(
 ) -> None:
     """Start the stack, run the training DAG in Airflow, and print what came out.
 
+    Where CIFAR_AIRFLOW_API names the Airflow of a deployment it runs there.
+
     Example: [b]cifar demo --source ~/pictures.zip --models cnn --set epochs=6[/b]
     """
     from cifar_tasks import demo as dag
@@ -157,16 +159,25 @@ def demo(
         "trials": trials,
         **parse_overrides(override or []),
     }
-    up()
-    home = read_settings().home
-    stack.use(home)
-    password = json.loads(stack.password_file(home).read_text())[stack.AIRFLOW_USER]
-    with dag.airflow(os.environ["CIFAR_AIRFLOW_URL"], stack.AIRFLOW_USER, password) as client:
+    settings = read_settings()
+    if settings.airflow_api and settings.airflow_password:
+        address, password = settings.airflow_api, settings.airflow_password.get_secret_value()
+        hints = {"Log in": "user admin, password in .env: AIRFLOW_ADMIN_PASSWORD (MLflow: MLFLOW_ADMIN_PASSWORD)"}
+    else:
+        up()
+        stack.use(settings.home)
+        address, file = os.environ["CIFAR_AIRFLOW_URL"], stack.password_file(settings.home)
+        password = json.loads(file.read_text())[stack.AIRFLOW_USER]
+        hints = {
+            "Log in": f"user {stack.AIRFLOW_USER}, password in {file}",
+            "Stop": "make down   (everything is kept; make demo goes on from there)",
+        }
+    with dag.airflow(address, stack.AIRFLOW_USER, password) as client:
         run = dag.trigger(client, conf)
         console.print(f"Airflow run {escape(run.run_id)}: {escape(run.url)}", soft_wrap=True)
         if dag.Watcher(console, run).watch() != "success":
             raise StackError(f"the run failed; its logs are at {run.url}")
-        dag.print_summary(console, run.result("report"), stack.password_file(home))
+        dag.print_summary(console, run.result("report"), hints)
 
 
 @app.command()

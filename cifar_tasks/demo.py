@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -61,7 +60,8 @@ class AirflowRun:
 
     @property
     def url(self) -> str:
-        return f"{self.client.configuration.host}/dags/{DAG}/runs/{quote(self.run_id)}"
+        pages = Settings().airflow_url or self.client.configuration.host
+        return f"{pages}/dags/{DAG}/runs/{quote(self.run_id)}"
 
     def state(self) -> str:
         from airflow_client.client.api.dag_run_api import DagRunApi
@@ -221,8 +221,8 @@ def _state(task: "TaskInstanceResponse") -> str:
     return task.state.value if task.state else "waiting"
 
 
-def print_summary(console: Console, summary: Mapping[str, Any], password_file: Path | None = None) -> None:
-    """The table, the reasons and the links, to be pasted where they are needed."""
+def print_summary(console: Console, summary: Mapping[str, Any], hints: Mapping[str, str] | None = None) -> None:
+    """The table, the reasons, the links and `hints`, to be pasted where they are needed."""
     if summary["banner"]:
         console.print(f"[bold yellow]{escape(summary['banner'])}[/]")
     table = Table("model", "parameters", "epochs", "validation", "test", "version", "alias")
@@ -243,6 +243,5 @@ def print_summary(console: Console, summary: Mapping[str, Any], password_file: P
     for title, key in links.items():
         if summary.get(key):
             console.print(f"{title:<12} {escape(summary[key])}", soft_wrap=True)
-    if password_file:
-        console.print(f"{'Log in':<12} user admin, password in {escape(str(password_file))}", soft_wrap=True)
-        console.print(f"{'Stop':<12} make down   (everything is kept; make demo goes on from there)")
+    for title, hint in (hints or {}).items():
+        console.print(f"{title:<12} {escape(hint)}", soft_wrap=True)

@@ -27,6 +27,10 @@ class Settings(BaseSettings):
     """Name in the MLflow registry under which versions are registered and the champion is kept."""
     airflow_url: str | None = None
     """Where a person opens Airflow, for links; none when there is no Airflow."""
+    airflow_api: str | None = None
+    """Where `cifar demo` reaches the Airflow of a deployment; none: that of the embedded stack, which it starts."""
+    airflow_password: SecretStr | None = None
+    """Of the user `admin` there."""
     mlflow_url: str | None = None
     """Where a person opens MLflow, for links, if that is not `MLFLOW_TRACKING_URI`, which the tasks use."""
 

@@ -40,12 +40,12 @@ def task(task_id: str, **fields: Any) -> SimpleNamespace:
 
 
 def test_the_summary_shows_numbers_banner_reasons_and_every_link_unbroken(tmp_path):
-    text = printed(80, lambda console: print_summary(console, SUMMARY, tmp_path / "passwords.json"))
+    text = printed(80, lambda console: print_summary(console, SUMMARY, {"Stop": f"make down {tmp_path}/[x]"}))
     for wanted in ("2,429,270", "64.65%", "67.12%", "champion", "STAND-IN DATA", "first champion", "make down"):
         assert wanted in text
     for name in ("report_url", "mlflow_url", "compare_url", "airflow_url"):
         assert f" {SUMMARY[name]}\n" in text
-    assert f"{tmp_path}/passwords.json" in text
+    assert f"{tmp_path}/[x]\n" in text
 
 
 def test_a_mapped_task_is_shown_with_the_name_of_its_model():

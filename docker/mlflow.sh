@@ -1,0 +1,15 @@
+#!/bin/sh
+# MLflow's server with log-in. Its tables are brought up to this version first; runs and models stay.
+set -eu
+umask 077
+cat >/tmp/auth.ini <<INI
+[mlflow]
+default_permission = READ
+database_uri = $MLFLOW_BACKEND_STORE_URI
+admin_username = admin
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+auth_cache_ttl_seconds = 60
+INI
+export MLFLOW_AUTH_CONFIG_PATH=/tmp/auth.ini
+mlflow db upgrade "$MLFLOW_BACKEND_STORE_URI"
+exec mlflow server --app-name basic-auth --host 0.0.0.0 --port 5000 --workers "${MLFLOW_WORKERS:-2}"

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Writes .env with a random value for each secret that docker-compose.yaml demands; never changes one that exists.
+set -eu
+umask 077
+cd "$(dirname "$0")/.."
+if [ -e .env ]; then
+    echo "error: .env is there already. Its secrets open the data of this deployment: keep it, or move it away first." >&2
+    exit 1
+fi
+random() { # $1 bytes, in characters that URLs and shells leave alone
+    head -c "$1" /dev/urandom | base64 | tr -d '\n' | tr '+/' '-_'
+}
+draft=$(mktemp .env.XXXXXX)
+trap 'rm -f "$draft"' EXIT
+{
+    echo "# Secrets of this deployment. Not in version control, not in an image; in a backup, yes."
+    echo "COMPOSE_PROJECT_NAME=cifar"
+    echo
+    grep -o '\${[A-Z0-9_]*:?run make secrets}' docker-compose.yaml | tr -d '${' | cut -d: -f1 | sort -u | while read -r name; do
+        case $name in
+            AIRFLOW_FERNET_KEY) echo "$name=$(random 32)" ;; # a Fernet key is 32 bytes, padded
+            *) echo "$name=$(random 48)" ;;
+        esac
+    done
+    cat <<'SETTINGS'
+
+# Settings; what is commented shows the default.
+# AIRFLOW_PORT=8080
+# MLFLOW_PORT=5000
+# Trainings at a time: GPU workers, and slots of the pool `gpu`.
+# CIFAR_GPU_SLOTS=2
+# CIFAR_SCHEDULE=0 3 * * 1
+# Folder of this machine that workers see as /sources.
+# SOURCES=/srv/pictures
+# Public images by digest: docker buildx imagetools inspect postgres:17-bookworm
+# POSTGRES_IMAGE=postgres:17-bookworm@sha256:…
+# REDIS_IMAGE=redis:7-bookworm@sha256:…
+# PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:…
+SETTINGS
+} >"$draft"
+mv "$draft" .env
+trap - EXIT
+echo "Wrote .env: $(grep -c '^[A-Z0-9_]*=.\{40,\}' .env) secrets, readable by you only. Start: docker compose up -d --build"
