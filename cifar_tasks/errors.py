@@ -63,5 +63,11 @@ class WorkerLost(CifarError):
     retryable = True
 
 
+class LeaseLost(CifarError):
+    """The work may have been taken over by another process; this one must leave it alone."""
+
+    retryable = True
+
+
 class Stopped(BaseException):
     """The step was told to stop. Not an `Exception`: nothing that handles failures may swallow it."""

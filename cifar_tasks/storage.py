@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -47,6 +49,18 @@ class ObjectEntry:
     """The server's own mark of the content: another one means other content."""
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """An object as it was at one moment."""
+
+    data: bytes
+    etag: str
+    """See `ObjectEntry`."""
+    age: float
+    """Seconds since it was written. Both times are the server's: no clock of a client's takes part. S3 tells whole
+    seconds, so that the age may be wrong by less than one."""
+
+
 class ObjectStore(Protocol):
     """A bucket. Keys are plain paths without a leading slash."""
 
@@ -61,6 +75,16 @@ class ObjectStore(Protocol):
 
         Raises `IntegrityError` when other content lies there: whoever wrote first is right.
         """
+
+    def put_if(self, key: str, data: bytes, etag: str | None) -> str:
+        """Replace an object whose mark is still `etag`, or with none write one where there is none; the new mark.
+
+        Of several that try at once one succeeds. The same content there already is success. Raises `IntegrityError`
+        when other content lies there, `KeyError` if there is none any more.
+        """
+
+    def snapshot(self, key: str) -> Snapshot:
+        """Content, mark and age, which belong together; `KeyError` if there is none."""
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
         """Read an object; `IntegrityError` if its digest is not `sha256`, `KeyError` if there is none."""
@@ -115,20 +139,32 @@ class S3Store:
         return ObjectRef(key, digest, len(data))
 
     def put_new(self, key: str, data: bytes) -> ObjectRef:
+        self.put_if(key, data, None)
+        return ObjectRef(key, sha256_hex(data), len(data))
+
+    def put_if(self, key: str, data: bytes, etag: str | None) -> str:
         from botocore.exceptions import ClientError
 
         digest = sha256_hex(data)
+        put = partial(self._client.put_object, Bucket=self.bucket, Key=key, Body=data, Metadata={"sha256": digest})
         try:
             with _storage_errors(self.uri(key)):
-                self._client.put_object(
-                    Bucket=self.bucket, Key=key, Body=data, Metadata={"sha256": digest}, IfNoneMatch="*"
-                )
+                return (put(IfNoneMatch="*") if etag is None else put(IfMatch=etag))["ETag"]
         except StorageError as error:
             cause = error.__cause__
             if not isinstance(cause, ClientError) or _code(cause) not in ("PreconditionFailed", "412"):
                 raise
-            self.get(key, digest)
-        return ObjectRef(key, digest, len(data))
+        # Refused, perhaps because of an earlier attempt of boto3's own whose answer was lost.
+        found = self.snapshot(key)
+        verified(self.uri(key), found.data, digest)
+        return found.etag
+
+    def snapshot(self, key: str) -> Snapshot:
+        with _storage_errors(self.uri(key)):
+            found = self._client.get_object(Bucket=self.bucket, Key=key)
+            data = found["Body"].read()
+        now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return Snapshot(data, found["ETag"], (now - found["LastModified"]).total_seconds())
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
         with _storage_errors(self.uri(key)):
@@ -157,12 +193,17 @@ class S3Store:
             self._client.delete_object(Bucket=self.bucket, Key=key)
 
 
-def s3_client() -> "S3Client":
-    """A client that waits for a server that restarts, and gives up on one that is gone."""
+def s3_client(attempts: int = 6, read_timeout: float = 60) -> "S3Client":
+    """A client that waits for a server that restarts, and gives up on one that is gone.
+
+    With 6 attempts it waits up to 31 s between them; `read_timeout` is in seconds, of one attempt.
+    """
     import boto3
     from botocore.config import Config
 
-    config = Config(retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=5, read_timeout=60)
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=5, read_timeout=read_timeout
+    )
     # SeaweedFS and MinIO ignore the region, but a signature needs one; AWS users set AWS_DEFAULT_REGION.
     session = boto3.session.Session()  # boto3's own default session would keep the first credentials that it saw
     return session.client("s3", region_name=session.region_name or "us-east-1", config=config)

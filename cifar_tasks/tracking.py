@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cifar_tasks.data import DatasetVersion
-from cifar_tasks.errors import ConfigError, Stopped, TrackingError
+from cifar_tasks.errors import ConfigError, LeaseLost, Stopped, TrackingError
 from cifar_tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,10 +83,16 @@ def find_runs(client: "MlflowClient", experiment: str, identity: Mapping[str, st
 
 @contextmanager
 def closing(client: "MlflowClient", run_id: str) -> Iterator[None]:
-    """Says in MLflow how the work on a run ended: FINISHED, FAILED, or KILLED when it was told to stop."""
-    status = "FINISHED"
+    """Says in MLflow how the work on a run ended: FINISHED, FAILED, or KILLED when it was told to stop.
+
+    Nothing when another process has taken over the work: the run is that one's now.
+    """
+    status: str | None = "FINISHED"
     try:
         yield
+    except LeaseLost:
+        status = None
+        raise
     except (Stopped, KeyboardInterrupt):
         status = "KILLED"
         raise
@@ -94,7 +100,8 @@ def closing(client: "MlflowClient", run_id: str) -> Iterator[None]:
         status = "FAILED"
         raise
     finally:
-        client.set_terminated(run_id, status)
+        if status:
+            client.set_terminated(run_id, status)
 
 
 def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:

@@ -1,10 +1,12 @@
 """Object stores for tests: one in memory, and one that fails when it is told to."""
 
 import hashlib
+import threading
+import time
 from collections.abc import Iterator
 
 from cifar_tasks.errors import IntegrityError, StorageError
-from cifar_tasks.storage import ObjectEntry, ObjectRef, sha256_hex, verified
+from cifar_tasks.storage import ObjectEntry, ObjectRef, Snapshot, sha256_hex, verified
 
 
 class InMemoryStore:
@@ -14,6 +16,9 @@ class InMemoryStore:
         self.objects: dict[str, bytes] = {}
         self.writes: list[str] = []
         """Keys in the order in which they were written."""
+        self.written: dict[str, float] = {}
+        """When the objects were written, by `time.monotonic`."""
+        self._one_at_a_time = threading.Lock()
 
     def uri(self, key: str) -> str:
         return f"memory://{key}"
@@ -21,14 +26,27 @@ class InMemoryStore:
     def put(self, key: str, data: bytes) -> ObjectRef:
         self.writes.append(key)
         self.objects[key] = data
+        self.written[key] = time.monotonic()
         return ObjectRef(key, sha256_hex(data), len(data))
 
     def put_new(self, key: str, data: bytes) -> ObjectRef:
-        there = self.objects.setdefault(key, data)
-        if there != data:
-            raise IntegrityError(f"{self.uri(key)} holds other content")
-        self.writes.append(key)
+        self.put_if(key, data, None)
         return ObjectRef(key, sha256_hex(data), len(data))
+
+    def put_if(self, key: str, data: bytes, etag: str | None) -> str:
+        with self._one_at_a_time:
+            there = self.objects.get(key)
+            if there is None and etag is not None:
+                raise KeyError(key)
+            if there not in (None, data) and _etag(there) != etag:
+                raise IntegrityError(f"{self.uri(key)} holds other content")
+            InMemoryStore.put(self, key, data)
+        return _etag(data)
+
+    def snapshot(self, key: str) -> Snapshot:
+        with self._one_at_a_time:
+            data = self.objects[key]
+            return Snapshot(data, _etag(data), time.monotonic() - self.written[key])
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
         return verified(self.uri(key), self.objects[key], sha256)
@@ -39,13 +57,18 @@ class InMemoryStore:
     def entries(self, prefix: str) -> Iterator[ObjectEntry]:
         for key, data in sorted(self.objects.items()):
             if key.startswith(prefix):
-                yield ObjectEntry(key, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
+                yield ObjectEntry(key, len(data), _etag(data))
 
     def keys(self, prefix: str) -> Iterator[str]:
         return (entry.key for entry in self.entries(prefix))
 
     def delete(self, key: str) -> None:
-        self.objects.pop(key, None)
+        with self._one_at_a_time:
+            self.objects.pop(key, None)
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 class FailingStore(InMemoryStore):
@@ -62,9 +85,9 @@ class FailingStore(InMemoryStore):
         self._fail(key)
         return super().put(key, data)
 
-    def put_new(self, key: str, data: bytes) -> ObjectRef:
+    def put_if(self, key: str, data: bytes, etag: str | None) -> str:
         self._fail(key)
-        return super().put_new(key, data)
+        return super().put_if(key, data, etag)
 
     def _fail(self, key: str) -> None:
         if self._fails_at is not None and len(self.writes) + 1 >= self._fails_at:

@@ -17,6 +17,7 @@ from cifar_tasks.checkpoints import forget_checkpoints
 from cifar_tasks.config import TrainConfig, config_from_dict
 from cifar_tasks.data import DatasetVersion, LabelledImages, load_dataset, load_version
 from cifar_tasks.errors import WeightsError
+from cifar_tasks.lease import Hold, hold_lease
 from cifar_tasks.models import (
     Channels,
     ImageClassifier,
@@ -29,11 +30,12 @@ from cifar_tasks.provenance import code_digest, git_commit
 from cifar_tasks.recorder import Follower, Recorder
 from cifar_tasks.saved_model import find_model, save_model
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage import S3Store, canonical_json, sha256_hex
+from cifar_tasks.storage import S3Store, canonical_json, s3_client, sha256_hex
 from cifar_tasks.trackers import Tracker, wandb_run
 from cifar_tasks.trackers.mlflow_run import MlflowRun
 from cifar_tasks.tracking import DATASET, MODEL, TRAINING, WORKFLOW
 from cifar_tasks.training import (
+    Progress,
     Split,
     TrainingState,
     choose_device,
@@ -58,24 +60,43 @@ _log = logging.getLogger(__name__)
 def train_model(config: Json, data: Json, workflow: Json, origin: Json | None = None) -> Json:
     """Train, save and describe one model; goes on from the newest checkpoint that an earlier try left.
 
+    Waits while another process does the same training. Raises `LeaseLost` when one has taken it over.
     `origin` says where the parameters come from, as `steps.tune` writes it; none means the recipe.
     Returns where run and model are, the digests of what they came from, and the numbers of the best epoch.
     """
     settings, run = Settings(), WorkflowRun(**workflow)
-    store, client = S3Store(settings.bucket), tracking.connect()
+    store = S3Store(settings.bucket)
     chosen, version = config_from_dict(config), load_version(store, data["uri"])
     digest = training_digest(chosen, version)
     prefix = f"runs/{sha256_hex(run.id.encode())[:16]}/{chosen.model}-{digest[:16]}"
     done = f"{prefix}/trained.json"
-    if store.exists(done):
-        _log.info("trained already")
-        return dict(json.loads(store.get(done)))
     distributed.check_batch(chosen.batch_size, settings.training_processes)
+    # A task can be started twice: its message is delivered again, or its worker is believed lost but still trains.
+    with hold_lease(_quick_store(), f"{prefix}/lease.json") as lease:
+        if store.exists(done):
+            _log.info("trained already")
+            return dict(json.loads(store.get(done)))
+        identity = {WORKFLOW: run.id, MODEL: chosen.model, TRAINING: digest}
+        trained = _train(config, data, identity, origin, prefix, lease)
+        lease.check()
+        store.put(done, canonical_json(trained))
+        forget_checkpoints(store, f"{prefix}/checkpoints")
+    return trained
+
+
+def _quick_store() -> S3Store:
+    """For the lease: a request that hangs must not keep it from being renewed in time. Gives up after 27 s at most."""
+    return S3Store(Settings().bucket, s3_client(attempts=4, read_timeout=5))
+
+
+def _train(config: Json, data: Json, identity: Json, origin: Json | None, prefix: str, lease: Hold) -> Json:
+    """Train in the MLflow run that has this identity, found or made."""
+    settings, client = Settings(), tracking.connect()
     with tracking.tracking_errors():
         experiment = tracking.experiment_id(client, settings.experiment)
-        identity = {WORKFLOW: run.id, MODEL: chosen.model, TRAINING: digest}
-        run_id = tracking.open_run(client, experiment, identity, chosen.model, parent=data["parent_run_id"]).info.run_id
-        _log.info("MLflow run: %s", tracking.run_url(run_id, experiment))
+        run = tracking.open_run(client, experiment, identity, identity[MODEL], parent=data["parent_run_id"])
+        run_id, url = run.info.run_id, tracking.run_url(run.info.run_id, experiment)
+        _log.info("MLflow run: %s", url)
         tracking.log_tags(client, run_id, tracking.origin_tags(origin))
         with tracking.closing(client, run_id):
             trained: Json = distributed.run(
@@ -86,11 +107,9 @@ def train_model(config: Json, data: Json, workflow: Json, origin: Json | None = 
                 run_id=run_id,
                 experiment=experiment,
                 prefix=prefix,
+                lease=lease,
             )
-            trained |= {"prefix": prefix, "mlflow_url": tracking.run_url(run_id, experiment), "origin": origin}
-    store.put(done, canonical_json(trained))
-    forget_checkpoints(store, f"{prefix}/checkpoints")
-    return trained
+            return trained | {"prefix": prefix, "mlflow_url": url, "origin": origin}
 
 
 def training_digest(config: TrainConfig, version: DatasetVersion) -> str:
@@ -105,7 +124,23 @@ def sample(part: LabelledImages, wanted: int | None, seed: int) -> LabelledImage
     return part.take(np.sort(np.random.default_rng(seed).permutation(len(part))[:wanted]))
 
 
-def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, prefix: str) -> Json:
+class _Recorder(Recorder):
+    """Records no more once the training's lease is lost, and ends the training with `LeaseLost`."""
+
+    def __init__(self, lease: Hold, *recorded: Any) -> None:
+        super().__init__(*recorded)
+        self._lease = lease
+
+    def epoch_done(self, state: TrainingState) -> None:
+        self._lease.check()
+        super().epoch_done(state)
+
+    def progress(self, now: Progress) -> None:
+        self._lease.check()
+        super().progress(now)
+
+
+def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, prefix: str, lease: Hold) -> Json:
     """Train and save one model in an MLflow run that is open.
 
     Of several processes that train together each calls this; all train and the first one writes.
@@ -129,8 +164,9 @@ def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, pref
             trackers = _trackers(stack, client, run_id, chosen)
         for tracker in trackers:
             tracker.log_parameters(surroundings(recipe, model, imagenet, device))
-        record = partial(Recorder, store, checkpoints, trackers, run_id)
+        record = partial(_Recorder, lease, store, checkpoints, trackers, run_id)
         state = fit_in_parts(model.to(device), recipe, *splits, record)
+        lease.check()
         _log.info("best epoch %d, ended because %s", state.best.epoch, state.ending)
         title = f"{chosen.model}: best epoch {state.best.epoch} of {len(state.history)}"
         for tracker in trackers:
@@ -147,6 +183,7 @@ def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, pref
         "seed": chosen.seed,
         **digests,
     }
+    lease.check()
     if distributed.rank() == 0:
         saved = find_model(client, experiment, run_id) or save_model(
             client, run_id, model, validation.images[:2], {MODEL: chosen.model, DATASET: version.digest, **digests}

@@ -2,35 +2,57 @@
 
 import hashlib
 import logging
+import re
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 from torchvision.models import resnet50
 
 from cifar_tasks import tracking
 from cifar_tasks.checkpoints import newest_checkpoint
-from cifar_tasks.errors import TrainingError, WorkerLost
+from cifar_tasks.errors import LeaseLost, TrainingError, WorkerLost
+from cifar_tasks.lease import hold_lease
 from cifar_tasks.saved_model import SavedModel, load_model
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps import train as train_step
 from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.steps.train import train_model
-from cifar_tasks.storage import S3Store
+from cifar_tasks.storage import S3Store, canonical_json
 from cifar_tasks.trackers.mlflow_run import MlflowRun
 from tests.conftest import RunningStack, connect
-from tests.integration.trainings import TRAIN, Background, child_run, train_config, wait_until, workflow
+from tests.integration.trainings import (
+    SHORT_TERMS,
+    TRAIN,
+    Background,
+    child_run,
+    train_config,
+    wait_until,
+    workflow,
+)
 
+TRAIN_ON_SHORT_TERMS = "tests.integration.trainings:train_on_short_terms"
 METRICS = ("train_loss", "validation_loss", "validation_accuracy")
 
 
 @pytest.fixture
 def client(tracked: RunningStack) -> MlflowClient:
     return tracking.connect()
+
+
+@pytest.fixture(autouse=True)
+def short_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry waits for the lease of the try that was killed: not for a minute."""
+    monkeypatch.setattr(train_step, "hold_lease", partial(hold_lease, terms=SHORT_TERMS))
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +111,104 @@ def test_a_training_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_bef
         check_retry(client, "killed-writing", data, uninterrupted)
     assert "epoch-0002: its writing was broken off" in caplog.text
     assert "resuming after epoch 1" in caplog.text
+
+
+def check_once(client: MlflowClient, name: str, trained: dict[str, Any], uninterrupted: dict[str, Any]) -> None:
+    """Two tries left what one that nobody disturbed leaves."""
+    (run,) = child_run(client, f"test/{name}")
+    assert (run.info.run_id, run.info.status) == (trained["run_id"], "FINISHED")
+    for metric in METRICS:
+        assert history(client, trained["run_id"], metric) == history(client, uninterrupted["run_id"], metric), metric
+    saved = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id='{run.info.run_id}'")
+    whole = [f"models:/{model.model_id}" for model in saved if model.status == LoggedModelStatus.READY]
+    assert whole == [trained["model_uri"]]
+    left = list(S3Store(Settings().bucket).keys(f"{trained['prefix']}/"))
+    assert left == [f"{trained['prefix']}/trained.json"]
+
+
+def said(step: Background, words: str) -> bool:
+    return any(words in line for line in step.lines)
+
+
+def alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def tries_of(pictures: Path, name: str) -> Iterator[Background]:
+    """The same training, as often as it is asked for, each time in a process of its own."""
+    data = prepare_data(str(pictures), 0, workflow(name))
+    while True:
+        yield Background(TRAIN_ON_SHORT_TERMS, config=train_config(epochs=3), data=data, workflow=workflow(name))
+
+
+def test_a_training_that_is_started_twice_at_once_runs_once(client, pictures, uninterrupted):
+    tries = tries_of(pictures, "twice")
+    both = [next(tries), next(tries)]
+    for step in both:
+        step.join()
+    assert both[0].result == both[1].result
+    check_once(client, "twice", both[0].result, uninterrupted)
+    first, second = sorted(both, key=lambda step: said(step, "waiting"))
+    assert said(first, "epoch 3/3")
+    assert not said(second, "epoch")
+    assert said(second, "trained already")
+    assert len([line for line in second.lines if "waiting: this is being done by process" in line]) == 1
+
+
+def test_one_that_waits_takes_over_when_the_training_is_killed(client, pictures, uninterrupted):
+    tries = tries_of(pictures, "killed-beside-another")
+    both = [next(tries), next(tries)]
+    wait_until(lambda: any(said(step, "waiting") for step in both) and any(said(step, "epoch 2/3") for step in both))
+    killed, waits = sorted(both, key=lambda step: said(step, "waiting"))
+    (told,) = (line for line in waits.lines if line.startswith("waiting"))
+    trains = psutil.Process(int(re.findall(r"process (\d+) on", told)[0]))
+    trains.send_signal(signal.SIGKILL)
+    for step in both:
+        step.join()
+    assert isinstance(killed.error, WorkerLost)
+    assert said(waits, f"taking over from process {trains.pid} on ")
+    assert said(waits, "resuming after epoch")
+    check_once(client, "killed-beside-another", waits.result, uninterrupted)
+
+
+def test_one_that_was_believed_dead_stops_when_it_wakes_and_leaves_the_run_to_the_other(
+    client, pictures, uninterrupted
+):
+    tries = tries_of(pictures, "frozen")
+    first = next(tries)
+    wait_until(lambda: said(first, "epoch 2/3"))
+    trains = first.child()
+    trains.send_signal(signal.SIGSTOP)
+    second = next(tries)
+    wait_until(lambda: said(second, "taking over"))
+    trains.send_signal(signal.SIGCONT)
+    first.join(10)
+    assert isinstance(first.error, LeaseLost)
+    second.join()
+    check_once(client, "frozen", second.result, uninterrupted)
+
+
+def test_processes_that_train_together_stop_when_their_lease_is_taken_and_leave_the_run_alone(
+    client, pictures, monkeypatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("CIFAR_TRAINING_PROCESSES", "2")
+    data = prepare_data(str(pictures), 0, workflow("taken"))
+    step = Background(TRAIN_ON_SHORT_TERMS, config=train_config(epochs=500), data=data, workflow=workflow("taken"))
+    wait_until(lambda: said(step, "epoch 1/500"))
+    store, trains = S3Store(Settings().bucket), step.child()
+    (key,) = (key for key in store.keys("runs/") if key.endswith("/lease.json"))
+    processes = trains.children(recursive=True)
+    store.put(key, canonical_json({"owner": {"host": "another", "pid": 1, "token": "x"}, "writes": 1}))
+    step.join(15)
+    assert isinstance(step.error, LeaseLost)
+    assert f"another process has taken over {store.uri(key)}" in str(step.error)
+    wait_until(lambda: not any(alive(process) for process in processes), 10)
+    (run,) = child_run(client, "test/taken")
+    assert run.info.status == "RUNNING"
+    assert store.exists(key)
 
 
 def test_a_stopped_training_says_so_in_mlflow_ends_in_time_and_keeps_its_checkpoint(client, pictures):

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psutil
@@ -10,6 +11,7 @@ from mlflow import MlflowClient
 
 from cifar_tasks import tracking
 from cifar_tasks.config import configure
+from cifar_tasks.lease import Terms, hold_lease
 from cifar_tasks.process import run_step
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage import S3Store
@@ -31,19 +33,24 @@ def child_run(client: MlflowClient, workflow_id: str, model: str = "cnn") -> lis
     return list(tracking.find_runs(client, experiment, {tracking.WORKFLOW: workflow_id, tracking.MODEL: model}))
 
 
+SHORT_TERMS = Terms(lasts=8, renewed_every=0.5, trusted_for=6, looked_at_every=0.3)
+"""Of leases; S3 tells ages in whole seconds."""
+
+
 class Background(threading.Thread):
     """A step in a process of its own, which the test may kill."""
 
     def __init__(self, step: str, **arguments: Any) -> None:
         super().__init__()
         self.step, self.arguments = step, arguments
+        self.result: Any = None
         self.error: BaseException | None = None
         self.lines: list[str] = []
         self.start()
 
     def run(self) -> None:
         try:
-            run_step(self.step, on_line=self.lines.append, **self.arguments)
+            self.result = run_step(self.step, on_line=self.lines.append, **self.arguments)
         except BaseException as error:
             self.error = error
 
@@ -72,3 +79,11 @@ def train_and_hang_while_writing_a_checkpoint(**arguments: Any) -> None:
     from cifar_tasks.steps.train import train_model
 
     train_model(**arguments)
+
+
+def train_on_short_terms(**arguments: Any) -> Any:
+    """A training that others take over soon after it died."""
+    from cifar_tasks.steps import train
+
+    train.hold_lease = partial(hold_lease, terms=SHORT_TERMS)  # type: ignore[assignment]
+    return train.train_model(**arguments)

@@ -1,5 +1,9 @@
 """What every object store must do. A test of a real one subclasses `ObjectStoreContract` with its own `store`."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from cifar_tasks.errors import ConfigError, IntegrityError, StorageError
@@ -29,6 +33,61 @@ class ObjectStoreContract:
         with pytest.raises(IntegrityError):
             store.put_new("a", b"two")
         assert store.get("a") == b"one"
+
+    def test_put_if_replaces_only_what_has_the_mark(self, store: ObjectStore) -> None:
+        first = store.put_if("a", b"one", None)
+        second = store.put_if("a", b"two", first)
+        assert (store.get("a"), store.snapshot("a").etag) == (b"two", second)
+        for outdated in (first, None):
+            with pytest.raises(IntegrityError):
+                store.put_if("a", b"three", outdated)
+        assert store.get("a") == b"two"
+
+    def test_put_if_never_brings_a_deleted_object_back(self, store: ObjectStore) -> None:
+        etag = store.put_if("a", b"one", None)
+        store.delete("a")
+        with pytest.raises(KeyError):
+            store.put_if("a", b"two", etag)
+        assert not store.exists("a")
+
+    def test_put_if_accepts_the_same_content_again(self, store: ObjectStore) -> None:
+        """The answer to the first may have been lost."""
+        first = store.put_if("a", b"one", None)
+        assert store.put_if("a", b"one", None) == first
+        second = store.put_if("a", b"two", first)
+        assert store.put_if("a", b"two", first) == second
+
+    @pytest.mark.parametrize("replacing", [False, True])
+    def test_of_several_that_put_at_the_same_time_one_succeeds(self, store: ObjectStore, replacing: bool) -> None:
+        etag = store.put_if("a", b"stale", None) if replacing else None
+        together = threading.Barrier(4)
+
+        def put(number: int) -> bool:
+            together.wait()
+            try:
+                store.put_if("a", b"%d" % number, etag)
+            except IntegrityError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(4) as pool:
+            won = list(pool.map(put, range(4)))
+        assert won.count(True) == 1
+        assert store.get("a") == b"%d" % won.index(True)
+
+    def test_a_snapshot_tells_content_mark_and_an_age_that_grows_until_the_next_write(self, store: ObjectStore) -> None:
+        store.put("a", b"one")
+        young = store.snapshot("a")
+        assert (young.data, young.etag) == (b"one", next(store.entries("a")).etag)
+        assert 0 <= young.age < 5
+        time.sleep(1.1)  # S3 tells whole seconds
+        assert store.snapshot("a").age >= young.age + 1
+        store.put("a", b"one")
+        assert store.snapshot("a").age <= young.age + 1
+
+    def test_there_is_no_snapshot_of_what_is_missing(self, store: ObjectStore) -> None:
+        with pytest.raises(KeyError):
+            store.snapshot("nowhere")
 
     def test_reading_an_altered_object_is_refused(self, store: ObjectStore) -> None:
         ref = store.put("a", b"one")
