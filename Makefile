@@ -1,12 +1,13 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status demo test bench lint lock clean
+.PHONY: help setup up down status demo test bench lint lock clean secrets compose-demo compose-doctor test-compose
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
+COMPOSE ?= docker compose
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install everything into .venv; PYTHON=… chooses the interpreter
 	@PYTHON="$(PYTHON)" sh tools/setup.sh
@@ -35,8 +36,20 @@ lint: setup ## Check style, types and import direction
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-lock: ## Pin all dependencies anew in requirements.lock (needs uv)
-	@uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+secrets: ## Write .env for the compose deployment: every secret, random
+	@sh docker/secrets.sh
+
+compose-demo: ## Run the training DAG on the compose deployment; DATA=… is an s3:// URL or a path below /sources
+	@$(COMPOSE) run --rm cifar demo $(if $(DATA),--source "$(DATA)")
+
+compose-doctor: ## Check the compose deployment: services, permissions, secrets, time, space
+	@$(COMPOSE) run --rm cifar doctor
+
+test-compose: setup ## Build the compose deployment, run it, break it (needs a Docker engine; 20 minutes)
+	@COMPOSE="$(COMPOSE)" $(BIN)/python -m pytest tests/compose $(ARGS)
+
+lock: ## Pin all dependencies anew in requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
 		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.lock
 
 clean: ## Remove .venv and caches; the stack's data in .cifar stay

@@ -13,7 +13,7 @@ CIFAR, MLFLOW, LOGS = "cifar", "mlflow", "logs"
 
 
 def identity(name: str, *actions: str) -> dict[str, object]:
-    secret = os.environ[f"S3_{name.upper()}_SECRET_KEY"]
+    secret = os.environ["AWS_SECRET_ACCESS_KEY" if name == "admin" else f"S3_{name.upper()}_SECRET_KEY"]
     return {"name": name, "credentials": [{"accessKey": name, "secretKey": secret}], "actions": list(actions)}
 
 

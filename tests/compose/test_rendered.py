@@ -1,0 +1,172 @@
+"""What docker-compose.yaml promises can be read from it, without an engine."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+TEXT = (PROJECT / "docker-compose.yaml").read_text()
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
+NETWORKS = yaml.safe_load(TEXT)["networks"]
+JOBS = {"init", "cifar"}
+"""Run to their end, so they have no health and are not started again."""
+DEMANDED = re.compile(r"\$\{[A-Z0-9_]+:\?run make secrets\}")
+SECRET = re.compile(r"(PASSWORD|SECRET|_KEY|TOKEN|_AUTH|FERNET|_URL|_URI|SQL_ALCHEMY_CONN|RESULT_BACKEND)$")
+HARMLESS = {"AWS_ACCESS_KEY_ID"}
+
+
+@pytest.fixture(params=sorted(SERVICES))
+def service(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return request.param, SERVICES[request.param]
+
+
+def test_every_service_of_the_deployment_is_there():
+    wanted = {"postgres", "redis", "storage", "mlflow", "init", "api-server", "scheduler", "dag-processor", "triggerer"}
+    assert wanted | {"worker", "gpu-worker", "flower", "cifar"} == set(SERVICES)
+
+
+def test_ports_are_on_loopback_only(service):
+    name, settings = service
+    for port in settings.get("ports", []):
+        assert str(port).startswith("127.0.0.1:"), name
+
+
+def test_no_secret_has_a_default(service):
+    name, settings = service
+    for variable, value in settings.get("environment", {}).items():
+        plain = DEMANDED.sub("", str(value))
+        if SECRET.search(variable) and variable not in HARMLESS and not _is_address(plain):
+            assert DEMANDED.search(str(value)), f"{name}: {variable}"
+            assert not re.search(r"://[^/@]*:[^/@]+@", plain), f"{name}: {variable} has a password in the file"
+
+
+def test_nothing_runs_as_root_or_may_become_root(service):
+    name, settings = service
+    assert settings["cap_drop"] == ["ALL"], name
+    assert "cap_add" not in settings, name
+    assert "privileged" not in settings, name
+    assert settings["security_opt"] == ["no-new-privileges:true"], name
+    if "build" not in settings:
+        assert settings["user"] not in ("root", "0"), name
+
+
+def test_every_image_of_ours_ends_as_another_user_than_root():
+    stages = re.split(r"^FROM ", (PROJECT / "docker" / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
+    users = {re.search(r"AS (\S+)", stage)[1]: re.findall(r"^USER (\S+)", stage, re.MULTILINE) for stage in stages}
+    for settings in SERVICES.values():
+        if "build" in settings:
+            assert users[settings["build"]["target"]] == ["50000"]
+
+
+def test_file_systems_are_read_only_and_resources_limited(service):
+    name, settings = service
+    assert settings["read_only"] is True, name
+    assert "/tmp" in settings["tmpfs"], name  # noqa: S108
+    for limit in ("mem_limit", "cpus", "pids_limit"):
+        assert settings[limit], f"{name} has no {limit}"
+    assert settings["logging"]["options"]["max-size"], name
+
+
+def test_every_service_has_a_health_check_and_is_started_again(service):
+    name, settings = service
+    if name in JOBS:
+        assert settings["restart"] == "no"
+    else:
+        assert settings["restart"] == "unless-stopped"
+        assert settings["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL"), name
+
+
+def test_images_are_built_here_or_named_with_a_version(service):
+    name, settings = service
+    image = settings["image"]
+    assert ":" in image, name
+    assert not image.endswith("latest"), name
+    if "build" not in settings:
+        assert re.fullmatch(r"\$\{[A-Z_]+_IMAGE:-[a-z]+:[0-9].*\}", image), f"{name}: a digest cannot be given"
+
+
+def test_data_can_be_reached_from_the_inside_only():
+    assert NETWORKS["inside"]["internal"] is True
+    for name in ("postgres", "redis", "storage"):
+        assert SERVICES[name]["networks"] == ["inside"]
+        assert "ports" not in SERVICES[name]
+
+
+def test_workers_know_no_password_that_they_do_not_need():
+    for name in ("worker", "gpu-worker"):
+        text = str(SERVICES[name]["environment"])
+        for password in ("AIRFLOW_DB", "MLFLOW_DB", "MLFLOW_ADMIN", "AIRFLOW_ADMIN", "S3_ADMIN", "AIRFLOW_SESSION"):
+            assert password not in text, f"{name} knows {password}"
+    assert "TRAINER" not in str(SERVICES["api-server"]["environment"])
+
+
+def test_a_message_is_not_delivered_again_while_its_task_may_wait_or_run():
+    environment = SERVICES["gpu-worker"]["environment"]
+    visible = int(environment["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"])
+    longest = 24 * 3600  # execution_timeout of the longest task; tests/dags holds it below a day
+    assert visible > int(environment["AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT"]) + longest
+
+
+@pytest.mark.parametrize("file", ["docker-compose.yaml", "docker-compose.gpu.yaml", "docker-compose.s3.yaml"])
+def test_the_compose_linter_finds_nothing_grave(file: str):
+    linted = _run(Path(sys.executable).with_name("compose-lint"), file)
+    assert linted.returncode == 0, linted.stdout
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile():
+    linted = _run(Path(sys.executable).with_name("hadolint"), "docker/Dockerfile")
+    assert (linted.returncode, linted.stdout) == (0, "")
+
+
+class TestSecrets:
+    def test_are_random_private_complete_and_never_overwritten(self, tmp_path: Path):
+        texts = []
+        for name in ("one", "other"):
+            tree = tmp_path / name
+            (tree / "docker").mkdir(parents=True)
+            shutil.copy(PROJECT / "docker-compose.yaml", tree)
+            shutil.copy(PROJECT / "docker" / "secrets.sh", tree / "docker")
+            assert _run("sh", tree / "docker" / "secrets.sh").returncode == 0
+            assert (tree / ".env").stat().st_mode & 0o777 == 0o600
+            again = _run("sh", tree / "docker" / "secrets.sh")
+            assert again.returncode == 1
+            assert "is there already" in again.stderr
+            texts.append((tree / ".env").read_text())
+        values = [dict(re.findall(r"^([A-Z0-9_]+)=(.{40,})$", text, re.MULTILINE)) for text in texts]
+        demanded = set(re.findall(r"\$\{([A-Z0-9_]+):\?run make secrets\}", TEXT))
+        assert set(values[0]) == set(values[1]) == demanded
+        assert len({*values[0].values(), *values[1].values()}) == 2 * len(demanded)
+
+    def test_the_fernet_key_is_one(self, tmp_path: Path):
+        from cryptography.fernet import Fernet
+
+        (tmp_path / "docker").mkdir()
+        shutil.copy(PROJECT / "docker-compose.yaml", tmp_path)
+        shutil.copy(PROJECT / "docker" / "secrets.sh", tmp_path / "docker")
+        _run("sh", tmp_path / "docker" / "secrets.sh")
+        key = re.search(r"^AIRFLOW_FERNET_KEY=(.*)$", (tmp_path / ".env").read_text(), re.MULTILINE)[1]
+        assert Fernet(key).decrypt(Fernet(key).encrypt(b"x")) == b"x"
+
+
+def _is_address(value: str) -> bool:
+    """A URL without a login, where a variable's name alone looks like a secret's."""
+    return (value.startswith("http") and "@" not in value) or (value.startswith("${") and ":-http" in value)
+
+
+def _run(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(word) for word in words],
+        cwd=PROJECT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
