@@ -11,6 +11,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import requests
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
 ADMIN = "admin"
 BUCKETS = ("cifar", "mlflow", "logs")
 SHARED_SECRETS = ("AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__CORE__FERNET_KEY")
@@ -85,6 +88,7 @@ def create_mlflow_users() -> None:
     from mlflow.server.auth.client import AuthServiceClient
 
     url, client = os.environ["MLFLOW_TRACKING_URI"], MlflowClient()
+    _wait_for(f"{url}/health")
     auth = AuthServiceClient(url)
     for user in ("trainer", "reader"):
         password = os.environ[f"MLFLOW_{user.upper()}_PASSWORD"]
@@ -105,6 +109,12 @@ def create_mlflow_users() -> None:
         client.create_experiment(experiment, tags={"mlflow.experimentKind": "custom_model_development"})
     if not _there(lambda: client.get_registered_model(model)):
         client.create_registered_model(model)
+
+
+@retry(retry=retry_if_exception_type(OSError), stop=stop_after_delay(300), wait=wait_fixed(1), reraise=True)
+def _wait_for(url: str) -> None:
+    """MLflow makes its tables while Airflow makes its own."""
+    requests.get(url, timeout=10).raise_for_status()
 
 
 def _there(get: Callable[[], Any]) -> bool:
