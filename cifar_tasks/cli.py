@@ -89,6 +89,29 @@ def status() -> None:
 
 
 @app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="A list of objects instead of the table.")] = False,
+) -> None:
+    """Say whether the deployment is well and what to do where it is not; the exit status is 1 after a failure.
+
+    Example: [b]cifar doctor --json[/b]
+    """
+    from cifar_tasks import doctor as clinic
+    from cifar_tasks import stack
+
+    stack.use(read_settings().home)
+    deployment = clinic.find_deployment(read_settings())
+    with errors.status("Examining the deployment"):
+        results = clinic.examine(deployment)
+    if as_json:
+        typer.echo(clinic.as_json(results))
+    else:
+        clinic.show(console, results)
+    if any(result.finding.verdict == "failure" for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
 def down() -> None:
     """Stop the embedded stack; runs, models and data stay.
 
