@@ -71,9 +71,9 @@ class Deployment:
         """How a person starts them, and where to read why they stopped."""
         if self.embedded:
             logs = ", ".join(str(self.settings.home / "logs" / f"{_PARTS[name][0]}.log") for name in services)
-            return f"Start it: cifar up. Why it stopped: {logs}"
+            return f"cifar up (if it hangs, cifar down first); why: {logs}"
         names = " ".join(_PARTS[name][1] for name in services)
-        return f"Start it: docker compose up -d {names}. Why it stopped: docker compose logs {names}"
+        return f"docker compose up -d {names} (restart, if it hangs); why: docker compose logs {names}"
 
     def secrets_in(self) -> Path:
         return self.settings.home / "secrets.json" if self.embedded else Path(".env")

@@ -47,7 +47,7 @@ def judge_postgres(number: int) -> Finding:
 def redis(deployment: Deployment) -> Finding:
     url = os.environ.get("AIRFLOW__CELERY__BROKER_URL", "")
     if not url:
-        return skipped("no Celery here: the scheduler's machine runs the tasks (LocalExecutor)")
+        return skipped("no Celery here: tasks run where the scheduler runs")
     if not url.startswith(("redis://", "rediss://")):
         return skipped(f"the broker is no Redis but {url.partition(':')[0]}")
     from redis import Redis

@@ -34,7 +34,7 @@ def judge_queues(replies: Replies) -> Finding:
         services = " ".join(QUEUES[queue] for queue in missing)
         return failure(
             f"no worker answers on the queue {' and '.join(missing)}: its tasks wait",
-            f"Start one: docker compose up -d {services}. Why it stopped: docker compose logs {services}",
+            f"docker compose up -d {services} (restart, if it hangs); why: docker compose logs {services}",
         )
     return ok(", ".join(f"{len(_on(queue, replies))} on {queue}" for queue in QUEUES))
 
