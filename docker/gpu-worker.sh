@@ -4,7 +4,7 @@
 set -euo pipefail
 if command -v nvidia-smi >/dev/null && uuids=$(nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null) && [ -n "$uuids" ]; then
     for uuid in $uuids; do
-        exec {lock}>"/gpus/$uuid"
+        exec {lock}>"${GPU_LOCKS:-/gpus}/$uuid"
         if flock --nonblock "$lock"; then
             export CUDA_VISIBLE_DEVICES=$uuid
             echo "this worker trains on $uuid"

@@ -42,12 +42,10 @@ WITH_AIRFLOW = ("tests/browser/", "tests/dags/test_dag_run.py", "tests/integrati
 
 
 class OneStack(LoadFileScheduling):
-    """Of two workers (`pytest -n 2`) one runs all that needs Airflow, the other all that needs storage and MLflow."""
+    """One worker of `pytest -n` runs all that needs Airflow, so that it is started once; others take file by file."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith(WITH_AIRFLOW):
-            return "stack"
-        return "backend" if nodeid.startswith("tests/integration/") else super()._split_scope(nodeid)
+        return "stack" if nodeid.startswith(WITH_AIRFLOW) else super()._split_scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneStack:

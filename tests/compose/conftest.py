@@ -1,0 +1,160 @@
+"""The deployment for tests: a copy of the tree with secrets, ports and a project name of its own."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from cifar_tasks import demo
+from tests.conftest import free_ports
+
+PROJECT = Path(__file__).resolve().parents[2]
+LONG_RUNNING = {"postgres", "redis", "storage", "mlflow", "api-server", "scheduler", "dag-processor", "triggerer"}
+WORKERS = {"worker": 1, "gpu-worker": 2}
+
+
+@dataclass
+class Deployment:
+    tree: Path
+    command: list[str]
+    environment: dict[str, str]
+    secrets: dict[str, str] = field(repr=False)
+    seconds_to_health: float = 0.0
+
+    @property
+    def airflow_url(self) -> str:
+        return f"http://127.0.0.1:{self.environment['AIRFLOW_PORT']}"
+
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://127.0.0.1:{self.environment['MLFLOW_PORT']}"
+
+    def compose(self, *words: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*self.command, *words],
+            cwd=self.tree,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        assert not check or done.returncode == 0, f"{words}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+        return done
+
+    def python(self, service: str, code: str, check: bool = True) -> str:
+        """What a program prints in a running container, with that service's environment."""
+        done = self.compose("exec", "-T", service, "python", "-c", code, check=check)
+        return done.stdout + ("" if check else done.stderr)
+
+    def containers(self, service: str) -> list[str]:
+        return self.compose("ps", "-q", service).stdout.split()
+
+    def docker(self, *words: str, check: bool = True) -> str:
+        done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, timeout=300)
+        assert not check or done.returncode == 0, f"docker {words}: {done.stderr}"
+        return done.stdout.strip()
+
+    def health(self, container: str) -> str:
+        return self.docker("inspect", "--format", "{{if .State.Health}}{{.State.Health.Status}}{{end}}", container)
+
+    def wait_until_healthy(self, seconds: float) -> float:
+        """Until every container of every service is; returns how long that took."""
+        began, wanted = time.monotonic(), {**dict.fromkeys(LONG_RUNNING, 1), **WORKERS}
+        while True:
+            healthy = {name: [self.health(each) for each in self.containers(name)] for name in wanted}
+            if all(healthy[name] == ["healthy"] * count for name, count in wanted.items()):
+                return time.monotonic() - began
+            assert time.monotonic() - began < seconds, f"after {seconds:.0f} s: {healthy}"
+            time.sleep(2)
+
+
+@pytest.fixture(scope="session")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Built and started once; all tests of this folder share it."""
+    command = shlex.split(os.environ.get("COMPOSE", ""))
+    if not command:
+        pytest.skip("`make test-compose` runs these; they need a Docker engine and take 20 minutes")
+    if subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=30).returncode:
+        pytest.skip("no Docker engine answers here")
+    tree = tmp_path_factory.mktemp("deployment")
+    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True, timeout=30)
+    for name in tracked.stdout.splitlines():
+        if (PROJECT / name).exists():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, tree / name)
+    subprocess.run(["sh", "docker/secrets.sh"], cwd=tree, check=True, capture_output=True, timeout=30)
+    ports = free_ports()
+    environment = {
+        **os.environ,
+        "COMPOSE_PROJECT_NAME": f"cifartest{uuid.uuid4().hex[:6]}",
+        "CIFAR_IMAGES": "cifartest",
+        "AIRFLOW_PORT": str(ports.airflow_port),
+        "MLFLOW_PORT": str(ports.mlflow_port),
+        "CIFAR_GPU_SLOTS": str(WORKERS["gpu-worker"]),
+    }
+    secrets = dict(re.findall(r"^([A-Z0-9_]+)=(.+)$", (tree / ".env").read_text(), re.MULTILINE))
+    running = Deployment(tree, command, environment, secrets)
+    try:
+        running.compose("build", timeout=3000)
+        began = time.monotonic()
+        running.compose("up", "-d")
+        running.wait_until_healthy(300)
+        running.seconds_to_health = time.monotonic() - began
+        yield running
+    finally:
+        running.compose("down", "--volumes", "--remove-orphans", check=False)
+
+
+@pytest.fixture
+def tracking(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], MlflowClient]:
+    """MLflow through its published port, as one of its users."""
+
+    def client(user: str) -> MlflowClient:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", deployment.secrets[f"MLFLOW_{user.upper()}_PASSWORD"])
+        return MlflowClient(deployment.mlflow_url)
+
+    return client
+
+
+def start(deployment: Deployment, **conf: object) -> demo.AirflowRun:
+    """Trigger the DAG, as the form does. Its client stays logged in for a day."""
+    return demo.trigger(_client(deployment), {"source": "digits", **conf}, patience=120)
+
+
+def finish(deployment: Deployment, run: demo.AirflowRun, seconds: float) -> str:
+    """The state in which the run ended; Airflow itself may be away for a while."""
+    from airflow_client.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    deadline, state = time.monotonic() + seconds, ""
+    while time.monotonic() < deadline:
+        try:
+            state = demo.AirflowRun(_client(deployment), run.run_id).state()
+        except (ApiException, HTTPError, OSError, AssertionError):
+            state = "unknown"
+        if state in demo.ENDED:
+            return state
+        time.sleep(3)
+    pytest.fail(f"the run is still {state} after {seconds:.0f} s")
+
+
+def _client(deployment: Deployment) -> "demo.ApiClient":
+    import requests
+    from airflow_client.client import ApiClient, Configuration
+
+    login = {"username": "admin", "password": deployment.secrets["AIRFLOW_ADMIN_PASSWORD"]}
+    answer = requests.post(f"{deployment.airflow_url}/auth/token", json=login, timeout=30)
+    assert answer.ok, answer.text
+    return ApiClient(Configuration(host=deployment.airflow_url, access_token=answer.json()["access_token"]))
