@@ -39,11 +39,13 @@ def test_no_task_was_tried_twice(deployment: Deployment, trained: dict[str, str]
     assert {task["try_number"] for task in _tasks(deployment, trained["run_id"]) if task["state"] == "success"} == {1}
 
 
-def test_models_are_registered_and_one_is_champion(tracking: Tracking, trained: dict[str, str]):
+def test_models_are_registered_and_the_better_one_is_champion(tracking: Tracking, trained: dict[str, str]):
     client = tracking("reader")
     versions = client.search_model_versions(f"name = '{MODEL}'")
-    assert {version.tags["cifar.model"] for version in versions} >= {"cnn", "resnet50"}
-    assert client.get_model_version_by_alias(MODEL, "champion").tags["cifar.model"] == "cnn"
+    accuracies = {version.tags["cifar.model"]: float(version.tags["cifar.test_accuracy"]) for version in versions}
+    assert accuracies.keys() == {"cnn", "resnet50"}
+    champion = client.get_model_version_by_alias(MODEL, "champion")
+    assert accuracies[champion.tags["cifar.model"]] == max(accuracies.values())
 
 
 def test_artifacts_and_logs_are_in_s3(deployment: Deployment, trained: dict[str, str]):
