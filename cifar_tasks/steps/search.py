@@ -39,7 +39,7 @@ def train_trials(work: Json, data: Json) -> Json:
     A trial that fails by its own fault is one failed trial. When storage or MLflow are gone the trial is put back and
     the error goes on: a retry of this worker takes part again.
     """
-    worker, config = work["worker"], config_from_dict(work["config"])
+    worker, config = worker_name(work, data), config_from_dict(work["config"])
     study = SharedStudy(work["study"], seed=work["seed"])
     study.take_back(worker)
     client, store, done = tracking.connect(), S3Store(Settings().bucket), 0
@@ -53,7 +53,12 @@ def train_trials(work: Json, data: Json) -> Json:
         done += 1
     _log.info("the study's budget is spent; this worker trained %d trials", done)
     url = tracking.run_url(study.study.user_attrs["mlflow_run_id"], study.study.user_attrs["experiment"])
-    return {"model": work["model"], "study": work["study"], "worker": worker, "trials": done, "mlflow_url": url}
+    return {"model": work["model"], "study": work["study"], "worker": work["worker"], "trials": done, "mlflow_url": url}
+
+
+def worker_name(work: Json, data: Json) -> str:
+    """The worker's name in the study: two runs that search one study at a time have workers of their own."""
+    return f"{work['worker']} of run {data['parent_run_id']}"
 
 
 @contextmanager

@@ -169,6 +169,22 @@ def test_a_trial_whose_worker_is_killed_is_tried_once_more_by_another(pictures, 
     assert done["trials"] == 3
 
 
+def test_a_run_leaves_the_trials_of_another_run_s_worker_of_the_same_name_alone(pictures, client):
+    _, work, data = opened("first-of-two", pictures, seed=12, trials=2)
+    _, again, others = opened("second-of-two", pictures, seed=12, trials=2)
+    assert work[0]["study"] == again[0]["study"]
+    study, space = SharedStudy(work[0]["study"]), tune.searched(config_from_dict(work[0]["config"]), work[0]["fixed"])
+    mine = study.claim(search.worker_name(work[0], data), space, Budget(2))
+    with study.keeping(mine):
+        other = Background(SEARCH, work=again[0], data=others)
+        wait_until(lambda: any("epoch 1" in line for line in other.lines))
+        assert study.trials[mine.number].state is TrialState.RUNNING
+        study.complete(mine, Trained(0.5, 1.0, "d1gest"))
+        other.join()
+    assert [trial.state.is_finished() for trial in study.trials] == [True, True]
+    assert study_module.begun(study.trials) == 2
+
+
 def test_a_trial_that_diverges_is_one_failed_trial_and_its_run_says_why(pictures, client, monkeypatch):
     _, work, data = opened("one-diverges", pictures, seed=5, trials=3)
     start = search.start_model
