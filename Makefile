@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status demo test bench lint lock clean secrets compose-demo compose-doctor test-compose
+.PHONY: help setup up down status demo test bench lint lock clean secrets compose-demo compose-doctor backup restore test-compose
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -44,6 +44,12 @@ compose-demo: ## Run the training DAG on the compose deployment; DATA=… is an 
 
 compose-doctor: ## Check the compose deployment: services, permissions, secrets, time, space
 	@$(COMPOSE) run --rm cifar doctor
+
+backup: ## Copy databases and buckets of the compose deployment into a new folder; TO=… names it
+	@COMPOSE="$(COMPOSE)" TO="$(TO)" sh docker/backup.sh
+
+restore: ## Bring a backup into a new compose deployment; FROM=… names it, FORCE=1 replaces what is there
+	@COMPOSE="$(COMPOSE)" FROM="$(FROM)" FORCE="$(FORCE)" sh docker/restore.sh
 
 test-compose: setup ## Build the compose deployment, run it, break it (needs a Docker engine; 20 minutes)
 	@COMPOSE="$(COMPOSE)" $(BIN)/python -m pytest tests/compose $(ARGS)

@@ -1,0 +1,47 @@
+# What backup.sh and restore.sh share; read by both, run by neither.
+set -eu
+umask 077
+cd "$(dirname "$0")/.."
+compose=${COMPOSE:-docker compose}
+databases="airflow mlflow optuna"
+files="airflow.dump mlflow.dump optuna.dump objects.tar"
+trap 'exit 130' INT TERM
+
+say() { echo "$*" >&2; }
+
+fail() {
+    say "error: $*"
+    exit 1
+}
+
+# step WORDS COMMAND…: says what is done, and while it lasts that it still is. Standard input and output are COMMAND's.
+step() {
+    words=$1
+    shift
+    say "$words"
+    (
+        seconds=0
+        while sleep 10 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+            seconds=$((seconds + 10))
+            say "  $words: $seconds s"
+        done
+    ) </dev/null >/dev/null &
+    ticker=$!
+    code=0
+    "$@" || code=$?
+    kill "$ticker" 2>/dev/null || :
+    return "$code"
+}
+
+# as_role DATABASE COMMAND…: beside PostgreSQL, logged in as the one role that owns the database and has its name.
+as_role() {
+    $compose exec -T postgres sh -c '
+        export PGUSER="$1" PGDATABASE="$1" PGHOST="${PGHOST:-127.0.0.1}"
+        export PGPASSWORD="$(printenv "$(echo "$1" | tr a-z A-Z)_DB_PASSWORD")"
+        shift
+        exec "$@"' sh "$@"
+}
+
+query() { as_role "$1" psql -X -q -A -t -v ON_ERROR_STOP=1 -c "$2" </dev/null; }
+
+buckets() { $compose run --rm -T backup "$@"; }
