@@ -42,19 +42,6 @@ restore() {
         as_role "$1" pg_restore --dbname="$1" --no-owner --exit-on-error --single-transaction <"$from/$1.dump"
 }
 
-# Its users are in the backup with the passwords of then. init sets the others; for that it must log in as admin.
-set_admin_password() {
-    $compose run --rm --no-deps -T --entrypoint python mlflow -W ignore -c '
-import os
-from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
-
-store = SqlAlchemyStore()
-store.init_db(os.environ["MLFLOW_BACKEND_STORE_URI"])
-if store.has_user("admin"):
-    store.update_user("admin", password=os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"])
-' </dev/null >/dev/null
-}
-
 say "verifying $from"
 # shellcheck disable=SC2086
 rows=$(tar -C "$from" -cf - manifest.json $files | buckets verify) || fail "nothing was changed"
@@ -84,7 +71,6 @@ echo "$rows" | while read -r name table count; do
 done
 # Messages to workers are in no backup: without its message's id a task that waited or ran is scheduled anew.
 query airflow "UPDATE task_instance SET external_executor_id = NULL WHERE state IN ('queued', 'running', 'restarting')"
-step "passwords" set_admin_password
 say "starting everything; init sets passwords, the pool and the rules of the buckets"
 $compose up -d </dev/null
 say "Restored $from."
