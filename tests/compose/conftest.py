@@ -10,12 +10,17 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 from mlflow import MlflowClient
 
 from cifar_tasks import demo
 from tests.conftest import free_ports
+
+if TYPE_CHECKING:
+    from airflow_client.client import ApiClient
 
 PROJECT = Path(__file__).resolve().parents[2]
 LONG_RUNNING = {"postgres", "redis", "storage", "mlflow", "api-server", "scheduler", "dag-processor", "triggerer"}
@@ -64,6 +69,22 @@ class Deployment:
         done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, timeout=300)
         assert not check or done.returncode == 0, f"docker {words}: {done.stderr}"
         return done.stdout.strip()
+
+    def airflow(self, path: str) -> Any:
+        """What Airflow's API says of the DAG."""
+        answer = requests.get(
+            f"{self.airflow_url}/api/v2/dags/{demo.DAG}/{path}",
+            headers={"Authorization": f"Bearer {self.token()}", "Accept": "application/json"},
+            timeout=60,
+        )
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def token(self) -> str:
+        login = {"username": "admin", "password": self.secrets["AIRFLOW_ADMIN_PASSWORD"]}
+        answer = requests.post(f"{self.airflow_url}/auth/token", json=login, timeout=30)
+        assert answer.ok, answer.text
+        return str(answer.json()["access_token"])
 
     def health(self, container: str) -> str:
         return self.docker("inspect", "--format", "{{if .State.Health}}{{.State.Health.Status}}{{end}}", container)
@@ -150,11 +171,7 @@ def finish(deployment: Deployment, run: demo.AirflowRun, seconds: float) -> str:
     pytest.fail(f"the run is still {state} after {seconds:.0f} s")
 
 
-def _client(deployment: Deployment) -> "demo.ApiClient":
-    import requests
+def _client(deployment: Deployment) -> "ApiClient":
     from airflow_client.client import ApiClient, Configuration
 
-    login = {"username": "admin", "password": deployment.secrets["AIRFLOW_ADMIN_PASSWORD"]}
-    answer = requests.post(f"{deployment.airflow_url}/auth/token", json=login, timeout=30)
-    assert answer.ok, answer.text
-    return ApiClient(Configuration(host=deployment.airflow_url, access_token=answer.json()["access_token"]))
+    return ApiClient(Configuration(host=deployment.airflow_url, access_token=deployment.token()))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import requests
@@ -60,7 +61,7 @@ def test_artifacts_and_logs_are_in_s3(deployment: Deployment, trained: dict[str,
 
 
 def test_the_log_of_a_task_can_be_read_in_the_ui(deployment: Deployment, trained: dict[str, str]):
-    log = _airflow(deployment, f"dagRuns/{trained['run_id']}/taskInstances/prepare/logs/1?full_content=true")
+    log = deployment.airflow(f"dagRuns/{trained['run_id']}/taskInstances/prepare/logs/1?full_content=true")
     assert "digits" in json.dumps(log)
 
 
@@ -194,7 +195,7 @@ def test_down_and_up_loses_nothing(deployment: Deployment, tracking: Tracking, t
         runs = {run.info.run_id: run.data.metrics for run in client.search_runs([experiment])}
         versions = {version.version: version.tags for version in client.search_model_versions(f"name = '{MODEL}'")}
         champion = client.get_model_version_by_alias(MODEL, "champion").version
-        dag_runs = [(run["dag_run_id"], run["state"]) for run in _airflow(deployment, "dagRuns")["dag_runs"]]
+        dag_runs = [(run["dag_run_id"], run["state"]) for run in deployment.airflow("dagRuns")["dag_runs"]]
         return runs, versions, champion, dag_runs
 
     before = kept()
@@ -204,18 +205,5 @@ def test_down_and_up_loses_nothing(deployment: Deployment, tracking: Tracking, t
     assert kept() == before
 
 
-def _tasks(deployment: Deployment, run_id: str) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = _airflow(deployment, f"dagRuns/{run_id}/taskInstances")["task_instances"]
-    return found
-
-
-def _airflow(deployment: Deployment, path: str) -> dict[str, list[dict[str, str]]]:
-    login = {"username": "admin", "password": deployment.secrets["AIRFLOW_ADMIN_PASSWORD"]}
-    token = requests.post(f"{deployment.airflow_url}/auth/token", json=login, timeout=30).json()["access_token"]
-    answer = requests.get(
-        f"{deployment.airflow_url}/api/v2/dags/cifar10_training/{path}",
-        headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
-        timeout=60,
-    )
-    assert answer.ok, answer.text
-    return dict(answer.json())
+def _tasks(deployment: Deployment, run_id: str) -> list[dict[str, Any]]:
+    return list(deployment.airflow(f"dagRuns/{run_id}/taskInstances")["task_instances"])
