@@ -19,4 +19,5 @@ if command -v nvidia-smi >/dev/null && uuids=$(nvidia-smi --query-gpu=uuid --for
 else
     echo "this worker sees no GPU and trains on the CPU (docker-compose.gpu.yaml hands it the GPUs)"
 fi
-exec python docker/part.py celery worker --queues gpu --concurrency 1 --celery-hostname "gpu@%h"
+# Workers need not hear of each other: messages between them grow with the square of their number.
+exec python docker/part.py celery worker --queues gpu --concurrency 1 --celery-hostname "gpu@%h" --without-gossip --without-mingle
