@@ -25,7 +25,7 @@ demo: setup ## Train, compare and promote on real images; DATA=… is a folder, 
 	@$(BIN)/cifar demo $(if $(DATA),--source "$(DATA)")
 
 test: setup ## Run all tests; ARGS=… is passed to pytest
-	@$(BIN)/python -m pytest -n 4 --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder $(ARGS)
 
 bench: setup ## Measure speed beside what it is compared with; ARGS=… names benchmarks, or --help
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -172,7 +172,7 @@ def dag_run(airflow: "ApiClient", pictures: Path) -> demo.AirflowRun:
     """The main job, whole: both models, one of them tuned, through Airflow. Started once, never changed."""
     search = {"tune": "cnn", "trials": 3, "search_workers": 2}
     run = demo.trigger(airflow, {"source": str(pictures), "pretrained": "none", "epochs": 1, **search})
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 480
     while (state := run.state()) not in demo.ENDED:
         assert time.monotonic() < deadline, "the DAG run did not end"
         time.sleep(1)
