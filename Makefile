@@ -51,7 +51,7 @@ backup: ## Copy databases and buckets of the compose deployment into a new folde
 restore: ## Bring a backup into a new compose deployment; FROM=… names it, FORCE=1 replaces what is there
 	@COMPOSE="$(COMPOSE)" FROM="$(FROM)" FORCE="$(FORCE)" sh docker/restore.sh
 
-test-compose: setup ## Build the compose deployment, run it, break it (needs a Docker engine; 20 minutes)
+test-compose: setup ## Build the compose deployment, run it, break it (needs a Docker engine; 40 minutes)
 	@COMPOSE="$(COMPOSE)" $(BIN)/python -m pytest tests/compose $(ARGS)
 
 lock: ## Pin all dependencies anew in requirements.lock

@@ -1,6 +1,7 @@
 """The deployment as its users meet it: it starts, trains on two workers, keeps what it made, and keeps people out."""
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from tests.compose.conftest import Deployment, finish, start
+
+if not os.environ.get("COMPOSE"):
+    pytest.skip("`make test-compose` runs these; they need a Docker engine and 40 minutes", allow_module_level=True)
 
 EXPERIMENT, MODEL = "cifar10-training", "cifar10-classifier"
 REFUSED = r"(?i)permission|403"

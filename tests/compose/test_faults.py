@@ -1,6 +1,7 @@
 """Parts of the deployment die, restart and stop while a model is trained; the run ends as if nothing had happened."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,9 @@ from mlflow import MlflowClient
 
 from cifar_tasks.demo import AirflowRun
 from tests.compose.conftest import Deployment, finish, start
+
+if not os.environ.get("COMPOSE"):
+    pytest.skip("`make test-compose` runs these; they need a Docker engine and 40 minutes", allow_module_level=True)
 
 EXPERIMENT = "cifar10-training"
 EPOCHS = 10
