@@ -1,5 +1,6 @@
 """The `cifar` command: a thin face of the library. Everything heavy is imported by the command that needs it."""
 
+import errno
 import json
 import os
 import secrets
@@ -303,7 +304,12 @@ def dashboard(
     from cifar_tasks.search.study import connect
 
     console.print(f"Optuna's dashboard: http://127.0.0.1:{port}/dashboard  (stop it with Ctrl-C)")
-    optuna_dashboard.run_server(connect(), host="127.0.0.1", port=port)
+    try:
+        optuna_dashboard.run_server(connect(), host="127.0.0.1", port=port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise ConfigError(f"port {port} is in use: choose another with --port.") from None
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, int | float | str]:

@@ -209,6 +209,10 @@ def free_ports() -> Ports:
             return Ports(**singles, s3_inner_port=first + others)
 
 
+def free_port() -> int:
+    return free_ports().airflow_port
+
+
 def is_free(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) != 0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[2]
 LONG_RUNNING = {"postgres", "redis", "storage", "mlflow", "api-server", "scheduler", "dag-processor", "triggerer"}
 WORKERS = {"worker": 1, "gpu-worker": 2}
+EXPERIMENT, MODEL = "cifar10-training", "cifar10-classifier"
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Deployment:
     tree: Path
     command: list[str]
     environment: dict[str, str]
-    secrets: dict[str, str] = field(repr=False)
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
     seconds_to_health: float = 0.0
 
     @property
@@ -42,6 +43,19 @@ class Deployment:
     @property
     def mlflow_url(self) -> str:
         return f"http://127.0.0.1:{self.environment['MLFLOW_PORT']}"
+
+    def write_secrets(self) -> None:
+        """New ones, in place of those that there are."""
+        (self.tree / ".env").unlink(missing_ok=True)
+        self.make("secrets")
+        self.secrets = dict(re.findall(r"^([A-Z0-9_]+)=(.+)$", (self.tree / ".env").read_text(), re.MULTILINE))
+
+    def make(self, *words: str) -> None:
+        command = ["make", *words, f"COMPOSE={shlex.join(self.command)}"]
+        done = subprocess.run(
+            command, cwd=self.tree, env=self.environment, capture_output=True, text=True, check=False, timeout=900
+        )
+        assert done.returncode == 0, f"{words}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
 
     def compose(self, *words: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -112,7 +126,6 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         if (PROJECT / name).exists():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(PROJECT / name, tree / name)
-    subprocess.run(["sh", "docker/secrets.sh"], cwd=tree, check=True, capture_output=True, timeout=30)
     ports = free_ports()
     environment = {
         **os.environ,
@@ -122,8 +135,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         "MLFLOW_PORT": str(ports.mlflow_port),
         "CIFAR_GPU_SLOTS": str(WORKERS["gpu-worker"]),
     }
-    secrets = dict(re.findall(r"^([A-Z0-9_]+)=(.+)$", (tree / ".env").read_text(), re.MULTILINE))
-    running = Deployment(tree, command, environment, secrets)
+    running = Deployment(tree, command, environment)
+    running.write_secrets()
     try:
         running.compose("build", timeout=3000)
         began = time.monotonic()
@@ -173,3 +186,14 @@ def _client(deployment: Deployment) -> "ApiClient":
     from airflow_client.client import ApiClient, Configuration
 
     return ApiClient(Configuration(host=deployment.airflow_url, access_token=deployment.token()))
+
+
+def kept(deployment: Deployment, client: MlflowClient) -> dict[str, Any]:
+    """What must outlive any restart: runs with their figures, versions, the champion, the history of the DAG."""
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    return {
+        "runs": {run.info.run_id: run.data.metrics for run in client.search_runs([experiment])},
+        "versions": {found.version: found.tags for found in client.search_model_versions(f"name = '{MODEL}'")},
+        "champion": client.get_model_version_by_alias(MODEL, "champion").version,
+        "dag_runs": [(run["dag_run_id"], run["state"]) for run in deployment.airflow("dagRuns")["dag_runs"]],
+    }

@@ -10,12 +10,11 @@ import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from tests.compose.conftest import Deployment, finish, start
+from tests.compose.conftest import EXPERIMENT, MODEL, Deployment, finish, kept, start
 
 if not os.environ.get("COMPOSE"):
     pytest.skip("`make test-compose` runs these; they need a Docker engine and 40 minutes", allow_module_level=True)
 
-EXPERIMENT, MODEL = "cifar10-training", "cifar10-classifier"
 REFUSED = r"(?i)permission|403"
 Tracking = Callable[[str], MlflowClient]
 
@@ -193,20 +192,11 @@ def test_another_secret_is_named_and_its_part_does_not_start(deployment: Deploym
 
 
 def test_down_and_up_loses_nothing(deployment: Deployment, tracking: Tracking, trained: dict[str, str]):
-    def kept() -> tuple[object, ...]:
-        client = tracking("reader")
-        experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-        runs = {run.info.run_id: run.data.metrics for run in client.search_runs([experiment])}
-        versions = {version.version: version.tags for version in client.search_model_versions(f"name = '{MODEL}'")}
-        champion = client.get_model_version_by_alias(MODEL, "champion").version
-        dag_runs = [(run["dag_run_id"], run["state"]) for run in deployment.airflow("dagRuns")["dag_runs"]]
-        return runs, versions, champion, dag_runs
-
-    before = kept()
+    before = kept(deployment, tracking("reader"))
     deployment.compose("down")
     deployment.compose("up", "-d")
     deployment.wait_until_healthy(240)
-    assert kept() == before
+    assert kept(deployment, tracking("reader")) == before
 
 
 def _tasks(deployment: Deployment, run_id: str) -> list[dict[str, Any]]:

@@ -9,12 +9,11 @@ import pytest
 from mlflow import MlflowClient
 
 from cifar_tasks.demo import AirflowRun
-from tests.compose.conftest import Deployment, finish, start
+from tests.compose.conftest import EXPERIMENT, Deployment, finish, start
 
 if not os.environ.get("COMPOSE"):
     pytest.skip("`make test-compose` runs these; they need a Docker engine and 40 minutes", allow_module_level=True)
 
-EXPERIMENT = "cifar10-training"
 EPOCHS = 10
 """About two minutes on one core: time enough to break something in between."""
 TRAINING = {"models": "cnn", "epochs": EPOCHS}

@@ -3,12 +3,12 @@
 import csv
 import io
 import signal
-import threading
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.utils.rest_utils import MlflowHostCreds
 from optuna.trial import TrialState
@@ -16,11 +16,10 @@ from typer.testing import CliRunner
 
 from cifar_tasks import tracking
 from cifar_tasks.cli import app
-from cifar_tasks.config import config_from_dict
+from cifar_tasks.config import TrainConfig, config_from_dict
 from cifar_tasks.errors import ConfigError, SearchError, Stopped, TrackingError
-from cifar_tasks.search import SPACES, Budget, SharedStudy, Trained, studies
+from cifar_tasks.search import Budget, SharedStudy, Trained, studies
 from cifar_tasks.search import study as study_module
-from cifar_tasks.settings import Settings
 from cifar_tasks.steps import search, tune
 from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.prepare import plan_training, prepare_data
@@ -185,23 +184,39 @@ def test_a_run_leaves_the_trials_of_another_run_s_worker_of_the_same_name_alone(
     assert study_module.begun(study.trials) == 2
 
 
-def test_a_trial_that_diverges_is_one_failed_trial_and_its_run_says_why(pictures, client, monkeypatch):
-    _, work, data = opened("one-diverges", pictures, seed=5, trials=3)
+def diverging(start: Any, config: TrainConfig, *arguments: Any) -> Any:
+    return start(replace(config, learning_rate=1e30), *arguments)
+
+
+def too_large_for_the_gpu(start: Any, config: TrainConfig, *arguments: Any) -> Any:
+    model, *others = start(config, *arguments)
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    model.register_forward_pre_hook(full)
+    return model, *others
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "seed"),
+    [(diverging, "the loss is", 5), (too_large_for_the_gpu, "GPU's memory does not hold a batch of 1 images", 10)],
+)
+def test_a_trial_that_fails_is_one_failed_trial_and_its_run_says_why(pictures, client, monkeypatch, fault, told, seed):
+    _, work, data = opened(f"one-fails-{seed}", pictures, seed=seed, trials=3)
     start = search.start_model
 
-    def broken(config: Any, *arguments: Any) -> Any:
-        worse = config_from_dict({**asdict(config), "learning_rate": 1e30})
-        return start(worse if trial_number() == 1 else config, *arguments)
+    def second_fails(config: TrainConfig, *arguments: Any) -> Any:
+        begun = len(SharedStudy(work[0]["study"]).trials)
+        return fault(start, config, *arguments) if begun == 2 else start(config, *arguments)
 
-    def trial_number() -> int:
-        return len(SharedStudy(work[0]["study"]).trials) - 1
-
-    monkeypatch.setattr(search, "start_model", broken)
+    monkeypatch.setattr(search, "start_model", second_fails)
     search.train_trials(work[0], data)
     trials = SharedStudy(work[0]["study"]).trials
     assert [trial.state is TrialState.FAIL for trial in trials] == [False, True, False]
-    assert "the loss is" in trials[1].user_attrs["error"]
-    assert client.get_run(trials[1].user_attrs["mlflow_run_id"]).data.tags["cifar.state"] == "FAIL"
+    assert told in trials[1].user_attrs["error"]
+    tags = client.get_run(trials[1].user_attrs["mlflow_run_id"]).data.tags
+    assert (tags["cifar.state"], tags["cifar.error"]) == ("FAIL", trials[1].user_attrs["error"])
 
 
 def test_a_trial_that_lost_mlflow_is_put_back_and_not_counted_as_failed(pictures, client, monkeypatch):
@@ -240,57 +255,6 @@ def test_a_search_that_scores_one_model_for_all_trials_fails(pictures, client, m
     monkeypatch.setattr(search, "trained", lambda state: Trained(0.8303, 0.51, "d1gest"))
     with pytest.raises(SearchError, match="trials 0 and 1 have different parameters and the same"):
         search.train_trials(work[0], data)
-
-
-def test_many_threads_claim_each_trial_once(tracked):
-    SharedStudy("claims", create=True)
-    claimed: list[int] = []
-
-    def work(number: int) -> None:
-        study = SharedStudy("claims", seed=number)
-        while (trial := study.claim(f"w{number}", SPACES["cnn"](), Budget(12))) is not None:
-            claimed.append(trial.number)
-            study.complete(trial, Trained(0.1, trial.number, str(trial.number)))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(claimed) == list(range(12))
-
-
-def test_a_worker_taken_for_dead_has_its_late_result_dropped(tracked, caplog):
-    study, space = SharedStudy("late", create=True), SPACES["cnn"]()
-    trial = study.claim("w1", space, Budget(1))
-    study.take_back("w1")
-    study.complete(trial, Trained(0.9, 0.1, "late"))
-    assert study.trials[0].state is TrialState.FAIL
-    assert "was given to another worker" in caplog.text
-    again = study.claim("w2", space, Budget(1))
-    assert (again.number, again.params) == (1, trial.params)
-
-
-def test_a_trial_whose_worker_died_before_its_first_sign_of_life_keeps_nobody_waiting(tracked):
-    study, space = SharedStudy("stillborn", create=True), SPACES["cnn"]()
-    orphan = study.study.ask(space)
-    again = study.claim("w2", space, Budget(1))
-    assert study.trials[orphan.number].state is TrialState.FAIL
-    assert again.params == orphan.params
-    study.complete(again, Trained(0.5, 0.5, "found"))
-    assert study.claim("w2", space, Budget(1)) is None
-
-
-def test_a_search_without_a_database_says_what_to_set(tracked, monkeypatch):
-    monkeypatch.delenv("CIFAR_STUDIES_URL")
-    with pytest.raises(ConfigError, match="CIFAR_STUDIES_URL"):
-        SharedStudy("none")
-
-
-def test_the_database_s_password_is_in_no_text_of_the_settings(tracked):
-    password = Settings().studies_url.get_secret_value().partition("@")[0].rpartition(":")[2]
-    assert len(password) > 20
-    assert password not in repr(Settings())
 
 
 def test_a_stopped_search_goes_on_where_it_was(pictures, client, monkeypatch):

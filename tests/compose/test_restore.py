@@ -1,0 +1,45 @@
+"""A backup brought into a deployment that has never run, with other secrets: the same runs, models and predictions."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.compose.conftest import Deployment, finish, kept, start
+
+if not os.environ.get("COMPOSE"):
+    pytest.skip("`make test-compose` runs these; they need a Docker engine and 40 minutes", allow_module_level=True)
+
+PREDICT = """
+import json, pathlib
+import numpy as np
+from PIL import Image
+from cifar_tasks.predict import predict
+random, paths = np.random.default_rng(0), []
+for number in range(8):
+    paths.append(pathlib.Path(f"/tmp/{number}.png"))
+    Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(paths[-1])
+version, answers = predict(paths, "cifar10-classifier")
+print(json.dumps([version, [(answer.label, answer.chance) for answer in answers]]))
+"""
+
+
+def test_a_restore_into_an_empty_deployment_brings_back_all_and_the_champion_predicts_the_same(
+    deployment: Deployment, tracking: Callable[[str], MlflowClient]
+):
+    deployment.compose("up", "-d")
+    deployment.wait_until_healthy(240)
+    assert finish(deployment, start(deployment, models="cnn", epochs=1), 900) == "success"
+    before, predicted = kept(deployment, tracking("reader")), deployment.python("gpu-worker", PREDICT)
+    assert predicted.startswith("[")
+    deployment.make("backup", "TO=backups/test")
+
+    deployment.compose("down", "--volumes")
+    deployment.write_secrets()
+    deployment.make("restore", "FROM=backups/test")
+    deployment.wait_until_healthy(300)
+
+    assert kept(deployment, tracking("reader")) == before
+    assert deployment.python("gpu-worker", PREDICT) == predicted
+    assert finish(deployment, start(deployment, models="cnn", epochs=1), 900) == "success"
