@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status demo test bench lint lock clean secrets compose-demo compose-doctor backup restore test-compose
+.PHONY: help setup up down status demo test test-faults bench lint lock clean secrets compose-demo compose-doctor backup restore test-compose
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -24,8 +24,11 @@ status: setup ## Show what runs and where
 demo: setup ## Train, compare and promote on real images; DATA=… is a folder, zip or s3:// URL
 	@$(BIN)/cifar demo $(if $(DATA),--source "$(DATA)")
 
-test: setup ## Run all tests; ARGS=… is passed to pytest
-	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder $(ARGS)
+test: setup ## Run the tests, in about six minutes on two cores; ARGS=… is passed to pytest
+	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder --ignore tests/faults $(ARGS)
+
+test-faults: setup ## Kill, freeze and damage trainings and services, and see what is left; another three minutes
+	@$(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
 
 bench: setup ## Measure speed beside what it is compared with; ARGS=… names benchmarks, or --help
 	@$(BIN)/python -m benchmarks $(ARGS)

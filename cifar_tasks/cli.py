@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import secrets
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -303,6 +304,7 @@ def dashboard(
         raise ConfigError("Optuna's dashboard is not installed: pip install optuna-dashboard") from None
     from cifar_tasks.search.study import connect
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # its server swallows an interrupt in the middle of a request
     console.print(f"Optuna's dashboard: http://127.0.0.1:{port}/dashboard  (stop it with Ctrl-C)")
     try:
         optuna_dashboard.run_server(connect(), host="127.0.0.1", port=port)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from xdist.scheduler import LoadFileScheduling
 
@@ -90,11 +91,23 @@ def stack() -> Iterator[RunningStack]:
 
 
 @pytest.fixture(scope="session")
-def backend() -> Iterator[RunningStack]:
-    """Storage and MLflow without Airflow, up in a third of the time."""
-    with stack_home() as home:
+def backend(testrun_uid: str) -> Iterator[RunningStack]:
+    """Storage and MLflow without Airflow, for all workers of `pytest -n`: the first starts it, the last stops it."""
+    note = Path(tempfile.gettempdir(), f"cifar-tests-{testrun_uid}.json")
+    one_at_a_time = FileLock(f"{note}.lock")
+    with one_at_a_time:
+        shared = json.loads(note.read_text()) if note.exists() else {"home": str(new_home()), "users": 0}
+        home = Path(shared["home"])
         embedded.up(home, report=print, without=("airflow",))
-        yield RunningStack(home, embedded.environment(home))
+        note.write_text(json.dumps({"home": str(home), "users": shared["users"] + 1}))
+    yield RunningStack(home, embedded.environment(home))
+    with one_at_a_time:
+        users = json.loads(note.read_text())["users"] - 1
+        note.write_text(json.dumps({"home": str(home), "users": users}))
+        if users == 0:
+            end_stack(home)
+            for file in (note, Path(one_at_a_time.lock_file)):
+                file.unlink()
 
 
 @pytest.fixture
@@ -184,18 +197,28 @@ def airflow_password(home: Path) -> str:
     return str(json.loads(embedded.password_file(home).read_text())[embedded.AIRFLOW_USER])
 
 
-@contextmanager
-def stack_home() -> Iterator[Path]:
-    """A folder with a short path (Unix sockets) and free ports; afterwards not one process may be left."""
+def new_home() -> Path:
+    """A folder with a short path (Unix sockets) and free ports."""
     home = Path(tempfile.mkdtemp(prefix="cifar-")).resolve()
     remember_ports(home, free_ports())
+    return home
+
+
+def end_stack(home: Path) -> None:
+    """Afterwards not one process may be left."""
+    embedded.down(home)
+    left = marked(home)
+    shutil.rmtree(home)
+    assert not left
+
+
+@contextmanager
+def stack_home() -> Iterator[Path]:
+    home = new_home()
     try:
         yield home
-        embedded.down(home)
-        assert not marked(home)
     finally:
-        embedded.down(home)
-        shutil.rmtree(home)
+        end_stack(home)
 
 
 def free_ports() -> Ports:

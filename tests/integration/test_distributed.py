@@ -15,7 +15,7 @@ from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage import S3Store
 from tests.conftest import RunningStack, connect
-from tests.integration.trainings import TRAIN, child_run, train_config, workflow
+from tests.trainings import TRAIN, child_run, train_config, workflow
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,6 @@ def test_one_process_speaks_for_all(trained):
 def test_a_batch_that_cannot_be_shared_equally_is_refused_before_a_run_is_opened(tracked, pictures, monkeypatch):
     monkeypatch.setenv("CIFAR_TRAINING_PROCESSES", "3")
     data = prepare_data(str(pictures), 0, workflow("unequal"))
-    with pytest.raises(ConfigError, match=r"batch of 16 images .* by 3 processes"):
+    with pytest.raises(ConfigError, match=r"batch of 32 images .* by 3 processes"):
         train_model(train_config(epochs=1), data, workflow("unequal"))
     assert child_run(tracking.connect(), "test/unequal") == []

@@ -26,7 +26,7 @@ from cifar_tasks.steps.prepare import plan_training, prepare_data
 from cifar_tasks.steps.promote import register_model
 from cifar_tasks.steps.train import train_model
 from tests.conftest import RunningStack
-from tests.integration.trainings import Background, wait_until, workflow
+from tests.trainings import Background, wait_until, workflow
 
 SEARCH = "cifar_tasks.steps.search:train_trials"
 FORM = {"tune": "cnn", "profile": "demo", "trials": 4, "search_minutes": None, "search_workers": 2}

@@ -15,7 +15,7 @@ from cifar_tasks.errors import ConfigError
 from cifar_tasks.search import SPACES, Budget, SharedStudy, Trained
 from cifar_tasks.settings import Settings
 from tests.conftest import HOST, free_port
-from tests.integration.trainings import wait_until
+from tests.trainings import wait_until
 
 
 def test_many_threads_claim_each_trial_once(tracked):

@@ -22,7 +22,7 @@ from cifar_tasks.steps.prepare import plan_training, prepare_data
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage import S3Store
 from tests.conftest import COLOURS, RunningStack, connect
-from tests.integration.trainings import SMALL, child_run, train_config, workflow
+from tests.trainings import SMALL, child_run, train_config, workflow
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage import S3Store, canonical_json
 from cifar_tasks.trackers.mlflow_run import MlflowRun
 from tests.conftest import RunningStack, connect
-from tests.integration.trainings import (
+from tests.trainings import (
     SHORT_TERMS,
     TRAIN,
     Background,
@@ -40,7 +40,7 @@ from tests.integration.trainings import (
     workflow,
 )
 
-TRAIN_ON_SHORT_TERMS = "tests.integration.trainings:train_on_short_terms"
+TRAIN_ON_SHORT_TERMS = "tests.trainings:train_on_short_terms"
 METRICS = ("train_loss", "validation_loss", "validation_accuracy")
 
 
@@ -102,7 +102,7 @@ def test_a_training_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_bef
     client, pictures, uninterrupted, caplog
 ):
     data = prepare_data(str(pictures), 0, workflow("killed-writing"))
-    hangs = "tests.integration.trainings:train_and_hang_while_writing_a_checkpoint"
+    hangs = "tests.trainings:train_and_hang_while_writing_a_checkpoint"
     step = Background(hangs, config=train_config(epochs=3), data=data, workflow=workflow("killed-writing"))
     wait_until(lambda: "hanging" in step.lines)
     step.child().send_signal(signal.SIGKILL)

@@ -16,7 +16,7 @@ from cifar_tasks.process import run_step
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage import S3Store
 
-SMALL = {"epochs": 3, "batch_size": 16, "learning_rate": 0.02}
+SMALL = {"epochs": 3, "batch_size": 32, "learning_rate": 0.02}
 TRAIN = "cifar_tasks.steps.train:train_model"
 
 
