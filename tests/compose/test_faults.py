@@ -55,6 +55,9 @@ def test_a_training_survives_the_restart_of(deployment: Deployment, tracking: Tr
 def test_stopped_in_mid_training_the_deployment_goes_on_at_the_next_start(deployment: Deployment, tracking: Tracking):
     run = start(deployment, **TRAINING)
     wait_for_epoch(tracking("reader"), run, 2)
+    began = time.monotonic()
+    deployment.compose("stop", "gpu-worker")
+    assert time.monotonic() - began < 60
     deployment.compose("stop")
     deployment.compose("up", "-d")
     deployment.wait_until_healthy(240)
