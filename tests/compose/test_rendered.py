@@ -99,6 +99,22 @@ def test_data_can_be_reached_from_the_inside_only():
         assert "ports" not in SERVICES[name]
 
 
+@pytest.mark.parametrize(
+    ("file", "variable"),
+    [("docker-compose.s3.yaml", "S3_ENDPOINT_URL"), ("docker-compose.postgres.yaml", "POSTGRES_HOST")],
+)
+def test_whoever_needs_a_service_that_is_elsewhere_has_a_way_out(file: str, variable: str):
+    override = yaml.safe_load((PROJECT / file).read_text())["services"]
+    needing = {name for name, settings in SERVICES.items() if f"${{{variable}" in str(settings["environment"])}
+    assert len(needing) > 8
+    for name in needing:
+        assert "outside" in override.get(name, SERVICES[name]).get("networks", SERVICES[name]["networks"]), name
+        if variable == "S3_ENDPOINT_URL":
+            assert override[name]["environment"]["AWS_SECRET_ACCESS_KEY"] == "${S3_SECRET_ACCESS_KEY:?set in .env}", (
+                name
+            )
+
+
 def test_workers_know_no_password_that_they_do_not_need():
     for name in ("worker", "gpu-worker"):
         text = str(SERVICES[name]["environment"])
