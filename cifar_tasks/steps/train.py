@@ -47,12 +47,16 @@ from cifar_tasks.training import (
     without_transfer,
 )
 from cifar_tasks.training.augment import steps_per_epoch
+from cifar_tasks.training.batch_norm import begin_statistics
 from cifar_tasks.workflow import WorkflowRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 Json = dict[str, Any]
+
+STATISTICS_BATCH = 256
+"""Images that batch norm's running statistics begin with."""
 
 _log = logging.getLogger(__name__)
 
@@ -209,6 +213,9 @@ def start_model(
     torch.manual_seed(config.seed)
     model = build_classifier(config, classes, *channel_statistics(train.images))
     imagenet = _imagenet_weights(model, config)
+    if imagenet is None:
+        every = -(-len(train.images) // STATISTICS_BATCH)  # from all over the data: folders come class by class
+        begin_statistics(model, torch.from_numpy(train.images[::every]))
     return model, config if imagenet else without_transfer(config), imagenet
 
 
