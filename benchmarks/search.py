@@ -25,7 +25,7 @@ from cifar_tasks.errors import TrainingError
 from cifar_tasks.search import SPACES, apply, recipe_parameters
 from cifar_tasks.search.study import pruner, sampler
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.train import sample, start_model
+from cifar_tasks.steps.start import sample, start_model
 from cifar_tasks.training import Split, TrainingState, choose_device, describe, fit
 from cifar_tasks.training.augment import steps_per_epoch
 

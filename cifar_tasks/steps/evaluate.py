@@ -12,7 +12,7 @@ from cifar_tasks.errors import IntegrityError
 from cifar_tasks.evaluation import Evaluation, agrees, evaluate
 from cifar_tasks.saved_model import SavedModel, load_model
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.train import sample
+from cifar_tasks.steps.start import sample
 from cifar_tasks.storage import S3Store, canonical_json
 from cifar_tasks.training import choose_device, predict_logits
 

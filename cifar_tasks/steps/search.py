@@ -16,7 +16,8 @@ from cifar_tasks.errors import CifarError, SearchError
 from cifar_tasks.search import Budget, SharedStudy, apply, figures
 from cifar_tasks.search.trial import TrialFollower, trained
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.train import fit_in_parts, load_parts, on_device, start_model, surroundings
+from cifar_tasks.steps.start import load_parts, on_device, start_model
+from cifar_tasks.steps.train import fit_in_parts, surroundings
 from cifar_tasks.steps.tune import STUDY, searched
 from cifar_tasks.storage import S3Store
 from cifar_tasks.trackers.mlflow_run import MlflowRun

@@ -8,28 +8,19 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cifar_tasks import figures, tracking
 from cifar_tasks.checkpoints import forget_checkpoints
 from cifar_tasks.config import TrainConfig, config_from_dict
-from cifar_tasks.data import DatasetVersion, LabelledImages, load_dataset, load_version
-from cifar_tasks.errors import WeightsError
+from cifar_tasks.data import DatasetVersion, load_version
 from cifar_tasks.lease import Hold, hold_lease
-from cifar_tasks.models import (
-    Channels,
-    ImageClassifier,
-    build_classifier,
-    count_parameters,
-    load_imagenet_weights,
-    summarise,
-)
+from cifar_tasks.models import ImageClassifier, count_parameters, summarise
 from cifar_tasks.provenance import code_digest, git_commit
 from cifar_tasks.recorder import Follower, Recorder
 from cifar_tasks.saved_model import find_model, save_model
 from cifar_tasks.settings import Settings
+from cifar_tasks.steps.start import load_parts, on_device, start_model
 from cifar_tasks.storage import S3Store, canonical_json, s3_client, sha256_hex
 from cifar_tasks.trackers import Tracker, wandb_run
 from cifar_tasks.trackers.mlflow_run import MlflowRun
@@ -44,19 +35,14 @@ from cifar_tasks.training import (
     fit,
     head_config,
     head_features,
-    without_transfer,
 )
 from cifar_tasks.training.augment import steps_per_epoch
-from cifar_tasks.training.batch_norm import begin_statistics
 from cifar_tasks.workflow import WorkflowRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 Json = dict[str, Any]
-
-STATISTICS_BATCH = 256
-"""Images that batch norm's running statistics begin with."""
 
 _log = logging.getLogger(__name__)
 
@@ -119,13 +105,6 @@ def _train(config: Json, data: Json, identity: Json, origin: Json | None, prefix
 def training_digest(config: TrainConfig, version: DatasetVersion) -> str:
     """What decides how a training ends: data, configuration and code."""
     return sha256_hex(canonical_json({"data": version.digest, "config": config.digest(), "code": code_digest()}))
-
-
-def sample(part: LabelledImages, wanted: int | None, seed: int) -> LabelledImages:
-    """So many of the images, the same for the same seed; all of them if none is said or there are not more."""
-    if wanted is None or wanted >= len(part):
-        return part
-    return part.take(np.sort(np.random.default_rng(seed).permutation(len(part))[:wanted]))
 
 
 class _Recorder(Recorder):
@@ -196,29 +175,6 @@ def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, pref
     return trained
 
 
-def load_parts(store: S3Store, version: DatasetVersion, config: TrainConfig) -> tuple[LabelledImages, LabelledImages]:
-    """The images to train on and to validate with."""
-    dataset = load_dataset(store, version, ["train", "validation"])
-    return (
-        sample(dataset.train, config.train_images, config.seed),
-        sample(dataset.validation, config.validation_images, config.seed),
-    )
-
-
-def start_model(
-    config: TrainConfig, classes: int, train: LabelledImages
-) -> tuple[ImageClassifier, TrainConfig, str | None]:
-    """The model before its training, the configuration that suits its weights, and the digest of ImageNet's if it
-    has those."""
-    torch.manual_seed(config.seed)
-    model = build_classifier(config, classes, *channel_statistics(train.images))
-    imagenet = _imagenet_weights(model, config)
-    if imagenet is None:
-        every = -(-len(train.images) // STATISTICS_BATCH)  # from all over the data: folders come class by class
-        begin_statistics(model, torch.from_numpy(train.images[::every]))
-    return model, config if imagenet else without_transfer(config), imagenet
-
-
 def fit_in_parts(
     model: ImageClassifier,
     config: TrainConfig,
@@ -270,50 +226,8 @@ def surroundings(config: TrainConfig, model: ImageClassifier, imagenet: str | No
     return {**asdict(config), **counted, "initial_weights": weights, **runs_on}
 
 
-def channel_statistics(images: NDArray[np.uint8]) -> tuple[Channels, Channels]:
-    """Mean and deviation of each colour channel, of values 0–1; a channel without contrast counts as deviation 1."""
-    values = images.reshape(-1, images.shape[-1])
-    count = len(values)
-    mean = values.sum(axis=0, dtype=np.float64) / count
-    square = np.einsum("ij,ij->j", values, values, dtype=np.float64) / count
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    return _channels(mean), _channels(np.where(deviation > 0, deviation, 255))
-
-
-def _channels(values: NDArray[np.float64]) -> Channels:
-    red, green, blue = (float(value) / 255 for value in values)
-    return red, green, blue
-
-
-def _imagenet_weights(model: ImageClassifier, config: TrainConfig) -> str | None:
-    """Load ImageNet weights where the configuration asks for them; the digest of their file, or none."""
-    if config.model == "cnn" or config.pretrained == "none":
-        return None
-    settings = Settings()
-    try:
-        return load_imagenet_weights(
-            model.network, settings.resnet50_weights, settings.resnet50_weights_sha256, _log.info
-        )
-    except WeightsError as error:
-        if config.pretrained == "required":
-            raise
-        _log.warning("%s", error)
-        _log.warning("RANDOM WEIGHTS: ResNet50 starts without ImageNet; expect a low accuracy from a short training.")
-        return None
-
-
 def _describe(client: "MlflowClient", run_id: str, version: DatasetVersion, model: ImageClassifier) -> None:
     tags = {DATASET: version.digest, "cifar.code_sha256": code_digest(), "mlflow.source.git.commit": git_commit()}
     tracking.log_tags(client, run_id, tags)
     tracking.log_dataset(client, run_id, version, "training")
     client.log_text(run_id, summarise(model), "model_summary.txt")
-
-
-def on_device(device: torch.device, part: LabelledImages) -> Split:
-    """The images on the device, where they fit; else here."""
-    images, labels = torch.from_numpy(part.images), torch.from_numpy(part.labels)
-    try:
-        return Split(images.to(device), labels.to(device))
-    except torch.OutOfMemoryError:
-        _log.info("GPU memory does not hold %d images: they are moved batch by batch", len(part))
-        return Split(images, labels)
