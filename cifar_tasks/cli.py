@@ -1,21 +1,18 @@
 """The `cifar` command: a thin face of the library. Everything heavy is imported by the command that needs it."""
 
 import errno
-import json
-import os
 import secrets
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cifar_tasks.config import OVERRIDES, chosen_models, configure
+from cifar_tasks.config import OVERRIDES, chosen_models, configure, parse_overrides
 from cifar_tasks.errors import CifarError, ConfigError, StackError
 from cifar_tasks.settings import read_settings
 
@@ -26,7 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, compare and promote image classifiers. The whole stack runs on this machine: [b]cifar up[/b].",
 )
-TYPES: dict[str, Any] = {"integer": int, "number": float, "string": str}
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -185,24 +181,16 @@ def demo(
         **parse_overrides(override or []),
     }
     settings = read_settings()
-    if settings.airflow_api and settings.airflow_password:
-        address, password = settings.airflow_api, settings.airflow_password.get_secret_value()
-        hints = {"Log in": "user admin, password in .env: AIRFLOW_ADMIN_PASSWORD (MLflow: MLFLOW_ADMIN_PASSWORD)"}
-    else:
+    access = dag.access_to_deployment(settings)
+    if access is None:
         up()
-        stack.use(settings.home)
-        address, file = os.environ["CIFAR_AIRFLOW_URL"], stack.password_file(settings.home)
-        password = json.loads(file.read_text())[stack.AIRFLOW_USER]
-        hints = {
-            "Log in": f"user {stack.AIRFLOW_USER}, password in {file}",
-            "Stop": "make down   (everything is kept; make demo goes on from there)",
-        }
-    with dag.airflow(address, stack.AIRFLOW_USER, password) as client:
+        access = dag.access_to_embedded_stack(settings.home)
+    with dag.airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
         run = dag.trigger(client, conf)
         console.print(f"Airflow run {escape(run.run_id)}: {escape(run.url)}", soft_wrap=True)
         if dag.Watcher(console, run).watch() != "success":
             raise StackError(f"the run failed; its logs are at {run.url}")
-        dag.print_summary(console, run.result("report"), hints)
+        dag.print_summary(console, run.result("report"), access.hints)
 
 
 @app.command()
@@ -312,21 +300,6 @@ def dashboard(
         if error.errno != errno.EADDRINUSE:
             raise
         raise ConfigError(f"port {port} is in use: choose another with --port.") from None
-
-
-def parse_overrides(pairs: list[str]) -> dict[str, int | float | str]:
-    """`epochs=3` as a value of the type that the recipe wants; `ConfigError` names what does not fit."""
-    values = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or name not in OVERRIDES:
-            raise ConfigError(f"--set {pair}: write NAME=VALUE with NAME one of {', '.join(OVERRIDES)}")
-        adapter: TypeAdapter[int | float | str] = TypeAdapter(TYPES[OVERRIDES[name].type])
-        try:
-            values[name] = adapter.validate_python(text)
-        except ValidationError:
-            raise ConfigError(f"--set {pair}: {name} must be of type {OVERRIDES[name].type}") from None
-    return values
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A recipe is a function. The bounds of the overrides stand here once; the trigger
 in `configure` all read them from here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -212,6 +212,21 @@ def configure(model: ModelName, profile: str, overrides: Mapping[str, Any]) -> T
     for name, value in given.items():
         _check_override(name, value)
     return replace(recipe(), **{name: v for name, v in given.items() if OVERRIDES[name].only_for in (None, model)})
+
+
+def parse_overrides(pairs: Iterable[str]) -> dict[str, int | float | str]:
+    """`NAME=VALUE` as a value of the type that the recipe wants; `ConfigError` names what does not fit."""
+    values: dict[str, int | float | str] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or name not in OVERRIDES:
+            raise ConfigError(f"--set {pair}: write NAME=VALUE with NAME one of {', '.join(OVERRIDES)}")
+        kind = OVERRIDES[name].type
+        try:
+            values[name] = {"integer": int, "number": float, "string": str}[kind](text)
+        except ValueError:
+            raise ConfigError(f"--set {pair}: {name} must be of type {kind}") from None
+    return values
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 
-from cifar_tasks import tracking
+from cifar_tasks import stack, tracking
 from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.settings import Settings
 from cifar_tasks.tracking import MODEL, WORKFLOW
@@ -81,6 +82,34 @@ class AirflowRun:
         entry = XComApi(self.client).get_xcom_entry(DAG, task_id, self.run_id, "return_value", deserialize=True)
         value = getattr(entry.actual_instance, "value", None)
         return json.loads(value) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class Access:
+    """An Airflow, the password of its admin, and what a person who works with it wants to know."""
+
+    url: str
+    password: str = field(repr=False)
+    hints: Mapping[str, str]
+
+
+def access_to_deployment(settings: Settings) -> Access | None:
+    """The Airflow that the settings name, if they do."""
+    if not (settings.airflow_api and settings.airflow_password):
+        return None
+    hints = {"Log in": "user admin, password in .env: AIRFLOW_ADMIN_PASSWORD (MLflow: MLFLOW_ADMIN_PASSWORD)"}
+    return Access(settings.airflow_api, settings.airflow_password.get_secret_value(), hints)
+
+
+def access_to_embedded_stack(home: Path) -> Access:
+    """The Airflow of the stack in `home`, which must be up; this process uses that stack from now on."""
+    stack.use(home)
+    file = stack.password_file(home)
+    hints = {
+        "Log in": f"user {stack.AIRFLOW_USER}, password in {file}",
+        "Stop": "make down   (everything is kept; make demo goes on from there)",
+    }
+    return Access(stack.environment(home)["CIFAR_AIRFLOW_URL"], json.loads(file.read_text())[stack.AIRFLOW_USER], hints)
 
 
 @contextmanager

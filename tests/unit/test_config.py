@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
-from cifar_tasks.config import MODELS, OVERRIDES, RECIPES, chosen_models, config_from_dict, configure
+from cifar_tasks.config import MODELS, OVERRIDES, RECIPES, chosen_models, config_from_dict, configure, parse_overrides
 from cifar_tasks.errors import ConfigError
 
 
@@ -30,6 +31,33 @@ def test_an_override_of_resnet50_leaves_the_cnn_alone():
     cnn, resnet = (configure(model, "full", values) for model in MODELS)
     assert (cnn.image_size, cnn.epochs) == (32, 7)
     assert (resnet.image_size, resnet.pretrained, resnet.epochs) == (96, "none", 7)
+
+
+def test_what_is_written_on_the_command_line_gets_the_type_that_the_recipe_wants():
+    values = parse_overrides(["epochs=3", "learning_rate=1e-2", "pretrained=none", "seed=-1"])
+    assert values == {"epochs": 3, "learning_rate": 0.01, "pretrained": "none", "seed": -1}
+    assert type(values["epochs"]) is int
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("epochs", "--set epochs: write NAME=VALUE with NAME one of epochs, batch_size"),
+        ("epoch=3", "--set epoch=3: write NAME=VALUE"),
+        ("epochs=3.5", "--set epochs=3.5: epochs must be of type integer"),
+        ("learning_rate=fast", "learning_rate must be of type number"),
+        ("epochs=", "epochs must be of type integer"),
+    ],
+)
+def test_what_cannot_be_read_on_the_command_line_is_named(pair: str, message: str):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_overrides([pair])
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "-inf"])
+def test_a_rate_that_is_no_number_is_refused(rate: str):
+    with pytest.raises(ConfigError, match="learning_rate must be between"):
+        configure("cnn", "demo", parse_overrides([f"learning_rate={rate}"]))
 
 
 @pytest.mark.parametrize(

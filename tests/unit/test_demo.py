@@ -4,9 +4,11 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
+from pydantic import SecretStr
 from rich.console import Console
 
-from cifar_tasks.demo import Watcher, print_summary
+from cifar_tasks.demo import Watcher, access_to_deployment, print_summary
+from cifar_tasks.settings import Settings
 
 ROW = {
     "model": "cnn",
@@ -54,3 +56,13 @@ def test_a_mapped_task_is_shown_with_the_name_of_its_model():
     text = printed(100, lambda console: console.print(watcher._table([task("prepare"), mapped])))
     assert "model.register [resnet50]" in text
     assert "waiting" in text
+
+
+def test_a_deployment_is_used_only_where_both_its_address_and_its_password_are_known():
+    password = SecretStr("s3cret-of-the-admin")
+    assert access_to_deployment(Settings(airflow_api="http://airflow:8080")) is None
+    assert access_to_deployment(Settings(airflow_password=password)) is None
+    access = access_to_deployment(Settings(airflow_api="http://airflow:8080", airflow_password=password))
+    assert access is not None
+    assert (access.url, access.password) == ("http://airflow:8080", "s3cret-of-the-admin")
+    assert "s3cret" not in repr(access)
