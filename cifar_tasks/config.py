@@ -44,6 +44,10 @@ class TrainConfig:
     """Peak in these epochs."""
     warmup_fraction: float = 0.25
     """Share of the steps in which the learning rate rises."""
+    sam_radius: float = 0.0
+    """Distance in weight space over which sharpness-aware minimisation wants the loss to be low; 0 for none."""
+    sam_share: float = 1 / 3
+    """Share of the epochs, the last ones, that it is used in; their steps cost twice as much."""
     hidden_units: int = 0
     """Width of a dense layer before the CNN's last one, 0 for none; of the first dense layer of ResNet50's head."""
     dropout: float = 0.0
@@ -68,8 +72,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience", "image_size"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("crop_padding", "seed", "weight_decay", "head_epochs", "hidden_units"):
+        for name in ("crop_padding", "seed", "weight_decay", "head_epochs", "hidden_units", "sam_radius"):
             _at_least(name, getattr(self, name), 0)
+        if not 0 <= self.sam_share <= 1:
+            raise ConfigError(f"sam_share must be between 0 and 1, got {self.sam_share}")
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
         if self.model == "resnet50":
@@ -83,7 +89,7 @@ class TrainConfig:
 
 def cnn_demo() -> TrainConfig:
     """Minutes on two CPU cores."""
-    return replace(cnn_full(), epochs=4, train_images=6_000, validation_images=2_000, batch_size=128)
+    return replace(cnn_full(), epochs=4, train_images=6_000, validation_images=2_000, batch_size=128, sam_radius=0)
 
 
 def cnn_full() -> TrainConfig:
@@ -98,6 +104,7 @@ def cnn_full() -> TrainConfig:
         logit_scale=1 / 9,
         warmup_fraction=0.1,
         crop_padding=3,
+        sam_radius=0.2,
     )
 
 

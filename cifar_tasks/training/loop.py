@@ -14,6 +14,7 @@ from cifar_tasks.errors import TrainingError
 from cifar_tasks.training import distributed
 from cifar_tasks.training.augment import steps_per_epoch, training_batches
 from cifar_tasks.training.device import autocast, compiled
+from cifar_tasks.training.sharpness import sharpness_aware, uphill
 from cifar_tasks.training.state import EpochMetrics, TrainingState
 
 EVALUATION_BATCH = 500
@@ -92,6 +93,9 @@ def _train_epoch(
         learning_rate = state.learning_rate
         moved = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         sums += _forward_backward(state, network, *moved)
+        if sharpness_aware(config, epoch):
+            with uphill(state.model, config.sam_radius):
+                _forward_backward(state, network, *moved)
         state.step()
         seen += len(images)
         now = time.perf_counter()

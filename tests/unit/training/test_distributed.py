@@ -54,18 +54,20 @@ def test_each_batch_is_shared_out_without_overlap_and_augmented_the_same(alone, 
         assert one_half | other_half == batch
 
 
-def test_after_one_epoch_all_metrics_equal_those_of_one_process(alone, together):
-    (expected,) = alone["trained"][0]["metrics"]
-    for rank in together["trained"]:
+@pytest.mark.parametrize("training", ["trained", "sharpness aware"])
+def test_after_one_epoch_all_metrics_equal_those_of_one_process(training, alone, together):
+    (expected,) = alone[training][0]["metrics"]
+    for rank in together[training]:
         (metrics,) = rank["metrics"]
         assert {name: metrics[name] for name in METRICS} == pytest.approx(
             {name: expected[name] for name in METRICS}, abs=1e-3
         )
 
 
-def test_after_one_epoch_all_weights_and_running_statistics_equal_those_of_one_process(alone, together):
-    expected = alone["trained"][0]["weights"]
-    first, second = (rank["weights"] for rank in together["trained"])
+@pytest.mark.parametrize("training", ["trained", "sharpness aware"])
+def test_after_one_epoch_all_weights_and_running_statistics_equal_those_of_one_process(training, alone, together):
+    expected = alone[training][0]["weights"]
+    first, second = (rank["weights"] for rank in together[training])
     assert first == second
     assert first.keys() == expected.keys()
     for name, values in expected.items():

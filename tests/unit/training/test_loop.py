@@ -52,10 +52,20 @@ def train(state: TrainingState, on_epoch=lambda state: None, validation: Split |
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.1), ("adamw", 0.01), ("muon", 0.1)])
-def test_training_learns(optimizer, rate):
-    state = train(new_state(config(epochs=16, optimizer=optimizer, learning_rate=rate)))
+@pytest.mark.parametrize("sam_radius", [0, 0.1])
+def test_training_learns(optimizer, rate, sam_radius):
+    state = train(new_state(config(epochs=16, optimizer=optimizer, learning_rate=rate, sam_radius=sam_radius)))
     assert state.best.validation_accuracy > 0.95
     assert state.history[-1].train_loss < state.history[0].train_loss
+
+
+def test_sharpness_aware_steps_change_the_last_epochs_only():
+    plain = train(new_state(config()))
+    aware = train(new_state(config(sam_radius=0.5, sam_share=0.5)))
+    losses = [[metrics.train_loss for metrics in state.history] for state in (plain, aware)]
+    assert losses[0][:2] == losses[1][:2]
+    assert all(one != other for one, other in zip(losses[0][2:], losses[1][2:], strict=True))
+    assert all(torch.isfinite(value).all() for value in aware.model.state_dict().values())
 
 
 def test_the_learning_rate_rises_and_falls():
@@ -79,10 +89,10 @@ def test_training_stops_when_validation_loss_no_longer_falls_and_keeps_the_best_
     assert loss == pytest.approx(state.best.validation_loss, abs=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+@pytest.mark.parametrize(("optimizer", "sam_radius"), [("sgd", 0), ("adamw", 0), ("muon", 0), ("muon", 0.1)])
 @pytest.mark.parametrize("killed_after", [1, 3])
-def test_a_resumed_training_ends_bit_for_bit_like_an_uninterrupted_one(optimizer, killed_after):
-    settings = config(optimizer=optimizer, learning_rate=0.05)
+def test_a_resumed_training_ends_bit_for_bit_like_an_uninterrupted_one(optimizer, sam_radius, killed_after):
+    settings = config(optimizer=optimizer, learning_rate=0.05, sam_radius=sam_radius, sam_share=0.5)
     whole = train(new_state(settings))
 
     kept: list[bytes] = []

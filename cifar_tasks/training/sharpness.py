@@ -1,0 +1,40 @@
+"""Sharpness-aware minimisation: training ends where the loss is low all around, not at one point alone.
+
+P. Foret et al., https://arxiv.org/abs/2010.01412. In the last epochs alone it gives about what it gives in all of
+them (Z. Zhou et al., https://arxiv.org/abs/2410.10373), and each of its steps costs two.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.utils import get_total_norm
+
+from cifar_tasks.config import TrainConfig
+
+
+def sharpness_aware(config: TrainConfig, epoch: int) -> bool:
+    """Whether this epoch, counted from 1, is one of those."""
+    return config.sam_radius > 0 and epoch > round(config.epochs * (1 - config.sam_share))
+
+
+@contextmanager
+def uphill(model: nn.Module, radius: float) -> Iterator[None]:
+    """Inside, the weights stand `radius` from where they were, along their gradient: about where the loss is highest.
+
+    The distance is Euclidean, over all weights that have a gradient. On leaving, weights and running statistics are
+    bit for bit what they were; the gradients are those that were taken inside.
+    """
+    moving = [(weight, weight.grad) for weight in model.parameters() if weight.grad is not None]
+    everything = [*model.parameters(), *model.buffers()]
+    with torch.no_grad():
+        before = [tensor.clone() for tensor in everything]
+        # A tensor on the device: reading it would be a synchronisation.
+        length = get_total_norm(gradient for _, gradient in moving)
+        for weight, gradient in moving:
+            weight.add_(gradient * (radius / (length + 1e-12)))
+    yield
+    with torch.no_grad():
+        for tensor, value in zip(everything, before, strict=True):
+            tensor.copy_(value)
