@@ -104,7 +104,8 @@ def cnn_full() -> TrainConfig:
         logit_scale=1 / 9,
         warmup_fraction=0.1,
         crop_padding=3,
-        sam_radius=0.2,
+        sam_radius=0.15,
+        sam_share=0.5,
     )
 
 
