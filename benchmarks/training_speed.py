@@ -29,6 +29,7 @@ def measure(rounds: int) -> list[Row]:
     name = str(precision).removeprefix("torch.")
     precisions = {"float32": torch.float32, name: precision}
     candidates = {f"fit {kind}": training(kind_dtype) for kind, kind_dtype in precisions.items()}
+    candidates["sharpness-aware"] = training(precision, config=replace(cnn_full(), sam_share=1))
     candidates |= {f"product {kind}": matrix_product(kind_dtype) for kind, kind_dtype in precisions.items()}
     with in_own_process("training", IMAGES, cnn_full().batch_size) as plain:
         figures = interleaved({**candidates, "plain": plain}, rounds, "CNN training")
@@ -37,6 +38,8 @@ def measure(rounds: int) -> list[Row]:
         both = {f"product, {kind}": f"{figures[f'fit {kind}']:.0f}", "plain loop": f"{figures['plain']:.0f} images/s"}
         return Row("CNN training", both, figures.ratio(f"fit {kind}", "plain"), 1.7)
 
+    aware = {"product": f"{figures['sharpness-aware']:.0f}", "plain loop": f"{figures['plain']:.0f} images/s"}
+
     def share(trained: str, multiplied: str) -> Row:
         reached = {f"training, {trained}": f"{GFLOP_AN_IMAGE * figures[f'fit {trained}']:.0f}"}
         possible = {f"products, {multiplied}": f"{figures[f'product {multiplied}']:.0f} GFLOP/s"}
@@ -44,7 +47,11 @@ def measure(rounds: int) -> list[Row]:
         return Row("share of matrix products", reached | possible, ratio, 0.8 if multiplied == "float32" else None)
 
     pairs = dict.fromkeys([(name, "float32"), (name, name), ("float32", "float32")])
-    return [*(against_plain(kind) for kind in reversed(precisions)), *(share(*pair) for pair in pairs)]
+    return [
+        *(against_plain(kind) for kind in reversed(precisions)),
+        Row("CNN training, sharpness-aware steps", aware, figures.ratio("sharpness-aware", "plain")),
+        *(share(*pair) for pair in pairs),
+    ]
 
 
 def training(precision: torch.dtype, images: int = IMAGES, config: TrainConfig | None = None) -> Candidate:

@@ -1,7 +1,7 @@
 """Sharpness-aware minimisation: training ends where the loss is low all around, not at one point alone.
 
-P. Foret et al., https://arxiv.org/abs/2010.01412. In the last epochs alone it gives about what it gives in all of
-them (Z. Zhou et al., https://arxiv.org/abs/2410.10373), and each of its steps costs two.
+P. Foret et al., https://arxiv.org/abs/2010.01412. Each of its steps costs two, and in the last epochs alone it gives
+about what it gives in all of them (Z. Zhou et al., https://arxiv.org/abs/2410.10373).
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from cifar_tasks.config import TrainConfig
 
 
 def sharpness_aware(config: TrainConfig, epoch: int) -> bool:
-    """Whether this epoch, counted from 1, is one of those."""
-    return config.sam_radius > 0 and epoch > round(config.epochs * (1 - config.sam_share))
+    """Whether this epoch, counted from 1, is one of those: of the last, as many as are whole in the share."""
+    return config.sam_radius > 0 and epoch > config.epochs - int(config.epochs * config.sam_share)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def test_weights_without_a_gradient_stay_and_a_gradient_of_nothing_goes_nowhere(
 
 @pytest.mark.parametrize(
     ("epochs", "share", "expected"),
-    [(12, 1 / 3, [9, 10, 11, 12]), (5, 1 / 3, [4, 5]), (1, 1 / 3, []), (3, 1, [1, 2, 3])],
+    [(12, 1 / 3, [9, 10, 11, 12]), (5, 1 / 2, [4, 5]), (1, 1 / 2, []), (3, 1, [1, 2, 3])],
 )
 def test_it_is_used_in_the_last_epochs(epochs: int, share: float, expected: list[int]):
     config = dataclasses.replace(configure("cnn", "full", {"epochs": epochs}), sam_radius=0.1, sam_share=share)
