@@ -46,6 +46,8 @@ class TrainConfig:
     """Share of the steps in which the learning rate rises."""
     sam_radius: float = 0.0
     """Distance in weight space over which sharpness-aware minimisation wants the loss to be low; 0 for none."""
+    sam_images: int = 64
+    """Images of a batch that look for the highest loss together; batch norm too sees so many at once."""
     sam_share: float = 1 / 3
     """Share of the epochs, the last ones, that it is used in; their steps cost twice as much."""
     hidden_units: int = 0
@@ -70,7 +72,7 @@ class TrainConfig:
     """Of initialisation, order, augmentation and dropout."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience", "image_size"):
+        for name in ("epochs", "batch_size", "patience", "image_size", "sam_images"):
             _at_least(name, getattr(self, name), 1)
         for name in ("crop_padding", "seed", "weight_decay", "head_epochs", "hidden_units", "sam_radius"):
             _at_least(name, getattr(self, name), 0)
@@ -104,7 +106,7 @@ def cnn_full() -> TrainConfig:
         logit_scale=1 / 9,
         warmup_fraction=0.1,
         crop_padding=3,
-        sam_radius=0.15,
+        sam_radius=0.1,
         sam_share=0.5,
     )
 

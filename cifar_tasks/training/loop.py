@@ -92,10 +92,8 @@ def _train_epoch(
     for step, (images, labels) in enumerate(batches, 1):
         learning_rate = state.learning_rate
         moved = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        sums += _forward_backward(state, network, *moved)
-        if sharpness_aware(config, epoch):
-            with uphill(state.model, config.sam_radius):
-                _forward_backward(state, network, *moved)
+        gradients = _uphill_gradients if sharpness_aware(config, epoch) else _forward_backward
+        sums += gradients(state, network, *moved)
         state.step()
         seen += len(images)
         now = time.perf_counter()
@@ -110,6 +108,24 @@ def _train_epoch(
         "learning_rate": learning_rate,
         "images_per_second": processes * seen / (time.perf_counter() - began),
     }
+
+
+def _uphill_gradients(state: TrainingState, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Like `_forward_backward`, but every `sam_images` of the batch take their gradient uphill of the weights."""
+    at_once = max(1, state.config.sam_images // distributed.size())
+    sums = torch.zeros(2, device=images.device)
+    mean: dict[nn.Parameter, Tensor] = {}
+    for part in zip(torch.split(images, at_once), torch.split(labels, at_once), strict=True):
+        sums += _forward_backward(state, network, *part)
+        with uphill(state.model, state.config.sam_radius):
+            _forward_backward(state, network, *part)
+        for weight in state.model.parameters():
+            if weight.grad is not None:
+                share = weight.grad * (len(part[0]) / len(images))
+                mean[weight] = mean[weight] + share if weight in mean else share
+    for weight, gradient in mean.items():
+        weight.grad = gradient
+    return sums
 
 
 def _forward_backward(state: TrainingState, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

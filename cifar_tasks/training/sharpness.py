@@ -1,7 +1,8 @@
 """Sharpness-aware minimisation: training ends where the loss is low all around, not at one point alone.
 
 P. Foret et al., https://arxiv.org/abs/2010.01412. Each of its steps costs two, and in the last epochs alone it gives
-about what it gives in all of them (Z. Zhou et al., https://arxiv.org/abs/2410.10373).
+about what it gives in all of them (Z. Zhou et al., https://arxiv.org/abs/2410.10373). A batch looks in parts, each for
+itself: few images find a sharper direction than many (Foret et al., m-sharpness).
 """
 
 from collections.abc import Iterator

@@ -58,7 +58,7 @@ def look() -> dict[str, Any]:
     """Everything that several processes are compared with one for."""
     found = {"batches": _batches(), "trained": _trained(config()), "stopped": _stopped(), "threads": _threads()}
     # No further: at 0.1 roundings already move an activation across ReLU's bend.
-    found["sharpness aware"] = _trained(config(sam_radius=0.03, sam_share=1))
+    found["sharpness aware"] = _trained(config(sam_radius=0.03, sam_share=1, sam_images=BATCH // 2))
     return found | {"addresses": _addresses(), "group": os.getpgid(0), "checkpoints": _checkpoints()}
 
 

@@ -172,6 +172,31 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_trains_the_same(caplog,
         assert torch.allclose(small.model.state_dict()[name], value, atol=1e-6), name
 
 
+def test_the_parts_of_a_sharpness_aware_step_count_by_their_images(monkeypatch):
+    monkeypatch.setattr(device, "precision", lambda device: torch.float32)
+    settings = config(epochs=1, batch_size=64, learning_rate=1e-3, sam_share=1)
+    plain, _ = without_batch_norm(settings, 64)
+    # So short a way uphill leaves the gradients what they are.
+    parts, memory = without_batch_norm(dataclasses.replace(settings, sam_radius=1e-6, sam_images=24), 64)
+    train(plain)
+    train(parts)
+    assert memory.seen[:12] == [24, 24, 24, 24, 16, 16] * 2
+    assert parts.history[0].train_loss == pytest.approx(plain.history[0].train_loss, abs=1e-5)
+    for name, value in plain.model.state_dict().items():
+        assert torch.allclose(parts.model.state_dict()[name], value, atol=1e-5), name
+
+
+def test_each_part_of_a_batch_goes_uphill_for_itself(monkeypatch):
+    monkeypatch.setattr(device, "precision", lambda device: torch.float32)
+    settings = config(epochs=1, batch_size=64, learning_rate=1e-3, sam_share=1, sam_radius=0.5, sam_images=64)
+    together, _ = without_batch_norm(settings, 64)
+    apart, _ = without_batch_norm(dataclasses.replace(settings, sam_images=16), 64)
+    train(together)
+    train(apart)
+    weights = [state.model.state_dict()["network.network.1.weight"] for state in (together, apart)]
+    assert not torch.allclose(*weights, atol=1e-5)
+
+
 def test_a_resumed_training_remembers_what_memory_holds():
     settings = config(epochs=2, batch_size=64, learning_rate=1e-3)
     first, _ = without_batch_norm(settings, 20)

@@ -80,7 +80,9 @@ def test_it_is_used_in_the_last_epochs(epochs: int, share: float, expected: list
     assert not any(sharpness_aware(without, epoch) for epoch in range(1, epochs + 1))
 
 
-@pytest.mark.parametrize("wrong", [{"sam_share": 1.5}, {"sam_share": float("nan")}, {"sam_radius": -0.1}])
+@pytest.mark.parametrize(
+    "wrong", [{"sam_share": 1.5}, {"sam_share": float("nan")}, {"sam_radius": -0.1}, {"sam_images": 0}]
+)
 def test_what_cannot_be_is_refused(wrong: dict[str, float]):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         dataclasses.replace(configure("cnn", "full", {}), **wrong)
