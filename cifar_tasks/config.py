@@ -107,7 +107,7 @@ def cnn_full() -> TrainConfig:
         warmup_fraction=0.1,
         crop_padding=3,
         sam_radius=0.1,
-        sam_share=0.5,
+        sam_share=2 / 3,
     )
 
 
