@@ -9,8 +9,9 @@ from cifar_tasks.training.device import autocast
 class FastClassifier(nn.Module):
     """The model in the precision that the device is fast in (`training.device.precision`).
 
-    On a CPU with AMX the CNN answers more than three times as fast (docs/benchmarks.md); where float32 is what the
-    hardware is fast in nothing changes. Evaluation never uses it: what is measured there stays float32.
+    On a CPU with AMX the CNN answers more than three times as fast, with AVX-512 BF16 twice (docs/benchmarks.md); where
+    float32 is what the hardware is fast in nothing changes. Evaluation never uses it: what is measured there stays
+    float32.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -79,7 +79,7 @@ def _batches() -> list[list[dict[int, str]]]:
 def _trained(settings: TrainConfig, *, learnable: bool = True) -> list[dict[str, Any]]:
     """For each process: metrics by epoch, and weights, of a training in float32."""
     with pytest.MonkeyPatch.context() as patch:
-        # In bfloat16, where the CPU has AMX, roundings differ: a loss of this training by 5e-4.
+        # In bfloat16, where the CPU is fast in it, roundings differ: a loss of this training by 5e-4.
         patch.setattr(device, "precision", lambda _: torch.float32)
         model = small_model()
         state = TrainingState(distributed.synchronised(model), settings, steps_per_epoch(IMAGES, settings))

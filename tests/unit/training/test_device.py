@@ -1,0 +1,26 @@
+"""Precision follows what the hardware multiplies fast."""
+
+import pytest
+import torch
+
+from cifar_tasks.training.device import autocast, precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": False, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": False, "avx512_bf16": False, "avx512_f": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+    ids=["amx", "avx512 bf16", "avx512 alone", "says nothing"],
+)
+def test_a_cpu_computes_in_bfloat16_only_where_it_has_instructions_for_it(able, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert precision(CPU) is expected
+    with autocast(CPU):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype is expected
