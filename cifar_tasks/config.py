@@ -56,6 +56,8 @@ class TrainConfig:
     """After each block of the CNN; it costs more than it gives where each image is seen a dozen times."""
     crop_padding: int = 2
     """Pixels of reflected border from which random crops are taken; 0 for none."""
+    colour_jitter: float = 0.0
+    """Each image's brightness, contrast and saturation change by a factor of up to 1 ± this; 0 for none."""
     flip: Literal["on", "off"] = "on"
     """Mirror images left to right, each image in every second epoch; wrong for digits and text."""
     image_size: int = 32
@@ -76,6 +78,8 @@ class TrainConfig:
             _at_least(name, getattr(self, name), 1)
         for name in ("crop_padding", "seed", "weight_decay", "head_epochs", "hidden_units", "sam_radius"):
             _at_least(name, getattr(self, name), 0)
+        if not 0 <= self.colour_jitter < 1:
+            raise ConfigError(f"colour_jitter must be at least 0 and below 1, got {self.colour_jitter}")
         if not 0 <= self.sam_share <= 1:
             raise ConfigError(f"sam_share must be between 0 and 1, got {self.sam_share}")
         if not self.learning_rate > 0:
@@ -91,7 +95,15 @@ class TrainConfig:
 
 def cnn_demo() -> TrainConfig:
     """Minutes on two CPU cores."""
-    return replace(cnn_full(), epochs=4, train_images=6_000, validation_images=2_000, batch_size=128, sam_radius=0)
+    return replace(
+        cnn_full(),
+        epochs=4,
+        train_images=6_000,
+        validation_images=2_000,
+        batch_size=128,
+        colour_jitter=0,
+        sam_radius=0,
+    )
 
 
 def cnn_full() -> TrainConfig:
@@ -106,8 +118,8 @@ def cnn_full() -> TrainConfig:
         logit_scale=1 / 9,
         warmup_fraction=0.1,
         crop_padding=3,
+        colour_jitter=0.2,
         sam_radius=0.1,
-        sam_share=2 / 3,
     )
 
 
@@ -198,6 +210,13 @@ OVERRIDES: dict[str, Override] = {
     ),
     "flip": Override(
         "string", "Mirror images", "Left to right, in training. Wrong for digits and text.", choices=("on", "off")
+    ),
+    "colour_jitter": Override(
+        "number",
+        "Colour jitter",
+        "Change of brightness, contrast and saturation, in training. Wrong where colour is the class.",
+        0.0,
+        0.9,
     ),
     "seed": Override("integer", "Seed", "Of initialisation, order, augmentation and dropout.", 0, 2**31 - 1),
 }
