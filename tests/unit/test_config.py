@@ -78,7 +78,13 @@ def test_a_bad_override_is_refused_by_name(name, value, message):
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("epochs", 0, "epochs must be at least 1, got 0"), ("learning_rate", 0.0, "learning_rate must be above 0")],
+    [
+        ("epochs", 0, "epochs must be at least 1, got 0"),
+        ("learning_rate", 0.0, "learning_rate must be above 0"),
+        ("colour_jitter", -0.1, "colour_jitter must be at least 0 and below 1, got -0.1"),
+        ("colour_jitter", 1.0, "colour_jitter must be at least 0 and below 1, got 1.0"),
+        ("colour_jitter", float("nan"), "colour_jitter must be at least 0 and below 1, got nan"),
+    ],
 )
 def test_a_configuration_refuses_a_bad_value_by_name(field, value, message):
     with pytest.raises(ConfigError, match=message):
