@@ -35,7 +35,7 @@ class Pictures(Dataset[tuple[Any, int]]):
         self.images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
         self.labels = random.integers(0, 10, count)
         steps = [
-            transforms.RandomCrop(32, padding=2, padding_mode="reflect"),
+            transforms.RandomCrop(32, padding=cnn_full().crop_padding, padding_mode="reflect"),
             transforms.RandomHorizontalFlip(),
             transforms.ToTensor(),
             transforms.Normalize((0.491, 0.482, 0.447), (0.247, 0.243, 0.262)),

@@ -23,7 +23,6 @@ def head_config(config: TrainConfig) -> TrainConfig:
         epochs=config.head_epochs,
         learning_rate=config.head_learning_rate,
         crop_padding=0,
-        colour_jitter=0,
         flip="off",
         head_epochs=0,
     )

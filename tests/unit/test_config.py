@@ -81,9 +81,9 @@ def test_a_bad_override_is_refused_by_name(name, value, message):
     [
         ("epochs", 0, "epochs must be at least 1, got 0"),
         ("learning_rate", 0.0, "learning_rate must be above 0"),
-        ("colour_jitter", -0.1, "colour_jitter must be at least 0 and below 1, got -0.1"),
-        ("colour_jitter", 1.0, "colour_jitter must be at least 0 and below 1, got 1.0"),
-        ("colour_jitter", float("nan"), "colour_jitter must be at least 0 and below 1, got nan"),
+        ("hold_fraction", 0.9, "must leave steps in which the learning rate falls, got 0.1 and 0.9"),
+        ("warmup_fraction", float("nan"), "must leave steps in which the learning rate falls, got nan and 0"),
+        ("hold_fraction", -0.2, "hold_fraction must be at least 0, got -0.2"),
     ],
 )
 def test_a_configuration_refuses_a_bad_value_by_name(field, value, message):
