@@ -27,7 +27,7 @@ class TrainConfig:
     batch_size: int
     """Images a step."""
     learning_rate: float
-    """Where it is highest; it rises to there, stays, and falls."""
+    """Peak of the one-cycle schedule."""
     optimizer: Literal["sgd", "adamw", "muon"]
     """SGD is with Nesterov momentum 0.9. Muon takes the filters of all convolutions but the first, SGD the rest."""
     weight_decay: float
@@ -44,8 +44,6 @@ class TrainConfig:
     """Peak in these epochs."""
     warmup_fraction: float = 0.25
     """Share of the steps in which the learning rate rises."""
-    hold_fraction: float = 0.0
-    """Share of the steps in which it then stays; in those that are left it falls."""
     sam_radius: float = 0.0
     """Distance in weight space over which sharpness-aware minimisation wants the loss to be low; 0 for none."""
     sam_images: int = 64
@@ -78,15 +76,8 @@ class TrainConfig:
             _at_least(name, getattr(self, name), 1)
         for name in ("crop_padding", "seed", "weight_decay", "head_epochs", "hidden_units", "sam_radius"):
             _at_least(name, getattr(self, name), 0)
-        for name in ("warmup_fraction", "hold_fraction"):
-            _at_least(name, getattr(self, name), 0)
         if not 0 <= self.sam_share <= 1:
             raise ConfigError(f"sam_share must be between 0 and 1, got {self.sam_share}")
-        if not self.warmup_fraction + self.hold_fraction < 1:
-            raise ConfigError(
-                "warmup_fraction and hold_fraction must leave steps in which the learning rate falls, "
-                f"got {self.warmup_fraction} and {self.hold_fraction}"
-            )
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
         if self.model == "resnet50":
@@ -100,9 +91,7 @@ class TrainConfig:
 
 def cnn_demo() -> TrainConfig:
     """Minutes on two CPU cores."""
-    return replace(
-        cnn_full(), epochs=4, train_images=6_000, validation_images=2_000, batch_size=128, hold_fraction=0, sam_radius=0
-    )
+    return replace(cnn_full(), epochs=4, train_images=6_000, validation_images=2_000, batch_size=128, sam_radius=0)
 
 
 def cnn_full() -> TrainConfig:
@@ -116,10 +105,9 @@ def cnn_full() -> TrainConfig:
         weight_decay=5e-3,
         logit_scale=1 / 9,
         warmup_fraction=0.1,
-        hold_fraction=0.4,
         crop_padding=3,
         sam_radius=0.1,
-        sam_share=1 / 2,
+        sam_share=2 / 3,
     )
 
 
@@ -197,7 +185,7 @@ AS_RECIPE = "recipe"
 OVERRIDES: dict[str, Override] = {
     "epochs": Override("integer", "Epochs", "Passes over the training images, at most.", 1, 1000),
     "batch_size": Override("integer", "Batch size", "Images a step.", 2, 4096),
-    "learning_rate": Override("number", "Learning rate", "At its peak.", 1e-6, 10.0),
+    "learning_rate": Override("number", "Learning rate", "Peak of the one-cycle schedule.", 1e-6, 10.0),
     "image_size": Override(
         "integer", "Image size (ResNet50)", "Pixels that images are upsampled to.", 32, 512, only_for="resnet50"
     ),

@@ -1,10 +1,10 @@
-"""What moves the weights: parameter groups, optimizers and the schedule."""
+"""What moves the weights: parameter groups, optimizers and the one-cycle schedule."""
 
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Muon, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import OneCycleLR
 
 from cifar_tasks.config import TrainConfig
 
@@ -82,12 +82,16 @@ def _stages_to_head(name: str) -> int:
     return len(STAGES) - 1 - max(1, STAGES.index(stage))
 
 
-def trapezoid(optimizer: Optimizer, config: TrainConfig, steps: int) -> LambdaLR:
-    """Learning rates that rise in a line from a tenth of their peak, stay there, and fall in a line to nearly nothing.
-
-    Without steps in which they stay (`hold_fraction` 0) it is a one-cycle schedule. A long stay and a short fall is
-    A. Hägele et al., https://arxiv.org/abs/2405.18392.
-    """
-    rise = max(1.0, config.warmup_fraction * steps)
-    fall = max(1.0, (1 - config.warmup_fraction - config.hold_fraction) * steps)
-    return LambdaLR(optimizer, lambda step: min(0.1 + 0.9 * step / rise, 1.0, (steps - step) / fall))
+def one_cycle(optimizer: Optimizer, config: TrainConfig, steps: int) -> OneCycleLR:
+    """Learning rates that rise in a line to their peak and fall in a line to nearly nothing, over `steps`."""
+    steps = max(4, steps)  # torch divides by the length of the rise and of the fall
+    return OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=steps,
+        pct_start=max(config.warmup_fraction, 2 / steps),
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        div_factor=10,
+        final_div_factor=100,
+    )

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from cifar_tasks.config import TrainConfig
 from cifar_tasks.errors import IntegrityError
-from cifar_tasks.training.optimizer import build_optimizers, trapezoid
+from cifar_tasks.training.optimizer import build_optimizers, one_cycle
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TrainingState:
         self.model = model
         self.config = config
         self.optimizers = build_optimizers(model, config)
-        self.schedules = [trapezoid(each, config, config.epochs * steps_per_epoch) for each in self.optimizers]
+        self.schedules = [one_cycle(each, config, config.epochs * steps_per_epoch) for each in self.optimizers]
         self.order = torch.Generator().manual_seed(config.seed)
         self.history: list[EpochMetrics] = []
         self.best_weights: dict[str, Tensor] = {}
@@ -97,7 +97,9 @@ class TrainingState:
         scalars = {
             "epoch": len(self.history),
             "groups": [optimizer.state_dict()["param_groups"] for optimizer in self.optimizers],
-            "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "schedules": [
+                {k: v for k, v in schedule.state_dict().items() if not callable(v)} for schedule in self.schedules
+            ],
             "history": [asdict(metrics) for metrics in self.history],
             "micro_batch": self.micro_batch,
             "config": asdict(self.config),

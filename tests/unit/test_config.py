@@ -78,13 +78,7 @@ def test_a_bad_override_is_refused_by_name(name, value, message):
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [
-        ("epochs", 0, "epochs must be at least 1, got 0"),
-        ("learning_rate", 0.0, "learning_rate must be above 0"),
-        ("hold_fraction", 0.9, "must leave steps in which the learning rate falls, got 0.1 and 0.9"),
-        ("warmup_fraction", float("nan"), "must leave steps in which the learning rate falls, got nan and 0"),
-        ("hold_fraction", -0.2, "hold_fraction must be at least 0, got -0.2"),
-    ],
+    [("epochs", 0, "epochs must be at least 1, got 0"), ("learning_rate", 0.0, "learning_rate must be above 0")],
 )
 def test_a_configuration_refuses_a_bad_value_by_name(field, value, message):
     with pytest.raises(ConfigError, match=message):

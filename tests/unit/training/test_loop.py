@@ -70,7 +70,7 @@ def test_sharpness_aware_steps_change_the_last_epochs_only():
 
 def test_the_learning_rate_rises_and_falls():
     rates = []
-    state = new_state(config(warmup_fraction=0.25, hold_fraction=0))
+    state = new_state(config(warmup_fraction=0.25))
     fit(state, split(256, 0), split(64, 1), lambda s: None, lambda p: rates.append(p.learning_rate), 0.0)
     peak = rates.index(max(rates))
     assert max(rates) == pytest.approx(0.1)
