@@ -24,7 +24,7 @@ status: setup ## Show what runs and where
 demo: setup ## Train, compare and promote on real images; DATA=… is a folder, zip or s3:// URL
 	@$(BIN)/cifar demo $(if $(DATA),--source "$(DATA)")
 
-test: setup ## Run the tests, in less than six minutes on two cores; ARGS=… is passed to pytest
+test: setup ## Run the tests, about six minutes on two cores; ARGS=… is passed to pytest
 	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder --ignore tests/faults $(ARGS)
 
 test-faults: setup ## Kill, freeze and damage trainings and services, and see what is left; another five minutes
