@@ -1,8 +1,6 @@
 """The `cifar` command: a thin face of the library. Everything heavy is imported by the command that needs it."""
 
-import errno
 import secrets
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cifar_tasks.config import OVERRIDES, chosen_models, configure, parse_overrides
-from cifar_tasks.errors import CifarError, ConfigError, StackError
+from cifar_tasks.errors import CifarError, StackError
 from cifar_tasks.settings import read_settings
 
 app = typer.Typer(
@@ -286,20 +284,9 @@ def dashboard(
     from cifar_tasks import stack
 
     stack.use(read_settings().home)
-    try:
-        import optuna_dashboard
-    except ImportError:
-        raise ConfigError("Optuna's dashboard is not installed: pip install optuna-dashboard") from None
-    from cifar_tasks.search.study import connect
+    from cifar_tasks.search.dashboard import serve
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # its server swallows an interrupt in the middle of a request
-    console.print(f"Optuna's dashboard: http://127.0.0.1:{port}/dashboard  (stop it with Ctrl-C)")
-    try:
-        optuna_dashboard.run_server(connect(), host="127.0.0.1", port=port)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise ConfigError(f"port {port} is in use: choose another with --port.") from None
+    serve(port, report=lambda url: console.print(f"Optuna's dashboard: {url}  (stop it with Ctrl-C)"))
 
 
 if __name__ == "__main__":
