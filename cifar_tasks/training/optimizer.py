@@ -11,7 +11,6 @@ from cifar_tasks.config import TrainConfig
 STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
 """Of a ResNet, from the image to the head."""
 
-
 MOMENTUM = 0.9
 """Of SGD and of Muon, whose own default, 0.95, gave less (docs/training-log.md)."""
 

@@ -44,6 +44,12 @@ def test_muon_takes_the_filters_of_all_convolutions_but_the_first():
     assert found[filters[0]][1] == config.learning_rate
 
 
+def test_muon_and_sgd_look_back_equally_far():
+    config = configure("cnn", "full", {})
+    optimizers = build_optimizers(build_classifier(config, 10, GREY, GREY), config)
+    assert [{group["momentum"] for group in optimizer.param_groups} for optimizer in optimizers] == [{0.9}, {0.9}]
+
+
 def test_a_resnet_s_stages_learn_the_slower_the_nearer_they_are_to_the_image():
     config = dataclasses.replace(configure("resnet50", "full", {}), stage_decay=0.5, learning_rate=0.32)
     found = groups_of(build_classifier(config, 10, GREY, GREY), config)
