@@ -29,7 +29,7 @@ class TrainConfig:
     learning_rate: float
     """Peak of the one-cycle schedule."""
     optimizer: Literal["sgd", "adamw", "muon"]
-    """SGD and Muon are with Nesterov momentum. Muon takes the filters of all convolutions but the first, SGD the rest."""
+    """SGD and Muon have Nesterov momentum. Muon takes the filters of all convolutions but the first, SGD the rest."""
     weight_decay: float
     """On convolution and dense weights only, never on biases and batch norm."""
     label_smoothing: float = 0.1
