@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cifar_tasks.process import TUNED
+from cifar_tasks.steps.process import TUNED
 
 if TYPE_CHECKING:
     from benchmarks.measure import Row
@@ -41,7 +41,7 @@ def main(
 
     Figures are medians of interleaved rounds, ratios medians of the rounds' own ratios. Nothing fails when a ratio is
     missed. gpu needs CUDA. What takes longer is a command of its own: python -m benchmarks.report_recipe (hours) and
-    python -m benchmarks.search (half an hour).
+    python -m benchmarks.search_efficiency (half an hour).
     """
     _tune()
     import torch

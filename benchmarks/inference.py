@@ -13,9 +13,9 @@ from benchmarks.measure import Row, interleaved, rate
 from benchmarks.training_speed import GREY, random_split
 from cifar_tasks.config import cnn_full
 from cifar_tasks.models import ImageClassifier, build_classifier
-from cifar_tasks.serving import FastClassifier
 from cifar_tasks.training import predict_logits
 from cifar_tasks.training.device import precision
+from cifar_tasks.training.fast import FastClassifier
 
 IMAGES = 1000
 

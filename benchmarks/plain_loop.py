@@ -24,7 +24,7 @@ from torchvision import transforms
 from benchmarks.measure import Candidate
 from cifar_tasks.config import cnn_full
 from cifar_tasks.models import VGGStyleCNN
-from cifar_tasks.process import TUNED
+from cifar_tasks.steps.process import TUNED
 
 
 class Pictures(Dataset[tuple[Any, int]]):

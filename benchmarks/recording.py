@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 from benchmarks.measure import Row, interleaved, rate
-from benchmarks.services import own_stack
+from benchmarks.own_stack import own_stack
 from benchmarks.training_speed import GREY, random_split
-from cifar_tasks import tracking
 from cifar_tasks.config import cnn_demo
 from cifar_tasks.models import build_classifier
-from cifar_tasks.recorder import Recorder
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage import S3Store
-from cifar_tasks.trackers.mlflow_run import MlflowRun
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.mlflow_run import MlflowRun
+from cifar_tasks.tracking.recorder import Recorder
 from cifar_tasks.training import TrainingState, fit
 from cifar_tasks.training.augment import steps_per_epoch
 
@@ -33,8 +33,8 @@ def measure(rounds: int) -> list[Row]:
         fit(state(), train, validation, lambda _: None, lambda _: None)
 
     with own_stack():
-        client, store = tracking.connect(), S3Store(Settings().bucket)
-        experiment = tracking.experiment_id(client, "benchmarks")
+        client, store = runs.connect(), S3Store(Settings().bucket)
+        experiment = runs.experiment_id(client, "benchmarks")
 
         def recorded() -> None:
             run_id = client.create_run(experiment).info.run_id

@@ -6,11 +6,11 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.measure import Row, interleaved
-from benchmarks.services import own_stack
-from cifar_tasks.process import run_step
-from cifar_tasks.search import SPACES, Budget, SharedStudy, Trained
+from benchmarks.own_stack import own_stack
 from cifar_tasks.steps.prepare import plan_training, prepare_data
+from cifar_tasks.steps.process import run_step
 from cifar_tasks.steps.tune import open_studies
+from cifar_tasks.tuning import SPACES, Budget, SharedStudy, Trained
 
 WORKERS = 4
 TRIALS = 40

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from cifar_tasks.errors import ConfigError
-from cifar_tasks.storage import canonical_json, sha256_hex
+from cifar_tasks.storage.s3 import canonical_json, sha256_hex
 
 ModelName = Literal["cnn", "resnet50"]
 Profile = Literal["demo", "full"]

@@ -124,7 +124,7 @@ def do(step: str, **arguments: Any) -> Any:
     What a retry cannot mend fails the task at once.
     """
     from cifar_tasks.errors import CifarError, Stopped
-    from cifar_tasks.process import run_step
+    from cifar_tasks.steps.process import run_step
 
     try:
         return run_step(f"cifar_tasks.steps.{step}", **arguments)
@@ -153,7 +153,7 @@ def workflow() -> dict[str, Any]:
 
 def mark_failed(context: Any) -> None:
     """A run that failed says so in MLflow too, where its parent run would go on as running."""
-    from cifar_tasks.process import run_step
+    from cifar_tasks.steps.process import run_step
 
     run = context["dag_run"]
     run_step(

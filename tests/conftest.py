@@ -22,11 +22,11 @@ from filelock import FileLock
 from PIL import Image
 from xdist.scheduler import LoadFileScheduling
 
-from cifar_tasks import demo
-from cifar_tasks import stack as embedded
-from cifar_tasks.stack.environment import HOST, S3_INNER_PORTS, Ports, overlay, remember_ports
-from cifar_tasks.stack.supervisord import marked
-from cifar_tasks.storage import S3Store
+from cifar_tasks.cli import demo
+from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.stack.environment import HOST, S3_INNER_PORTS, Ports, overlay, remember_ports
+from cifar_tasks.deployment.stack.supervisord import marked
+from cifar_tasks.storage.s3 import S3Store
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -134,7 +134,7 @@ def tracked(backend: RunningStack, monkeypatch: pytest.MonkeyPatch) -> RunningSt
 @pytest.fixture
 def s3_store(tracked: RunningStack) -> Iterator[S3Store]:
     """A store on a bucket of its own."""
-    from cifar_tasks.storage import s3_client
+    from cifar_tasks.storage.s3 import s3_client
 
     client, bucket = s3_client(), f"test-{uuid.uuid4().hex[:12]}"
     client.create_bucket(Bucket=bucket)

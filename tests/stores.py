@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from cifar_tasks.errors import IntegrityError, StorageError
-from cifar_tasks.storage import ObjectEntry, ObjectRef, Snapshot, sha256_hex, verified
+from cifar_tasks.storage.s3 import ObjectEntry, ObjectRef, Snapshot, sha256_hex, verified
 
 
 class InMemoryStore:

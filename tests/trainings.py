@@ -9,12 +9,12 @@ from typing import Any
 import psutil
 from mlflow import MlflowClient
 
-from cifar_tasks import tracking
 from cifar_tasks.config import configure
-from cifar_tasks.lease import Terms, hold_lease
-from cifar_tasks.process import run_step
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage import S3Store
+from cifar_tasks.steps.process import run_step
+from cifar_tasks.storage.lease import Terms, hold_lease
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import runs
 
 SMALL = {"epochs": 3, "batch_size": 32, "learning_rate": 0.02}
 TRAIN = "cifar_tasks.steps.train:train_model"
@@ -29,8 +29,8 @@ def train_config(model: str = "cnn", **changes: Any) -> dict[str, Any]:
 
 
 def child_run(client: MlflowClient, workflow_id: str, model: str = "cnn") -> list[Any]:
-    experiment = tracking.experiment_id(client, Settings().experiment)
-    return list(tracking.find_runs(client, experiment, {tracking.WORKFLOW: workflow_id, tracking.MODEL: model}))
+    experiment = runs.experiment_id(client, Settings().experiment)
+    return list(runs.find_runs(client, experiment, {runs.WORKFLOW: workflow_id, runs.MODEL: model}))
 
 
 SHORT_TERMS = Terms(lasts=8, renewed_every=0.5, trusted_for=6, looked_at_every=0.3)

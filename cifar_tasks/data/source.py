@@ -13,7 +13,7 @@ from cifar_tasks.data.images import RawDataset
 from cifar_tasks.data.trees import DirectoryTree, FileTree, StoredTree, open_archive
 from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage import ObjectEntry, ObjectStore, S3Store, canonical_json, sha256_hex, split_s3_url
+from cifar_tasks.storage.s3 import ObjectEntry, ObjectStore, S3Store, canonical_json, sha256_hex, split_s3_url
 
 Report = Callable[[str], None]
 """Receives a line of progress for people."""

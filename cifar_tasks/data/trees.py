@@ -17,7 +17,7 @@ from typing import Protocol
 
 from cifar_tasks.data.parallel import bounded_map
 from cifar_tasks.errors import DataError
-from cifar_tasks.storage import ObjectStore, canonical_json, sha256_hex
+from cifar_tasks.storage.s3 import ObjectStore, canonical_json, sha256_hex
 
 MAX_FILE_BYTES = 64 * 2**20
 """No picture and no CIFAR-10 batch is larger; an archive member that claims more is there to fill the memory."""

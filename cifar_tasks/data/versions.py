@@ -20,7 +20,7 @@ from cifar_tasks.data.source import Source
 from cifar_tasks.data.splits import split_indices
 from cifar_tasks.data.validation import image_groups, validate
 from cifar_tasks.errors import ConfigError, IntegrityError
-from cifar_tasks.storage import ObjectRef, ObjectStore, canonical_json, read, sha256_hex
+from cifar_tasks.storage.s3 import ObjectRef, ObjectStore, canonical_json, read, sha256_hex
 
 FORMAT = 1
 """Raised when the same source would be read or resized into other pixels, or the manifest changes its shape."""

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
 from cifar_tasks.errors import ConfigError, WeightsError
-from cifar_tasks.storage import S3Store, split_s3_url
+from cifar_tasks.storage.s3 import S3Store, split_s3_url
 
 FEATURES = 2048
 """What ResNet50 leaves of an image after global average pooling."""

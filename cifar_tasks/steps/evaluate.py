@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cifar_tasks import figures, tracking
 from cifar_tasks.data import DatasetVersion, LabelledImages, load_dataset, load_version
 from cifar_tasks.errors import IntegrityError
-from cifar_tasks.evaluation import Evaluation, agrees, evaluate
-from cifar_tasks.saved_model import SavedModel, load_model
+from cifar_tasks.evaluation import plots
+from cifar_tasks.evaluation.metrics import Evaluation, agrees, evaluate
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.start import sample
-from cifar_tasks.storage import S3Store, canonical_json
+from cifar_tasks.storage.s3 import S3Store, canonical_json
+from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.saved_model import SavedModel, load_model
 from cifar_tasks.training import choose_device, predict_logits
 
 if TYPE_CHECKING:
@@ -31,13 +32,13 @@ def evaluate_model(trained: Json, data: Json) -> Json:
     `test_accuracy` to what training returned.
     """
     settings = Settings()
-    store, client = S3Store(settings.bucket), tracking.connect()
+    store, client = S3Store(settings.bucket), runs.connect()
     done = f"{trained['prefix']}/evaluated.json"
     if store.exists(done):
         _log.info("evaluated already")
         return {**trained, **json.loads(store.get(done))}
     version = load_version(store, data["uri"])
-    with tracking.tracking_errors(), tracking.closing(client, trained["run_id"]):
+    with runs.tracking_errors(), runs.closing(client, trained["run_id"]):
         client.update_run(trained["run_id"], status="RUNNING")
         model = load_model(SavedModel(trained["model_uri"], trained["model_sha256"]), choose_device())
         validation = load_dataset(store, version, ["validation"]).validation
@@ -78,11 +79,11 @@ def _log_evaluation(client: "MlflowClient", trained: Json, result: Evaluation, v
     run_id, model_id = trained["run_id"], SavedModel(trained["model_uri"], "").model_id
     numbers = {"test_loss": result.loss, "test_accuracy": result.accuracy}
     averages = {f"test_macro_{name}": result.report["macro avg"][name] for name in ("precision", "recall", "f1-score")}
-    tracking.log_metrics(client, run_id, {**numbers, **averages}, model_id=model_id)
-    tracking.log_dataset(client, run_id, version, "testing")
+    runs.log_metrics(client, run_id, {**numbers, **averages}, model_id=model_id)
+    runs.log_dataset(client, run_id, version, "testing")
     title = f"{trained['model']} on the test images"
     client.log_figure(
-        run_id, figures.confusion_matrix(result.confusion, version.classes, title), "evaluation/confusion_matrix.png"
+        run_id, plots.confusion_matrix(result.confusion, version.classes, title), "evaluation/confusion_matrix.png"
     )
     counts = {"classes": list(version.classes), "rows": "true", "counts": result.confusion.tolist()}
     client.log_dict(run_id, counts, "evaluation/confusion_matrix.json")
@@ -94,9 +95,9 @@ def _log_evaluation(client: "MlflowClient", trained: Json, result: Evaluation, v
 def _log_test_grid(
     client: "MlflowClient", trained: Json, test: LabelledImages, logits: torch.Tensor, version: DatasetVersion
 ) -> None:
-    chosen = figures.sample_indices(len(test), trained["seed"])
+    chosen = plots.sample_indices(len(test), trained["seed"])
     shown, predicted = test.take(chosen), logits.argmax(1).numpy()[chosen]
-    grid = figures.image_grid(
+    grid = plots.image_grid(
         shown.images,
         [version.classes[label] for label in shown.labels],
         [version.classes[label] for label in predicted],

@@ -4,7 +4,6 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cifar_tasks import figures, tracking
 from cifar_tasks.config import AS_RECIPE, chosen_models, configure
 from cifar_tasks.data import (
     STAND_IN_BANNER,
@@ -16,10 +15,12 @@ from cifar_tasks.data import (
     open_source,
     prepare,
 )
+from cifar_tasks.evaluation import plots
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage import S3Store
-from cifar_tasks.tracking import DATASET, MODEL, WORKFLOW
-from cifar_tasks.workflow import WorkflowRun
+from cifar_tasks.steps.workflow import WorkflowRun
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,11 +36,11 @@ def prepare_data(source: str, seed: int, workflow: Json) -> Json:
     Returns `uri`, `parent_run_id`, `mlflow_url` and `banner` (none unless the data only stands in).
     """
     settings, run = Settings(), WorkflowRun(**workflow)
-    store, client = S3Store(settings.bucket), tracking.connect()
-    with tracking.tracking_errors():
-        experiment = tracking.experiment_id(client, settings.experiment)
-        parent = tracking.open_run(client, experiment, {WORKFLOW: run.id, MODEL: "all"}, run.name).info.run_id
-        url = tracking.run_url(parent, experiment)
+    store, client = S3Store(settings.bucket), runs.connect()
+    with runs.tracking_errors():
+        experiment = runs.experiment_id(client, settings.experiment)
+        parent = runs.open_run(client, experiment, {WORKFLOW: run.id, MODEL: "all"}, run.name).info.run_id
+        url = runs.run_url(parent, experiment)
         _log.info("MLflow run: %s", url)
         opened = open_source(
             source, settings, _log.info, is_prepared=lambda s: find_prepared(s, store, seed) is not None
@@ -74,16 +75,16 @@ def _describe_dataset(
     note += [f"Data: {version.name}, `{version.uri}`"]
     note += [f"Airflow: [{run.name}]({run.url})"] if run.url else []
     tags = {DATASET: version.digest, "airflow.dag_run_url": run.url, "mlflow.note.content": "\n\n".join(note)}
-    tracking.log_tags(client, run_id, tags)
-    tracking.log_dataset(client, run_id, version, "training")
+    runs.log_tags(client, run_id, tags)
+    runs.log_dataset(client, run_id, version, "training")
     counts = {f"{split}_images": version.size(split) for split in version.counts}
-    tracking.log_params(client, run_id, {"dataset": version.name, "classes": len(version.classes), **counts})
+    runs.log_params(client, run_id, {"dataset": version.name, "classes": len(version.classes), **counts})
     client.log_dict(run_id, version.as_dict(), "dataset/version.json")
 
 
 def _log_sample(
     client: "MlflowClient", run_id: str, images: LabelledImages, version: DatasetVersion, seed: int
 ) -> None:
-    shown = images.take(figures.sample_indices(len(images), seed))
+    shown = images.take(plots.sample_indices(len(images), seed))
     names = [version.classes[label] for label in shown.labels]
-    client.log_figure(run_id, figures.image_grid(shown.images, names, title=version.name), "dataset/sample.png")
+    client.log_figure(run_id, plots.image_grid(shown.images, names, title=version.name), "dataset/sample.png")

@@ -5,13 +5,13 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cifar_tasks import registry, tracking
 from cifar_tasks.data import DatasetVersion, load_version
 from cifar_tasks.promotion import Contender, best_of, decide
-from cifar_tasks.saved_model import SavedModel
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage import S3Store
-from cifar_tasks.tracking import DATASET, MODEL
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import registry, runs
+from cifar_tasks.tracking.runs import DATASET, MODEL
+from cifar_tasks.tracking.saved_model import SavedModel
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 def register_model(evaluated: Json, data: Json, name: str) -> Json:
     """A version of the registered model `name` for this training run; adds `version` and `registered_model`."""
-    client, version = tracking.connect(), load_version(S3Store(Settings().bucket), data["uri"])
+    client, version = runs.connect(), load_version(S3Store(Settings().bucket), data["uri"])
     tags = {
         MODEL: evaluated["model"],
         DATASET: version.digest,
@@ -35,10 +35,10 @@ def register_model(evaluated: Json, data: Json, name: str) -> Json:
         "cifar.parameters": evaluated["parameters"],
         "cifar.validation_accuracy": evaluated["validation_accuracy"],
         "cifar.test_accuracy": evaluated["test_accuracy"],
-        **{name: value for name, value in tracking.origin_tags(evaluated["origin"]).items() if value is not None},
+        **{name: value for name, value in runs.origin_tags(evaluated["origin"]).items() if value is not None},
     }
     saved = SavedModel(evaluated["model_uri"], evaluated["model_sha256"])
-    with tracking.tracking_errors():
+    with runs.tracking_errors():
         number = registry.register(client, name, saved, evaluated["run_id"], tags)
     _log.info("registered as version %d of %s", number, name)
     return {**evaluated, "version": number, "registered_model": name}
@@ -49,8 +49,8 @@ def promote(candidates: list[Json], data: Json, name: str) -> Json:
 
     The decision is kept with the parent run and with the winning version.
     """
-    client, version = tracking.connect(), load_version(S3Store(Settings().bucket), data["uri"])
-    with tracking.tracking_errors():
+    client, version = runs.connect(), load_version(S3Store(Settings().bucket), data["uri"])
+    with runs.tracking_errors():
         contenders = [_contender(client.get_model_version(name, str(c["version"]))) for c in candidates]
         in_place = registry.version_with_alias(client, name, registry.CHAMPION)
         decision = decide(contenders, _champion(in_place, version) if in_place else None)

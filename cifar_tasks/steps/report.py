@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_tasks import tracking
 from cifar_tasks.data import SPLITS, DatasetVersion, load_version
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage import S3Store
-from cifar_tasks.tracking import MODEL, WORKFLOW
-from cifar_tasks.workflow import WorkflowRun
+from cifar_tasks.steps.workflow import WorkflowRun
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.runs import MODEL, WORKFLOW
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,20 +47,20 @@ class ReportRow:
 def report(candidates: list[Json], decision: Json, data: Json, workflow: Json) -> Json:
     """Write the page, close the parent run as finished; returns the rows and links for a terminal."""
     settings, run = Settings(), WorkflowRun(**workflow)
-    client, version = tracking.connect(), load_version(S3Store(settings.bucket), data["uri"])
-    with tracking.tracking_errors(), tracking.closing(client, data["parent_run_id"]):
-        experiment = tracking.experiment_id(client, settings.experiment)
+    client, version = runs.connect(), load_version(S3Store(settings.bucket), data["uri"])
+    with runs.tracking_errors(), runs.closing(client, data["parent_run_id"]):
+        experiment = runs.experiment_id(client, settings.experiment)
         rows = [_row(client, candidate) for candidate in candidates]
         links = {
             "airflow_url": run.url,
             "mlflow_url": data["mlflow_url"],
-            "compare_url": tracking.compare_url([candidate["run_id"] for candidate in candidates], experiment),
-            "report_url": tracking.run_url(data["parent_run_id"], experiment, PAGE),
+            "compare_url": runs.compare_url([candidate["run_id"] for candidate in candidates], experiment),
+            "report_url": runs.run_url(data["parent_run_id"], experiment, PAGE),
         }
         page = _page(client, rows, candidates, decision, data, version, links)
         client.log_text(data["parent_run_id"], page, PAGE)
         best = max(row.test_accuracy for row in rows)
-        tracking.log_metrics(client, data["parent_run_id"], {"test_accuracy": best})
+        runs.log_metrics(client, data["parent_run_id"], {"test_accuracy": best})
     _log.info("report: %s", links["report_url"])
     return {
         "rows": [asdict(row) for row in rows],
@@ -72,10 +72,10 @@ def report(candidates: list[Json], decision: Json, data: Json, workflow: Json) -
 
 def fail_workflow(workflow: Json) -> None:
     """Mark the parent run as failed, if there is one: its last task did not come to close it."""
-    client, run = tracking.connect(), WorkflowRun(**workflow)
-    with tracking.tracking_errors():
-        experiment = tracking.experiment_id(client, Settings().experiment)
-        for parent in tracking.find_runs(client, experiment, {WORKFLOW: run.id, MODEL: "all"}):
+    client, run = runs.connect(), WorkflowRun(**workflow)
+    with runs.tracking_errors():
+        experiment = runs.experiment_id(client, Settings().experiment)
+        for parent in runs.find_runs(client, experiment, {WORKFLOW: run.id, MODEL: "all"}):
             client.set_terminated(parent.info.run_id, "FAILED")
 
 
@@ -91,7 +91,7 @@ def _row(client: "MlflowClient", candidate: Json) -> ReportRow:
         version=candidate["version"],
         aliases=tuple(sorted(aliases)),
         mlflow_url=candidate["mlflow_url"],
-        registry_url=tracking.version_url(name, candidate["version"]),
+        registry_url=runs.version_url(name, candidate["version"]),
     )
 
 
@@ -117,7 +117,7 @@ def _page(
         for candidate in candidates
     ]
     template = Environment(
-        loader=PackageLoader("cifar_tasks", "templates"), autoescape=select_autoescape(), trim_blocks=True
+        loader=PackageLoader("cifar_tasks.steps", "templates"), autoescape=select_autoescape(), trim_blocks=True
     ).get_template("report.html.jinja")
     sample = _image(client, data["parent_run_id"], "dataset/sample.png")
     return template.render(

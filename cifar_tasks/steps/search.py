@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 from optuna import TrialPruned
 from optuna.trial import Trial
 
-from cifar_tasks import tracking
 from cifar_tasks.config import TrainConfig, config_from_dict
 from cifar_tasks.data import LabelledImages, load_version
 from cifar_tasks.errors import CifarError, SearchError
-from cifar_tasks.search import Budget, SharedStudy, apply, figures
-from cifar_tasks.search.trial import TrialFollower, trained
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.start import load_parts, on_device, start_model
 from cifar_tasks.steps.train import fit_in_parts, surroundings
 from cifar_tasks.steps.tune import STUDY, searched
-from cifar_tasks.storage import S3Store
-from cifar_tasks.trackers.mlflow_run import MlflowRun
-from cifar_tasks.tracking import MODEL
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.mlflow_run import MlflowRun
+from cifar_tasks.tracking.runs import MODEL
 from cifar_tasks.training import TrainingState, choose_device
+from cifar_tasks.tuning import Budget, SharedStudy, apply, charts
+from cifar_tasks.tuning.trial import TrialFollower, trained
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,17 +43,17 @@ def train_trials(work: Json, data: Json) -> Json:
     worker, config = worker_name(work, data), config_from_dict(work["config"])
     study = SharedStudy(work["study"], seed=work["seed"])
     study.take_back(worker)
-    client, store, done = tracking.connect(), S3Store(Settings().bucket), 0
+    client, store, done = runs.connect(), S3Store(Settings().bucket), 0
     version = load_version(store, data["uri"])
     parts, space = load_parts(store, version, config), searched(config, work["fixed"])
     while (trial := study.claim(worker, space, Budget(**work["budget"]))) is not None:
         chosen = apply(config, trial.params)
-        _log.info("trial %d: %s", trial.number, figures.in_words(trial.params))
+        _log.info("trial %d: %s", trial.number, charts.in_words(trial.params))
         with study.keeping(trial), _trial_run(client, study, trial, work["model"]) as run_id:
             _train(study, trial, chosen, len(version.classes), parts, MlflowRun(client, run_id))
         done += 1
     _log.info("the study's budget is spent; this worker trained %d trials", done)
-    url = tracking.run_url(study.study.user_attrs["mlflow_run_id"], study.study.user_attrs["experiment"])
+    url = runs.run_url(study.study.user_attrs["mlflow_run_id"], study.study.user_attrs["experiment"])
     return {"model": work["model"], "study": work["study"], "worker": work["worker"], "trials": done, "mlflow_url": url}
 
 
@@ -66,17 +66,15 @@ def worker_name(work: Json, data: Json) -> str:
 def _trial_run(client: "MlflowClient", study: SharedStudy, trial: Trial, model: str) -> Iterator[str]:
     """The trial's MLflow run; its end is the trial's, whatever that was."""
     about = study.study.user_attrs
-    with tracking.tracking_errors():
+    with runs.tracking_errors():
         identity = {STUDY: study.study.study_name, TRIAL: str(trial.number), MODEL: model}
         name = f"{model} trial {trial.number}"
-        run = tracking.open_run(client, about["experiment"], identity, name, parent=about["mlflow_run_id"])
+        run = runs.open_run(client, about["experiment"], identity, name, parent=about["mlflow_run_id"])
         trial.set_user_attr("mlflow_run_id", run.info.run_id)
-        with tracking.closing(client, run.info.run_id):
+        with runs.closing(client, run.info.run_id):
             yield run.info.run_id
         ended = study.trials[trial.number]
-        tracking.log_tags(
-            client, run.info.run_id, {STATE: ended.state.name, "cifar.error": ended.user_attrs.get("error")}
-        )
+        runs.log_tags(client, run.info.run_id, {STATE: ended.state.name, "cifar.error": ended.user_attrs.get("error")})
 
 
 def _train(
@@ -93,7 +91,7 @@ def _train(
         model, recipe, imagenet = start_model(config, classes, parts[0])
         train, validation = (on_device(device, part) for part in parts)
         follow = partial(TrialFollower, trial, tracker, seen)
-        with tracking.tracking_errors():  # worth a retry, unlike what else goes wrong in a trial
+        with runs.tracking_errors():  # worth a retry, unlike what else goes wrong in a trial
             tracker.log_parameters(surroundings(recipe, model, imagenet, device))
             state = fit_in_parts(model.to(device), recipe, train, validation, follow)
         study.complete(trial, trained(state))

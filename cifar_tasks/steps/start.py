@@ -11,7 +11,7 @@ from cifar_tasks.data import DatasetVersion, LabelledImages, load_dataset
 from cifar_tasks.errors import WeightsError
 from cifar_tasks.models import Channels, ImageClassifier, build_classifier, load_imagenet_weights
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage import S3Store
+from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.training import Split, without_transfer
 from cifar_tasks.training.batch_norm import begin_statistics
 

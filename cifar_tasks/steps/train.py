@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cifar_tasks import figures, tracking
-from cifar_tasks.checkpoints import forget_checkpoints
 from cifar_tasks.config import TrainConfig, config_from_dict
 from cifar_tasks.data import DatasetVersion, load_version
-from cifar_tasks.lease import Hold, hold_lease
+from cifar_tasks.evaluation import plots
 from cifar_tasks.models import ImageClassifier, count_parameters, summarise
-from cifar_tasks.provenance import code_digest, git_commit
-from cifar_tasks.recorder import Follower, Recorder
-from cifar_tasks.saved_model import find_model, save_model
 from cifar_tasks.settings import Settings
+from cifar_tasks.steps.process import log_to_stdout
 from cifar_tasks.steps.start import load_parts, on_device, start_model
-from cifar_tasks.storage import S3Store, canonical_json, s3_client, sha256_hex
-from cifar_tasks.trackers import Tracker, wandb_run
-from cifar_tasks.trackers.mlflow_run import MlflowRun
-from cifar_tasks.tracking import DATASET, MODEL, TRAINING, WORKFLOW
+from cifar_tasks.steps.workflow import WorkflowRun
+from cifar_tasks.storage.checkpoints import forget_checkpoints
+from cifar_tasks.storage.lease import Hold, hold_lease
+from cifar_tasks.storage.s3 import S3Store, canonical_json, s3_client, sha256_hex
+from cifar_tasks.tracking import runs, wandb_run
+from cifar_tasks.tracking.mlflow_run import MlflowRun
+from cifar_tasks.tracking.provenance import code_digest, git_commit
+from cifar_tasks.tracking.recorder import Follower, Recorder
+from cifar_tasks.tracking.runs import DATASET, MODEL, TRAINING, WORKFLOW
+from cifar_tasks.tracking.saved_model import find_model, save_model
+from cifar_tasks.tracking.tracker import Tracker
 from cifar_tasks.training import (
     Progress,
     Split,
@@ -37,7 +40,6 @@ from cifar_tasks.training import (
     head_features,
 )
 from cifar_tasks.training.augment import steps_per_epoch
-from cifar_tasks.workflow import WorkflowRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -81,14 +83,14 @@ def _quick_store() -> S3Store:
 
 def _train(config: Json, data: Json, identity: Json, origin: Json | None, prefix: str, lease: Hold) -> Json:
     """Train in the MLflow run that has this identity, found or made."""
-    settings, client = Settings(), tracking.connect()
-    with tracking.tracking_errors():
-        experiment = tracking.experiment_id(client, settings.experiment)
-        run = tracking.open_run(client, experiment, identity, identity[MODEL], parent=data["parent_run_id"])
-        run_id, url = run.info.run_id, tracking.run_url(run.info.run_id, experiment)
+    settings, client = Settings(), runs.connect()
+    with runs.tracking_errors():
+        experiment = runs.experiment_id(client, settings.experiment)
+        run = runs.open_run(client, experiment, identity, identity[MODEL], parent=data["parent_run_id"])
+        run_id, url = run.info.run_id, runs.run_url(run.info.run_id, experiment)
         _log.info("MLflow run: %s", url)
-        tracking.log_tags(client, run_id, tracking.origin_tags(origin))
-        with tracking.closing(client, run_id):
+        runs.log_tags(client, run_id, runs.origin_tags(origin))
+        with runs.closing(client, run_id):
             trained: Json = distributed.run(
                 train_in_run,
                 settings.training_processes,
@@ -128,8 +130,9 @@ def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, pref
 
     Of several processes that train together each calls this; all train and the first one writes.
     """
+    log_to_stdout()  # a process that trains beside the first one has no log yet
     settings, chosen = Settings(), config_from_dict(config)
-    store, client = S3Store(settings.bucket), tracking.connect()
+    store, client = S3Store(settings.bucket), runs.connect()
     version = load_version(store, data_uri)
     train, validation = load_parts(store, version, chosen)
     distributed.check_batch(min(chosen.batch_size, len(train)), distributed.size())
@@ -153,7 +156,7 @@ def train_in_run(config: Json, data_uri: str, run_id: str, experiment: str, pref
         _log.info("best epoch %d, ended because %s", state.best.epoch, state.ending)
         title = f"{chosen.model}: best epoch {state.best.epoch} of {len(state.history)}"
         for tracker in trackers:
-            tracker.log_figure(figures.learning_curves(state.history, title), "learning_curves.png")
+            tracker.log_figure(plots.learning_curves(state.history, title), "learning_curves.png")
             tracker.log_ending(state.ending, state.best.epoch)
     digests = {"config_sha256": chosen.digest(), "code_sha256": code_digest()}
     trained = {
@@ -228,6 +231,6 @@ def surroundings(config: TrainConfig, model: ImageClassifier, imagenet: str | No
 
 def _describe(client: "MlflowClient", run_id: str, version: DatasetVersion, model: ImageClassifier) -> None:
     tags = {DATASET: version.digest, "cifar.code_sha256": code_digest(), "mlflow.source.git.commit": git_commit()}
-    tracking.log_tags(client, run_id, tags)
-    tracking.log_dataset(client, run_id, version, "training")
+    runs.log_tags(client, run_id, tags)
+    runs.log_dataset(client, run_id, version, "training")
     client.log_text(run_id, summarise(model), "model_summary.txt")

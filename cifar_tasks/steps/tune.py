@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import distribution_to_json
 
-from cifar_tasks import registry, tracking
 from cifar_tasks.config import TrainConfig, chosen_models, config_from_dict, trial_config
 from cifar_tasks.data import load_version
 from cifar_tasks.errors import ConfigError
-from cifar_tasks.provenance import code_digest
-from cifar_tasks.search import SPACES, SharedStudy, apply, figures, recipe_parameters, study_name
-from cifar_tasks.search.space import Space
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage import S3Store
-from cifar_tasks.tracking import DATASET, MODEL
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import registry, runs
+from cifar_tasks.tracking.provenance import code_digest
+from cifar_tasks.tracking.runs import DATASET, MODEL
+from cifar_tasks.tuning import SPACES, SharedStudy, apply, charts, recipe_parameters, study_name
+from cifar_tasks.tuning.space import Space
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,7 +63,7 @@ def choose(lanes: list[Json], worked: list[Json], data: Json, name: str) -> list
 
     A lane that was not tuned goes on with what is known from earlier runs.
     """
-    client = tracking.connect()
+    client = runs.connect()
     studies = {each["model"]: each["study"] for each in worked}
     return [
         _with_best(client, lane, studies[lane["config"]["model"]])
@@ -75,7 +75,7 @@ def choose(lanes: list[Json], worked: list[Json], data: Json, name: str) -> list
 
 def remember(lanes: list[Json], data: Json, name: str) -> list[Json]:
     """The lanes with the best parameters that earlier searches found for the same data, as the registry knows them."""
-    client = tracking.connect()
+    client = runs.connect()
     return [_with_known(client, lane, data, name) for lane in lanes]
 
 
@@ -92,13 +92,13 @@ def _open(config: TrainConfig, fixed: list[str], data: Json) -> str:
     name = study_name(config.model, identity)
     shared = SharedStudy(name, create=True)
     if "mlflow_run_id" not in shared.study.user_attrs:
-        client = tracking.connect()
-        with tracking.tracking_errors():
-            experiment = tracking.experiment_id(client, Settings().experiment)
+        client = runs.connect()
+        with runs.tracking_errors():
+            experiment = runs.experiment_id(client, Settings().experiment)
             title = f"search {config.model}"
             tags = {STUDY: name, MODEL: title}
-            run = tracking.open_run(client, experiment, tags, title, parent=data["parent_run_id"])
-            tracking.log_tags(client, run.info.run_id, {DATASET: version.digest})
+            run = runs.open_run(client, experiment, tags, title, parent=data["parent_run_id"])
+            runs.log_tags(client, run.info.run_id, {DATASET: version.digest})
         about = {"model": config.model, "dataset": version.name, "dataset_uri": version.uri}
         for key, value in {**about, "experiment": experiment, "mlflow_run_id": run.info.run_id}.items():
             shared.study.set_user_attr(key, value)
@@ -111,11 +111,11 @@ def _open(config: TrainConfig, fixed: list[str], data: Json) -> str:
 def _with_best(client: "MlflowClient", lane: Json, name: str) -> Json:
     study = SharedStudy(name)
     about, (best, accuracy) = study.study.user_attrs, study.best()
-    with tracking.tracking_errors(), tracking.closing(client, about["mlflow_run_id"]):
-        figures.log_study(client, about["mlflow_run_id"], study.study)
-        tracking.log_metrics(client, about["mlflow_run_id"], {"best_accuracy": accuracy, "trials": len(study.trials)})
-        tracking.log_tags(client, about["mlflow_run_id"], {"cifar.best_trial": best.number})
-    url = tracking.run_url(about["mlflow_run_id"], about["experiment"])
+    with runs.tracking_errors(), runs.closing(client, about["mlflow_run_id"]):
+        charts.log_study(client, about["mlflow_run_id"], study.study)
+        runs.log_metrics(client, about["mlflow_run_id"], {"best_accuracy": accuracy, "trials": len(study.trials)})
+        runs.log_tags(client, about["mlflow_run_id"], {"cifar.best_trial": best.number})
+    url = runs.run_url(about["mlflow_run_id"], about["experiment"])
     _log.info("study %s: trial %d is best with %.2f %%: %s", name, best.number, 100 * accuracy, url)
     origin = {"text": f"study {name}, trial {best.number}", "study": name, "trial": best.number, "study_url": url}
     return _tuned(lane, best.params, origin)
@@ -124,14 +124,14 @@ def _with_best(client: "MlflowClient", lane: Json, name: str) -> Json:
 def _with_known(client: "MlflowClient", lane: Json, data: Json, name: str) -> Json:
     """The lane with the parameters of the best registered version that a search led to, on the same data."""
     model = lane["config"]["model"]
-    with tracking.tracking_errors():
+    with runs.tracking_errors():
         digest = load_version(S3Store(Settings().bucket), data["uri"]).digest
         known = registry.best_tuned(client, name, {MODEL: model, DATASET: digest})
     if known is None:
         return lane
     parameters = json.loads(known.tags["cifar.tuned_parameters"])
     parameters = {key: value for key, value in parameters.items() if key not in lane["fixed"]}
-    _log.info("%s: parameters of version %s, %s", model, known.version, figures.in_words(parameters))
+    _log.info("%s: parameters of version %s, %s", model, known.version, charts.in_words(parameters))
     return _tuned(lane, parameters, {"text": f"version {known.version}, {known.tags['cifar.parameters_from']}"})
 
 

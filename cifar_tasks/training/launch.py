@@ -34,7 +34,6 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from cifar_tasks import errors
 from cifar_tasks.errors import CifarError, ConfigError, Stopped, WorkerLost
-from cifar_tasks.process import log_to_stdout
 
 HOST = "127.0.0.1"
 ERROR = "error"
@@ -170,7 +169,6 @@ def _take_part(function: Callable[..., Any], arguments: Mapping[str, Any]) -> An
 
 def _in_group(store: TCPStore, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    log_to_stdout()
     if rank:
         logging.getLogger("cifar_tasks").setLevel(logging.WARNING)  # the first one speaks for all
     torch.set_num_threads(max(1, torch.get_num_threads() // size))

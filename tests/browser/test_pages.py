@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from cifar_tasks import demo
-from cifar_tasks import stack as embedded
+from cifar_tasks.cli import demo
+from cifar_tasks.deployment import stack as embedded
 from tests.conftest import RunningStack, airflow_password
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -16,7 +16,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from cifar_tasks import demo
+from cifar_tasks.cli import demo
 from tests.conftest import free_ports
 
 if TYPE_CHECKING:

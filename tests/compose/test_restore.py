@@ -15,7 +15,7 @@ PREDICT = """
 import json, pathlib
 import numpy as np
 from PIL import Image
-from cifar_tasks.predict import predict
+from cifar_tasks.cli.predict import predict
 random, paths = np.random.default_rng(0), []
 for number in range(8):
     paths.append(pathlib.Path(f"/tmp/{number}.png"))

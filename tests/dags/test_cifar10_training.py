@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cifar_tasks.cli.demo import FLOW
 from cifar_tasks.config import OVERRIDES
-from cifar_tasks.demo import FLOW
 from cifar_tasks.settings import PROJECT
 
 SEARCH = ("tune", "trials", "search_minutes", "search_workers")

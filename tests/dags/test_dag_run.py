@@ -8,12 +8,13 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from cifar_tasks import demo, registry, tracking
+from cifar_tasks.cli import demo
 from cifar_tasks.errors import ConfigError
-from cifar_tasks.search import SharedStudy
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage import S3Store, split_s3_url
-from cifar_tasks.tracking import MODEL, WORKFLOW
+from cifar_tasks.storage.s3 import S3Store, split_s3_url
+from cifar_tasks.tracking import registry, runs
+from cifar_tasks.tracking.runs import MODEL, WORKFLOW
+from cifar_tasks.tuning import SharedStudy
 from tests.conftest import RunningStack
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ NAME = "cifar10-classifier"
 
 @pytest.fixture
 def client(connected: RunningStack) -> MlflowClient:
-    return tracking.connect()
+    return runs.connect()
 
 
 def runs_of(client: MlflowClient, run: demo.AirflowRun, model: str) -> list[Any]:
-    experiment = tracking.experiment_id(client, Settings().experiment)
+    experiment = runs.experiment_id(client, Settings().experiment)
     identity = {WORKFLOW: f"{demo.DAG}/{run.run_id}", MODEL: model}
-    return list(tracking.find_runs(client, experiment, identity))
+    return list(runs.find_runs(client, experiment, identity))
 
 
 def wait_for(condition: Any, seconds: float) -> float:
@@ -111,11 +112,11 @@ def test_a_retried_lane_makes_no_second_run_version_or_object(dag_run, client, a
     from airflow_client.client.models.clear_task_instances_body_task_ids_inner import ClearTaskInstancesBodyTaskIdsInner
 
     def everything() -> tuple[Any, ...]:
-        runs = {run.info.run_id for kind in ("all", "cnn", "resnet50") for run in runs_of(client, dag_run, kind)}
+        made = {run.info.run_id for kind in ("all", "cnn", "resnet50") for run in runs_of(client, dag_run, kind)}
         versions = {v.version for v in client.search_model_versions(f"name = '{NAME}'")}
-        experiment = tracking.experiment_id(client, Settings().experiment)
+        experiment = runs.experiment_id(client, Settings().experiment)
         models = {model.model_id for model in client.search_logged_models([experiment])}
-        return runs, versions, models, set(S3Store(Settings().bucket).keys("runs/"))
+        return made, versions, models, set(S3Store(Settings().bucket).keys("runs/"))
 
     before, rows = everything(), dag_run.result("report")["rows"]
     TaskInstanceApi(airflow).post_clear_task_instances(

@@ -18,17 +18,17 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from torchvision.models import resnet50
 
-from cifar_tasks import tracking
-from cifar_tasks.checkpoints import newest_checkpoint
 from cifar_tasks.errors import LeaseLost, TrainingError, WorkerLost
-from cifar_tasks.lease import hold_lease
-from cifar_tasks.saved_model import SavedModel, load_model
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps import train as train_step
 from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.steps.train import train_model
-from cifar_tasks.storage import S3Store, canonical_json
-from cifar_tasks.trackers.mlflow_run import MlflowRun
+from cifar_tasks.storage.checkpoints import newest_checkpoint
+from cifar_tasks.storage.lease import hold_lease
+from cifar_tasks.storage.s3 import S3Store, canonical_json
+from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.mlflow_run import MlflowRun
+from cifar_tasks.tracking.saved_model import SavedModel, load_model
 from tests.conftest import RunningStack, connect
 from tests.trainings import (
     SHORT_TERMS,
@@ -46,7 +46,7 @@ METRICS = ("train_loss", "validation_loss", "validation_accuracy")
 
 @pytest.fixture
 def client(tracked: RunningStack) -> MlflowClient:
-    return tracking.connect()
+    return runs.connect()
 
 
 @pytest.fixture(autouse=True)
@@ -233,7 +233,7 @@ def about(store: S3Store, key: str) -> str:
 
 def test_a_retry_on_another_device_can_say_so(client):
     """MLflow's parameters can never change: this failed every retry on a worker with another GPU."""
-    experiment = tracking.experiment_id(client, Settings().experiment)
+    experiment = runs.experiment_id(client, Settings().experiment)
     run_id = client.create_run(experiment).info.run_id
     MlflowRun(client, run_id).log_parameters({"device": "one GPU", "epochs": 2})
     MlflowRun(client, run_id).log_parameters({"device": "another GPU", "epochs": 2})

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from cifar_tasks import tracking
 from cifar_tasks.errors import ConfigError
-from cifar_tasks.process import run_step
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.prepare import prepare_data
+from cifar_tasks.steps.process import run_step
 from cifar_tasks.steps.train import train_model
-from cifar_tasks.storage import S3Store
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import runs
 from tests.conftest import RunningStack, connect
 from tests.trainings import TRAIN, child_run, train_config, workflow
 
@@ -35,7 +35,7 @@ def trained(backend: RunningStack, pictures, tmp_path_factory) -> dict[str, Any]
 
 
 def test_two_processes_leave_one_finished_run_with_each_epoch_once(trained, tracked):
-    client = tracking.connect()
+    client = runs.connect()
     (run,) = child_run(client, "test/together")
     assert run.info.run_id == trained["run_id"]
     assert run.info.status == "FINISHED"
@@ -45,8 +45,8 @@ def test_two_processes_leave_one_finished_run_with_each_epoch_once(trained, trac
 
 
 def test_two_processes_leave_one_model_and_no_checkpoints(trained, tracked):
-    client, store = tracking.connect(), S3Store(Settings().bucket)
-    experiment = tracking.experiment_id(client, Settings().experiment)
+    client, store = runs.connect(), S3Store(Settings().bucket)
+    experiment = runs.experiment_id(client, Settings().experiment)
     saved = client.search_logged_models([experiment], filter_string=f"source_run_id='{trained['run_id']}'")
     assert [f"models:/{model.model_id}" for model in saved] == [trained["model_uri"]]
     assert not list(store.keys(f"{trained['prefix']}/checkpoints"))
@@ -66,4 +66,4 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused_before_a_run_is_opened
     data = prepare_data(str(pictures), 0, workflow("unequal"))
     with pytest.raises(ConfigError, match=r"batch of 32 images .* by 3 processes"):
         train_model(train_config(epochs=1), data, workflow("unequal"))
-    assert child_run(tracking.connect(), "test/unequal") == []
+    assert child_run(runs.connect(), "test/unequal") == []

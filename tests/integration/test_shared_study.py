@@ -12,8 +12,8 @@ import requests
 from optuna.trial import TrialState
 
 from cifar_tasks.errors import ConfigError
-from cifar_tasks.search import SPACES, Budget, SharedStudy, Trained
 from cifar_tasks.settings import Settings
+from cifar_tasks.tuning import SPACES, Budget, SharedStudy, Trained
 from tests.conftest import HOST, free_port
 from tests.trainings import wait_until
 

@@ -9,12 +9,12 @@ import psycopg2
 import pytest
 import requests
 
-from cifar_tasks import stack as embedded
+from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.stack import postgres
+from cifar_tasks.deployment.stack.environment import AIRFLOW_USER, HOST, started_with
+from cifar_tasks.deployment.stack.services import services
+from cifar_tasks.deployment.stack.supervisord import marked
 from cifar_tasks.errors import StackError
-from cifar_tasks.stack import postgres
-from cifar_tasks.stack.environment import AIRFLOW_USER, HOST, started_with
-from cifar_tasks.stack.services import services
-from cifar_tasks.stack.supervisord import marked
 from tests.conftest import RunningStack
 
 PLAIN = ("airflow", "mlflow")

@@ -7,7 +7,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from cifar_tasks.errors import StorageError
-from cifar_tasks.storage import S3Store
+from cifar_tasks.storage.s3 import S3Store
 from tests.conftest import RunningStack
 from tests.unit.test_storage import ObjectStoreContract
 

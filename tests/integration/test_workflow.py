@@ -11,23 +11,23 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from cifar_tasks import registry, tracking
+from cifar_tasks.cli.local_run import run_workflow
+from cifar_tasks.cli.predict import predict
 from cifar_tasks.data import STAND_IN_BANNER
 from cifar_tasks.errors import IntegrityError, StorageError
-from cifar_tasks.local_run import run_workflow
-from cifar_tasks.predict import predict
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.prepare import plan_training, prepare_data
 from cifar_tasks.steps.train import train_model
-from cifar_tasks.storage import S3Store
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import registry, runs
 from tests.conftest import COLOURS, RunningStack, connect
 from tests.trainings import SMALL, child_run, train_config, workflow
 
 
 @pytest.fixture
 def client(tracked: RunningStack) -> MlflowClient:
-    return tracking.connect()
+    return runs.connect()
 
 
 def run_named(name: str, pictures: Path, models: str = "cnn", **overrides: Any) -> dict[str, Any]:
@@ -111,11 +111,11 @@ class TestAWholeRun:
 
     def test_the_same_run_again_makes_nothing_new(self, summary, client, pictures):
         def everything() -> tuple[Any, ...]:
-            experiment = tracking.experiment_id(client, Settings().experiment)
-            runs = {run.info.run_id for kind in ("all", "cnn") for run in child_run(client, "cli/whole", kind)}
+            experiment = runs.experiment_id(client, Settings().experiment)
+            made = {run.info.run_id for kind in ("all", "cnn") for run in child_run(client, "cli/whole", kind)}
             models = {model.model_id for model in client.search_logged_models([experiment])}
             versions = {v.version for v in client.search_model_versions("name = 'whole-classifier'")}
-            return runs, models, versions, set(S3Store(Settings().bucket).keys(""))
+            return made, models, versions, set(S3Store(Settings().bucket).keys(""))
 
         before = everything()
         again = run_named("whole", pictures)

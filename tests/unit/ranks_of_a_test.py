@@ -16,7 +16,7 @@ import torch.distributed as dist
 from cifar_tasks.config import TrainConfig, configure
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.models import ImageClassifier
-from cifar_tasks.recorder import Recorder
+from cifar_tasks.tracking.recorder import Recorder
 from cifar_tasks.training import EpochMetrics, Split, TrainingState, device, distributed, fit
 from cifar_tasks.training.augment import steps_per_epoch, training_batches
 from tests.stores import InMemoryStore

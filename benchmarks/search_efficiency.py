@@ -1,0 +1,190 @@
+"""The search beside plain random search, at equal compute: images trained on until random's best is matched.
+
+    python -m benchmarks.search_efficiency --data cifar10.zip --state /tmp/search
+
+Can be stopped at any time; the same command goes on after the last whole search.
+"""
+
+import csv
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import optuna
+import typer
+from optuna.samplers import RandomSampler
+
+from cifar_tasks.config import TrainConfig, cnn_demo
+from cifar_tasks.data import LabelledImages, open_source, split_indices
+from cifar_tasks.data.validation import image_groups
+from cifar_tasks.data.versions import VALIDATION_FRACTION
+from cifar_tasks.errors import TrainingError
+from cifar_tasks.settings import Settings
+from cifar_tasks.steps.start import sample, start_model
+from cifar_tasks.training import Split, TrainingState, choose_device, describe, fit
+from cifar_tasks.training.augment import steps_per_epoch
+from cifar_tasks.tuning import SPACES, apply, recipe_parameters
+from cifar_tasks.tuning.study import pruner, sampler
+
+EPOCHS = 4
+"""As in the demo's trials."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """After one trial of one search."""
+
+    search: str
+    seed: int
+    trial: int
+    images: int
+    """Trained on since the search began."""
+    best: float
+    """Validation accuracy, 0–1, of the best whole trial so far."""
+    validation_loss: float
+    """Of this trial."""
+
+
+class Trials:
+    """Trains the trials of one search, and counts what they cost."""
+
+    def __init__(self, config: TrainConfig, classes: int, train: LabelledImages, validation: LabelledImages) -> None:
+        import torch
+
+        self.config, self.classes, self.train_images = config, classes, train
+        self.device = choose_device()
+        self.splits = [Split(torch.from_numpy(p.images), torch.from_numpy(p.labels)) for p in (train, validation)]
+
+    def run(self, study: optuna.Study) -> tuple[int, float, float]:
+        """One trial: images trained on, validation accuracy (0 if it was pruned) and loss."""
+        trial = study.ask(SPACES["cnn"]())
+        config = apply(self.config, trial.params)
+        model, recipe, _ = start_model(config, self.classes, self.train_images)
+        model = model.to(self.device)
+        state = TrainingState(model, recipe, steps_per_epoch(len(self.splits[0].images), recipe))
+
+        def report(state: TrainingState) -> None:
+            trial.report(state.history[-1].validation_accuracy, len(state.history))
+            if not state.finished and trial.should_prune():
+                raise optuna.TrialPruned
+
+        try:
+            fit(state, *self.splits, report, lambda _: None)
+        except optuna.TrialPruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        except TrainingError:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return (len(state.history) + 1) * len(self.splits[0].images), 0.0, math.nan
+        else:
+            study.tell(trial, state.best.validation_accuracy)
+        images = len(state.history) * len(self.splits[0].images)
+        return images, state.best.validation_accuracy if state.finished else 0.0, state.best.validation_loss
+
+
+def searches(config: TrainConfig) -> dict[str, Callable[[int], optuna.Study]]:
+    """Random without pruning; the product's: its sampler and pruner, and the recipe as the first trial."""
+
+    def ours(seed: int) -> optuna.Study:
+        study = optuna.create_study(direction="maximize", sampler=sampler(seed), pruner=pruner())
+        study.enqueue_trial(recipe_parameters(config, SPACES["cnn"]()))
+        return study
+
+    def random(seed: int) -> optuna.Study:
+        plain = optuna.pruners.NopPruner()
+        return optuna.create_study(direction="maximize", sampler=RandomSampler(seed=seed), pruner=plain)
+
+    return {"random": random, "ours": ours}
+
+
+def main(
+    state: Annotated[Path, typer.Option(help="Folder that keeps curve.csv.")],
+    data: Annotated[str, typer.Option(help="Source of the images, as for `cifar demo --source`.")] = "digits",
+    seeds: Annotated[int, typer.Option(min=1)] = 5,
+    trials: Annotated[int, typer.Option(min=2, help="Of random search; ours gets as many images.")] = 20,
+    images: Annotated[int, typer.Option(min=64, help="To train on in an epoch.")] = 1_500,
+    held_out: Annotated[int, typer.Option(min=64, help="To validate with.")] = 500,
+) -> None:
+    """Print, over the seeds, which share of random search's images ours needs to match its best."""
+    print(f"{describe(choose_device())}: {seeds} seeds, {trials} random trials of {EPOCHS} epochs of {images} images")
+    raw = open_source(data, Settings(), print).load(print)
+    groups = image_groups(raw.train.images)
+    kept, rest = split_indices(raw.train.labels, VALIDATION_FRACTION, 0, groups)
+    parts = sample(raw.train.take(kept), images, 0), sample(raw.train.take(rest), held_out, 0)
+    config = replace(cnn_demo(), epochs=EPOCHS, train_images=None, validation_images=None, patience=EPOCHS)
+    if data == "digits":
+        config = replace(config, flip="off")
+    work = Trials(config, len(raw.classes), *parts)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    state.mkdir(parents=True, exist_ok=True)
+    curve = _read(state / "curve.csv")
+    for seed in range(seeds):
+        goal = None
+        for name, make in searches(config).items():
+            if not any((each.search, each.seed) == (name, seed) for each in curve):
+                curve += _search(name, seed, make(seed), work, trials * EPOCHS * len(parts[0]), goal)
+                _write(curve, state / "curve.csv")
+            goal = max(each.best for each in curve if (each.search, each.seed) == (name, seed))
+    for line in summary(curve):
+        print(line)
+
+
+def _search(name: str, seed: int, study: optuna.Study, work: Trials, budget: int, goal: float | None) -> list[Spent]:
+    """Trials until `budget` images are trained on, or until `goal` is matched."""
+    spent: list[Spent] = []
+    best = images = 0.0
+    while images < budget and (goal is None or best < goal):
+        cost, accuracy, loss = work.run(study)
+        images, best = images + cost, max(best, accuracy)
+        spent.append(Spent(name, seed, len(spent), int(images), best, loss))
+    print(f"{name}, seed {seed}: {len(spent)} trials, {images:,.0f} images, best {best:.2%}", flush=True)
+    return spent
+
+
+def summary(curve: list[Spent]) -> list[str]:
+    """For each search but random: the share of random's images after which it has random's best (wanted: half)."""
+    seeds = sorted({each.seed for each in curve})
+    lines = []
+    for name in dict.fromkeys(each.search for each in curve if each.search != "random"):
+        shares = [_share(curve, name, seed) for seed in seeds]
+        matched = ", ".join("not reached" if share is None else f"{share:.2f}" for share in shares)
+        counted = [2.0 if share is None else share for share in shares]  # not reached counts as twice the budget
+        middle, mean = statistics.median(counted), statistics.mean(counted)
+        lines.append(f"{name}: {matched} of random's images to match its best; median {middle:.2f}, mean {mean:.2f}")
+    losses = [(each.search, each.seed, each.validation_loss) for each in curve]
+    lines.append(f"{len(losses)} trials, {len(set(losses))} distinct validation losses within their searches")
+    return lines
+
+
+def _share(curve: list[Spent], name: str, seed: int) -> float | None:
+    random = [each for each in curve if (each.search, each.seed) == ("random", seed)]
+    own = [each for each in curve if (each.search, each.seed) == (name, seed)]
+    reached = next((each.images for each in own if each.best >= random[-1].best), None)
+    return None if reached is None else reached / random[-1].images
+
+
+def _read(path: Path) -> list[Spent]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [
+            Spent(
+                row["search"],
+                *(int(row[name]) for name in ("seed", "trial", "images")),
+                *(float(row[name]) for name in ("best", "validation_loss")),
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def _write(curve: list[Spent], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(asdict(curve[0])))
+        writer.writeheader()
+        writer.writerows(asdict(each) for each in curve)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,293 @@
+"""The `cifar` command: a thin face of the library. Everything heavy is imported by the command that needs it."""
+
+import secrets
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cifar_tasks.config import OVERRIDES, chosen_models, configure, parse_overrides
+from cifar_tasks.errors import CifarError, StackError
+from cifar_tasks.settings import read_settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Train, compare and promote image classifiers. The whole stack runs on this machine: [b]cifar up[/b].",
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Entry point: an error of ours is a line, not a traceback."""
+    try:
+        app()
+    except CifarError as error:
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+
+
+@app.command()
+def up(
+    airflow: Annotated[bool, typer.Option(help="Also start Airflow; `cifar run` does without.")] = True,
+) -> None:
+    """Start the embedded stack, or what of it does not run.
+
+    Example: [b]cifar up --no-airflow[/b]
+    """
+    from cifar_tasks.deployment import stack
+
+    home = read_settings().home
+    with console.status("Starting the stack"):
+        stack.up(home, report=lambda line: console.print(f"  {escape(line)}"), without=() if airflow else ("airflow",))
+    variables = stack.environment(home)
+    if airflow:
+        login = f"user admin, password in {stack.password_file(home)}"
+        console.print(f"Airflow  {variables['CIFAR_AIRFLOW_URL']}  ({login})", soft_wrap=True)
+    console.print(f"MLflow   {variables['MLFLOW_TRACKING_URI']}")
+    console.print(f"S3       {variables['AWS_ENDPOINT_URL_S3']}  (keys in {home / 'secrets.json'})", soft_wrap=True)
+    console.print("Look at it: [b]cifar status[/]. Stop it: [b]cifar down[/].")
+
+
+@app.command()
+def status() -> None:
+    """Show each service of the embedded stack; the exit status is 1 if one does not run.
+
+    Example: [b]cifar status || cifar up[/b]
+    """
+    from cifar_tasks.deployment import stack
+
+    services = stack.status(read_settings().home)
+    if not services:
+        console.print("There is no embedded stack here. Start one: [b]cifar up[/]")
+        raise typer.Exit(1)
+    table = Table("service", "state", "process", "answers", "address")
+    for service in services:
+        colour = "green" if service.answering else "red"
+        answers = "yes" if service.answering else "no"
+        table.add_row(
+            service.name, f"[{colour}]{service.state}[/]", str(service.pid or "–"), answers, service.url or ""
+        )
+    console.print(table)
+    for service in services:
+        if service.state in ("exited", "fatal"):
+            console.print(f"{service.name} died. Log: {escape(str(service.log))}", soft_wrap=True)
+    if not all(service.answering for service in services):
+        console.print("Start what does not run: [b]cifar up[/]")
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="A list of objects instead of the table.")] = False,
+) -> None:
+    """Say whether the deployment is well and what to do where it is not; the exit status is 1 after a failure.
+
+    Example: [b]cifar doctor --json[/b]
+    """
+    from cifar_tasks.deployment import doctor as clinic
+    from cifar_tasks.deployment import stack
+
+    stack.use(read_settings().home)
+    deployment = clinic.find_deployment(read_settings())
+    with errors.status("Examining the deployment"):
+        results = clinic.examine(deployment)
+    if as_json:
+        typer.echo(clinic.as_json(results))
+    else:
+        clinic.show(console, results)
+    if any(result.finding.verdict == "failure" for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def down() -> None:
+    """Stop the embedded stack; runs, models and data stay.
+
+    Example: [b]cifar down[/b]
+    """
+    from cifar_tasks.deployment import stack
+
+    with console.status("Stopping the stack"):
+        stopped = stack.down(read_settings().home)
+    console.print("Stopped. [b]cifar up[/] brings everything back." if stopped else "Nothing was running.")
+
+
+Source = Annotated[
+    str,
+    typer.Option(
+        metavar="SOURCE",
+        help="auto, cifar10, digits, a folder, zip or tar of class folders, or an s3:// URL.",
+        default_factory=lambda: read_settings().source,
+    ),
+]
+Models = Annotated[str, typer.Option(help="both, cnn or resnet50.", default_factory=lambda: read_settings().models)]
+Profile = Annotated[
+    str,
+    typer.Option(
+        help="demo: minutes on a CPU. full: all images; for a GPU, or the CNN alone.",
+        default_factory=lambda: read_settings().profile,
+    ),
+]
+RegisteredModel = Annotated[
+    str, typer.Option(help="Name in the MLflow registry.", default_factory=lambda: read_settings().registered_model)
+]
+Tune = Annotated[
+    str, typer.Option(help="off, both, cnn or resnet50: which models to search parameters for before training.")
+]
+Trials = Annotated[int | None, typer.Option(min=1, help="Short trainings of each study. [default: 8; full: 24]")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help=f"Change the recipe; NAME is one of {', '.join(OVERRIDES)}."),
+]
+
+
+@app.command()
+def demo(
+    source: Source,
+    models: Models,
+    profile: Profile,
+    registered_model: RegisteredModel,
+    tune: Tune = "off",
+    trials: Trials = None,
+    override: Override = None,
+) -> None:
+    """Start the stack, run the training DAG in Airflow, and print what came out.
+
+    Where CIFAR_AIRFLOW_API names the Airflow of a deployment it runs there.
+
+    Example: [b]cifar demo --source ~/pictures.zip --models cnn --set epochs=6[/b]
+    """
+    from cifar_tasks.cli import demo as dag
+    from cifar_tasks.data import absolute_source
+    from cifar_tasks.deployment import stack
+
+    conf = {
+        "source": absolute_source(source),
+        "models": models,
+        "profile": profile,
+        "registered_model": registered_model,
+        "tune": tune,
+        "trials": trials,
+        **parse_overrides(override or []),
+    }
+    settings = read_settings()
+    access = dag.access_to_deployment(settings)
+    if access is None:
+        up()
+        access = dag.access_to_embedded_stack(settings.home)
+    with dag.airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
+        run = dag.trigger(client, conf)
+        console.print(f"Airflow run {escape(run.run_id)}: {escape(run.url)}", soft_wrap=True)
+        if dag.Watcher(console, run).watch() != "success":
+            raise StackError(f"the run failed; its logs are at {run.url}")
+        dag.print_summary(console, run.result("report"), access.hints)
+
+
+@app.command()
+def run(
+    source: Source,
+    models: Models,
+    profile: Profile,
+    registered_model: RegisteredModel,
+    name: Annotated[str | None, typer.Option(help="The same name again goes on where that run ended.")] = None,
+    tune: Tune = "off",
+    trials: Trials = None,
+    override: Override = None,
+) -> None:
+    """Do the same steps in this process, without Airflow. Storage and MLflow must run (`cifar up --no-airflow`).
+
+    Example: [b]cifar run --source digits --models cnn --set epochs=3[/b]
+    """
+    from cifar_tasks.deployment import stack
+
+    stack.use(read_settings().home)
+    overrides = parse_overrides(override or [])
+    if tune != "off":
+        chosen_models(tune)
+    for model in chosen_models(models):
+        configure(model, profile, overrides)  # a bad value is told before anything heavy is loaded
+    from cifar_tasks.cli.demo import print_summary
+    from cifar_tasks.cli.local_run import run_workflow
+    from cifar_tasks.steps.process import log_to_stdout
+
+    log_to_stdout()
+    name = name or f"run-{secrets.token_hex(4)}"
+    console.print(f"Run {escape(name)}")
+    summary = run_workflow(name, source, models, profile, registered_model, overrides, tune, trials)
+    print_summary(console, summary)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Pictures, PNG or JPEG, any size.", metavar="IMAGE…")],
+    registered_model: RegisteredModel,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="In the precision that this machine is fast in; chances move by a percent.")
+    ] = False,
+) -> None:
+    """Classify pictures with the champion.
+
+    Example: [b]cifar predict cat.jpg dog.png[/b]
+    """
+    from cifar_tasks.deployment import stack
+
+    stack.use(read_settings().home)
+    with console.status("Loading the champion"):
+        from cifar_tasks.cli.predict import predict as classify
+
+        version, answers = classify(images, registered_model, fast=fast)
+    table = Table("picture", "class", "chance", caption=f"{registered_model}, version {version}")
+    for answer in answers:
+        table.add_row(escape(str(answer.path)), answer.label, f"{answer.chance:.1%}")
+    console.print(table)
+
+
+@app.command()
+def studies() -> None:
+    """List the searches for parameters and the best that each found.
+
+    Example: [b]cifar studies[/b]
+    """
+    from cifar_tasks.deployment import stack
+
+    stack.use(read_settings().home)
+    from cifar_tasks.tuning import charts
+    from cifar_tasks.tuning import studies as known
+
+    table = Table("study", "data", "trials", "best", "parameters")
+    for study in known():
+        best, about = study.best_trial, study.user_attrs
+        found = (f"{best.value:.2%}", charts.in_words(best.params)) if best and best.value is not None else ("–", "")
+        table.add_row(escape(study.study_name), escape(str(about.get("dataset", ""))), str(study.n_trials), *found)
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print("There is no study yet. Begin one: [b]cifar run --tune cnn[/]")
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 8081,
+) -> None:
+    """Show the studies in Optuna's own dashboard, until Ctrl-C.
+
+    Example: [b]cifar dashboard --port 8090[/b]
+    """
+    from cifar_tasks.deployment import stack
+
+    stack.use(read_settings().home)
+    from cifar_tasks.tuning.dashboard import serve
+
+    serve(port, report=lambda url: console.print(f"Optuna's dashboard: {url}  (stop it with Ctrl-C)"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Classify pictures with the champion."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cifar_tasks.data import Images, decode
+from cifar_tasks.errors import ConfigError, DataError
+from cifar_tasks.tracking import registry, runs
+from cifar_tasks.tracking.saved_model import load_model
+from cifar_tasks.training import predict_logits
+from cifar_tasks.training.fast import FastClassifier
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the champion says of one picture."""
+
+    path: Path
+    label: str
+    chance: float
+    """Softmax of the logits, 0–1; not calibrated."""
+
+
+def predict(paths: Sequence[Path], registered_model: str, *, fast: bool = False) -> tuple[int, list[Prediction]]:
+    """The champion's version and its answer for each picture (any size, PNG or JPEG; resized to 32×32).
+
+    Raises `DataError` for a file that is no picture, `ConfigError` if there is no champion yet.
+    """
+    images = np.stack([_read(path) for path in paths])
+    client = runs.connect()
+    with runs.tracking_errors():
+        champion = registry.version_with_alias(client, registered_model, registry.CHAMPION)
+        if champion is None:
+            raise ConfigError(f"{registered_model} has no champion yet: train one first (`make demo` or `cifar run`).")
+        classes = json.loads(champion.tags["cifar.classes"])
+        model = load_model(registry.saved_model_of(champion))
+    logits = predict_logits(FastClassifier(model) if fast else model, torch.from_numpy(images))
+    chances, labels = logits.softmax(dim=1).max(dim=1)
+    answers = zip(paths, labels.tolist(), chances.tolist(), strict=True)
+    return int(champion.version), [Prediction(path, classes[label], chance) for path, label, chance in answers]
+
+
+def _read(path: Path) -> Images:
+    if not path.is_file():
+        raise DataError(f"there is no picture at {path}")
+    return decode(path.read_bytes(), path.name, str(path.parent))

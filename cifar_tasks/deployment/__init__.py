@@ -1,0 +1,1 @@
+"""Running the product: the embedded stack, the compose deployment, the doctor."""

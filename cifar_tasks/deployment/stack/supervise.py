@@ -1,0 +1,255 @@
+"""`cifar up`, `cifar status` and `cifar down`."""
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from cifar_tasks.deployment.stack import postgres
+from cifar_tasks.deployment.stack.environment import (
+    AIRFLOW_USER,
+    HOST,
+    Ports,
+    create_secrets,
+    environment,
+    exists,
+    read_ports,
+    read_secrets,
+    remember_ports,
+    started_with,
+)
+from cifar_tasks.deployment.stack.services import AIRFLOW, Service, ensure_pool, inner_ports, services
+from cifar_tasks.deployment.stack.supervisord import Supervisor, launch, log_path, socket_path, sweep
+from cifar_tasks.errors import ConfigError, StackError
+from cifar_tasks.settings import Settings
+
+START_SECONDS = 180
+"""Longest wait for one service; all of them together take a third of it on two cores."""
+MAX_SOCKET_PATH = 90
+"""Bytes: a Unix socket's path ends at 104 on macOS, and supervisord appends its process id while it makes one."""
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    name: str
+    state: str
+    """`running`, or what supervisord calls it: `stopped`, `exited`, `starting`…"""
+    pid: int | None
+    url: str | None
+    answering: bool
+    log: Path
+
+
+def up(home: Path, report: Report, without: Collection[str] = ()) -> None:
+    """Start what does not run, in dependency order, and return when all of it answers.
+
+    `without` leaves out groups of services, such as `airflow`. Raises `StackError` with the end of the log of the
+    service that failed; calling it again goes on from there.
+    """
+    home = _prepare(home)
+    with _lock(home):
+        create_secrets(home)
+        supervisor = Supervisor(home)
+        if supervisor.pid() is None:
+            _launch(home, without)
+        else:
+            _refuse_moved_ports(home)
+        variables = environment(home)
+        _Start(supervisor, _wanted(home, started_with(home), without), variables, report).run()
+        if AIRFLOW not in without:
+            ensure_pool(variables, AIRFLOW_USER, read_secrets(home)["airflow_password"], "gpu", Settings().gpu_slots)
+
+
+def _launch(home: Path, without: Collection[str]) -> None:
+    """A supervisord for a home that has none; what another one left running is ended first."""
+    sweep(home)
+    ports = read_ports(home)
+    _refuse_taken_ports(_wanted(home, ports, without))
+    remember_ports(home, ports)
+    postgres.initialise(home)
+    launch(home, services(home, ports), environment(home))
+
+
+def _wanted(home: Path, ports: Ports, without: Collection[str]) -> list[Service]:
+    return [service for service in services(home, ports) if service.group not in without]
+
+
+class _Start:
+    """One call of `up`: which services are awaited, and which it has started itself."""
+
+    def __init__(
+        self, supervisor: Supervisor, wanted: Collection[Service], variables: dict[str, str], report: Report
+    ) -> None:
+        self._supervisor = supervisor
+        self._services = {service.name: service for service in wanted}
+        self._variables = variables
+        self._report = report
+        self._began = time.time()
+        self._started: set[str] = set()
+
+    def run(self) -> None:
+        graph = TopologicalSorter({service.name: service.needs for service in self._services.values()})
+        graph.prepare()
+        awaited: dict[str, float] = {}
+        while graph.is_active():
+            awaited |= dict.fromkeys(graph.get_ready(), time.monotonic() + START_SECONDS)
+            for name, deadline in list(awaited.items()):
+                if self._is_ready(self._services[name]):
+                    graph.done(name)
+                    del awaited[name]
+                    if name in self._started:
+                        self._report(f"{name} ready after {time.time() - self._began:.0f} s")
+                elif time.monotonic() > deadline:
+                    raise self._failure(name, f"did not answer within {START_SECONDS} s")
+            if awaited:
+                time.sleep(0.2)
+
+    def _is_ready(self, service: Service) -> bool:
+        processes = self._supervisor.processes()
+        if service.name not in processes:
+            raise StackError(
+                f"The running supervisord does not know {service.name}: it was stopped, or started by another version. "
+                "Restart the stack: `cifar down`, then `cifar up`."
+            )
+        state = processes[service.name]["statename"]
+        if service.probe is None and state == "EXITED" and processes[service.name]["exitstatus"] == 0:
+            return True
+        if state != "RUNNING":
+            if service.name in self._started:
+                raise self._failure(service.name, f"stopped while it was starting ({state.lower()})")
+            self._restart(service)
+            return False
+        # An answer from before it, or what it needs, was started proves nothing.
+        since = max(processes[name]["start"] for name in (service.name, *service.needs))
+        return service.probe is not None and service.probe(self._variables, since)
+
+    def _restart(self, service: Service) -> None:
+        sweep(self._supervisor.home, service.name)
+        _refuse_taken_ports([service])
+        self._supervisor.start(service)
+        self._started.add(service.name)
+
+    def _failure(self, name: str, what: str) -> StackError:
+        log = log_path(self._supervisor.home, name)
+        lines = log.read_text(errors="replace").splitlines()[-8:] if log.exists() else []
+        return StackError("\n".join([f"{name} {what}. Log: {log}", *(f"  {line}" for line in lines)]))
+
+
+def status(home: Path) -> list[ServiceStatus]:
+    """The state of each service; nothing when no stack was ever started in `home`."""
+    home = _own(home)
+    if not exists(home):
+        return []
+    processes, variables = Supervisor(home).processes(), environment(home)
+    found = []
+    for service in services(home, started_with(home)):
+        if service.probe is None:
+            continue
+        process = processes.get(service.name, {"statename": "STOPPED", "pid": 0, "start": 0})
+        running = process["statename"] == "RUNNING"
+        answering = running and service.probe(variables, process["start"])
+        state, pid = process["statename"].lower(), process["pid"] or None
+        found.append(ServiceStatus(service.name, state, pid, service.url, answering, log_path(home, service.name)))
+    return found
+
+
+def down(home: Path) -> bool:
+    """Stop every service and whatever it left behind; data stay. False when nothing was running."""
+    home = _own(home)
+    if not exists(home):
+        return False
+    with _lock(home):
+        supervisor = Supervisor(home)
+        ran = supervisor.pid() is not None
+        supervisor.shutdown()
+        left = sweep(home)
+        for port in inner_ports(started_with(home)):
+            for forgotten in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):  # noqa: S108 – SeaweedFS's own choice
+                forgotten.unlink(missing_ok=True)
+        return ran or left > 0
+
+
+def _own(home: Path) -> Path:
+    home = home.resolve()
+    if home.exists() and home.stat().st_uid != os.geteuid():
+        raise StackError(f"{home} belongs to another user. Run as its owner, or set CIFAR_HOME to a folder of yours.")
+    return home
+
+
+def _prepare(home: Path) -> Path:
+    home = _own(home)
+    length = len(os.fsencode(socket_path(home)))
+    if length > MAX_SOCKET_PATH:
+        raise ConfigError(
+            f"The path of {home} is too long for a Unix socket ({length} bytes, at most {MAX_SOCKET_PATH}). "
+            "Set CIFAR_HOME to a folder with a shorter path."
+        )
+    if not home.exists():
+        home.mkdir(parents=True, mode=0o700)
+    for folder in ("airflow", "logs", "postgres", "s3"):
+        (home / folder).mkdir(mode=0o700, exist_ok=True)
+    return home
+
+
+@contextmanager
+def _lock(home: Path) -> Iterator[None]:
+    """One `up` or `down` at a time."""
+    try:
+        with FileLock(home / "lock", timeout=START_SECONDS, mode=0o600):
+            yield
+    except Timeout:
+        raise StackError(f"Another `cifar up` or `cifar down` is busy in {home}. Try again when it is done.") from None
+
+
+def _refuse_moved_ports(home: Path) -> None:
+    running, asked = started_with(home).model_dump(), read_ports(home).model_dump()
+    for name, port in asked.items():
+        if port != running[name]:
+            raise StackError(
+                f"The stack runs with CIFAR_{name.upper()}={running[name]}, not {port}. "
+                "To move it: `cifar down`, then `cifar up`."
+            )
+
+
+def _refuse_taken_ports(wanted: Collection[Service]) -> None:
+    for service in wanted:
+        for variable, ports in service.ports.items():
+            for port in ports:
+                if _is_taken(port):
+                    raise StackError(
+                        f"Port {port} for {service.name} is taken{_by_whom(port)}. "
+                        f"Stop that program, or set {variable} to a free port."
+                    )
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return True
+            raise StackError(f"Port {port} cannot be used: {error.strerror}.") from None
+    return False
+
+
+def _by_whom(port: int) -> str:
+    """` by NAME (process PID)`, where this user may know."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr.port == port and connection.status == psutil.CONN_LISTEN and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
+    except psutil.Error:
+        return ""
+    return ""

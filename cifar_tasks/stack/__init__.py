@@ -1,6 +1,0 @@
-"""The embedded stack: PostgreSQL, S3, MLflow and Airflow on this machine, without Docker and without root."""
-
-from cifar_tasks.stack.environment import AIRFLOW_USER, environment, exists, password_file, use
-from cifar_tasks.stack.supervise import ServiceStatus, down, status, up
-
-__all__ = ["AIRFLOW_USER", "ServiceStatus", "down", "environment", "exists", "password_file", "status", "up", "use"]

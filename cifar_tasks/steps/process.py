@@ -1,0 +1,193 @@
+"""A step in a process of its own: `run_step("package.module:function", …)` here, `python -m` this module there.
+
+The child has its own process group, an environment tuned for its work, and holds memory and GPU only while it works.
+Its standard input is a lifeline: when the parent dies, however it dies, the pipe closes and the child stops.
+"""
+
+import json
+import logging
+import os
+import pkgutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import IO, Any
+
+from cifar_tasks import errors
+from cifar_tasks.errors import CifarError, Stopped, WorkerLost
+from cifar_tasks.settings import Settings
+
+TUNED = {
+    # Large tensors are freed and allocated anew in every step; keeping the memory instead of handing it back to the
+    # kernel took CNN training from 97 to 119 images/s (page faults gone; 2 CPU cores, glibc).
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    # Waiting threads sleep instead of spinning: two trainings at once on 2 cores went from 51 and 29 to 78 and 106
+    # images/s (CNN, ResNet50; n = 2); the CNN alone lost nothing, ResNet50 alone about a fifth.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
+GRACE_SECONDS = 10.0
+"""Between asking a step to stop and killing it: time to mark its run and close its files."""
+
+_log = logging.getLogger(__name__)
+
+
+def run_step(step: str, on_line: Callable[[str], None] | None = None, **arguments: Any) -> Any:
+    """Call the function `step`, written `package.module:function`, in a process of its own.
+
+    Arguments and result are JSON values.
+
+    What the step prints reaches `on_line` (the log, if none) line by line. A `CifarError` there is raised here again;
+    `WorkerLost` if the process ends without a result; `Stopped` if this process is told to stop meanwhile.
+    """
+    emit = on_line or _log.info
+    result_reader, result_writer = os.pipe()
+    with (
+        open(result_reader) as results,
+        _child(step, result_writer) as process,
+        _pass_on_sigterm(process) as told,
+    ):
+        _send(process.stdin, json.dumps(arguments))
+        for line in process.stdout or ():
+            emit(line.rstrip("\n"))
+        process.wait()
+        if told:
+            raise Stopped(f"{step} was stopped")
+        return _result(step, process.returncode, results.read())
+
+
+@contextmanager
+def _child(step: str, result_writer: int) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cifar_tasks.steps.process", step, str(result_writer)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={"OMP_NUM_THREADS": str(fair_threads()), **os.environ, **TUNED, "PYTHONUNBUFFERED": "1"},
+        pass_fds=[result_writer],
+        start_new_session=True,
+    )
+    os.close(result_writer)
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def fair_threads() -> int:
+    """Threads for one of as many steps as may train at a time, so that together they use each core once.
+
+    With more threads than cores each waits for the others: a CNN trained at 60 images/s with two threads beside one
+    other busy process, and at 240 with one (2 CPU cores with AMX).
+    """
+    return max(1, len(os.sched_getaffinity(0)) // Settings().gpu_slots)
+
+
+def _send(pipe: IO[str] | None, line: str) -> None:
+    try:
+        assert pipe is not None  # noqa: S101  (Popen was told to make one)
+        pipe.write(line + "\n")
+        pipe.flush()
+    except BrokenPipeError:
+        _log.warning("the step ended before it read its arguments")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """However the parent leaves, the child's whole group is gone."""
+    for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, None)):
+        if process.poll() is not None:
+            break
+        _signal_group(process.pid, number)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            _log.warning("the step did not stop within %g s", GRACE_SECONDS)
+    _signal_group(process.pid, signal.SIGKILL)
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def _signal_group(leader: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:
+        _log.debug("process group %d is gone already", leader)
+
+
+@contextmanager
+def _pass_on_sigterm(process: subprocess.Popen[str]) -> Iterator[list[int]]:
+    """While the step runs, SIGTERM goes to it; the list is no longer empty once that happened."""
+    told: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        _signal_group(process.pid, signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _result(step: str, code: int, text: str) -> Any:
+    if not text:
+        ended = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
+        raise WorkerLost(f"the process of {step} ended {ended} and left no result. The lines above are its last words.")
+    answer = json.loads(text)
+    if "error" in answer:
+        kind = getattr(errors, answer["error"]["type"], WorkerLost)
+        raise kind(answer["error"]["message"])
+    return answer["result"]
+
+
+def main() -> None:
+    """The child: read the arguments, do the step, write the result to the pipe that the parent opened."""
+    step, result_fd = sys.argv[1], int(sys.argv[2])
+    signal.signal(signal.SIGTERM, _stop)
+    log_to_stdout()
+    arguments = json.loads(sys.stdin.readline() or "{}")
+    threading.Thread(target=_watch_lifeline, daemon=True).start()
+    try:
+        answer = {"result": pkgutil.resolve_name(step)(**arguments)}
+    except CifarError as error:
+        answer = {"error": {"type": type(error).__name__, "message": str(error)}}
+    except Stopped:
+        os.killpg(os.getpgrp(), signal.SIGKILL)  # cleaned up; nothing that the step started may outlive it
+    with open(result_fd, "w") as results:
+        json.dump(answer, results)
+
+
+def log_to_stdout() -> None:
+    """What the steps say, as plain lines; what libraries say only from warnings on."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("cifar_tasks").setLevel(logging.INFO)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # said once is enough: the clean-up is not to be interrupted
+    raise Stopped
+
+
+def _watch_lifeline() -> None:
+    """Ends this process soon after its parent is gone."""
+    while sys.stdin.read(1):
+        continue
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

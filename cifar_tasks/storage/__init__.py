@@ -1,0 +1,1 @@
+"""Object storage: content with digests, checkpoints, leases."""

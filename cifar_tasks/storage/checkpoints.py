@@ -1,0 +1,46 @@
+"""A checkpoint an epoch in object storage: content first, then the manifest that makes it exist."""
+
+import json
+import logging
+
+from cifar_tasks.errors import IntegrityError
+from cifar_tasks.storage.s3 import ObjectRef, ObjectStore, canonical_json, read
+
+KEEP = 2
+"""The newest, and the one before in case the newest is damaged."""
+CONTENT, MANIFEST = ".safetensors", ".json"
+
+_log = logging.getLogger(__name__)
+
+
+def save_checkpoint(store: ObjectStore, prefix: str, epoch: int, data: bytes) -> None:
+    """Write the checkpoint of `epoch` (counted from 1), then forget all but the newest two."""
+    ref = store.put(f"{prefix}/epoch-{epoch:04d}{CONTENT}", data)
+    store.put(f"{prefix}/epoch-{epoch:04d}{MANIFEST}", canonical_json(ref.as_dict()))
+    for old in _names(store, prefix, MANIFEST)[KEEP:]:
+        store.delete(old + MANIFEST)
+        store.delete(old + CONTENT)
+
+
+def newest_checkpoint(store: ObjectStore, prefix: str) -> bytes | None:
+    """The newest one that is whole; a damaged one is passed over with a warning."""
+    for name in _names(store, prefix, CONTENT):
+        try:
+            return read(store, ObjectRef(**json.loads(store.get(name + MANIFEST))))
+        except KeyError:
+            _log.warning("passing over checkpoint %s: its writing was broken off", name)
+        except (IntegrityError, TypeError, ValueError) as error:
+            _log.warning("passing over checkpoint %s: %s", name, error)
+    return None
+
+
+def forget_checkpoints(store: ObjectStore, prefix: str) -> None:
+    """After training: the saved model takes their place."""
+    for key in sorted(store.keys(f"{prefix}/")):  # a manifest (.json) goes before its content
+        store.delete(key)
+
+
+def _names(store: ObjectStore, prefix: str, suffix: str) -> list[str]:
+    """Newest first: epochs are written with leading zeros."""
+    keys = (key for key in store.keys(f"{prefix}/") if key.endswith(suffix))
+    return sorted((key.removesuffix(suffix) for key in keys), reverse=True)

@@ -1,0 +1,76 @@
+"""The MLflow registry: a version a training run, and the aliases `champion`, `challenger` and `previous`."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cifar_tasks.errors import IntegrityError
+from cifar_tasks.tracking.saved_model import DIGEST_TAG, SavedModel
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+
+
+def register(client: "MlflowClient", name: str, saved: SavedModel, run_id: str, tags: Mapping[str, Any]) -> int:
+    """The version of this run: the one that an earlier try registered, else a new one."""
+    _ensure_model(client, name)
+    found = client.search_model_versions(f"name = '{name}' AND run_id = '{run_id}'")
+    if found:
+        version = found[0]
+    else:
+        version = client.create_model_version(
+            name, source=saved.uri, run_id=run_id, model_id=saved.model_id, await_creation_for=0
+        )
+    for key, value in {**tags, DIGEST_TAG: saved.sha256}.items():
+        client.set_model_version_tag(name, version.version, key, str(value))
+    return int(version.version)
+
+
+def version_with_alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        # An alias that nobody has set answers INVALID_PARAMETER_VALUE, a model that nobody registered DOES_NOT_EXIST.
+        if error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def best_tuned(client: "MlflowClient", name: str, tags: Mapping[str, str]) -> "ModelVersion | None":
+    """Of the versions with these tags that a search led to, the one with the best validation accuracy."""
+    wanted = " AND ".join([f"name = '{name}'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())])
+    found = [version for version in client.search_model_versions(wanted) if version.tags.get("cifar.tuned_parameters")]
+    return max(found, key=lambda version: float(version.tags["cifar.validation_accuracy"]), default=None)
+
+
+def point(client: "MlflowClient", name: str, alias: str, version: int) -> None:
+    """Set an alias and read it back; never deleted before it is set, so that it always answers."""
+    client.set_registered_model_alias(name, alias, str(version))
+    answer = int(client.get_model_version_by_alias(name, alias).version)
+    if answer != version:
+        raise IntegrityError(f"alias {alias} of {name} points to version {answer} after being set to {version}")
+
+
+def saved_model_of(version: "ModelVersion") -> SavedModel:
+    """Where the model of a version lies, and the digest it was registered with."""
+    if DIGEST_TAG not in version.tags:
+        raise IntegrityError(
+            f"version {version.version} of {version.name} carries no {DIGEST_TAG} tag: it was not registered by this "
+            "pipeline. Point the alias to a version that was."
+        )
+    return SavedModel(str(version.source), version.tags[DIGEST_TAG])
+
+
+def _ensure_model(client: "MlflowClient", name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, description="Image classifiers of the training pipeline.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

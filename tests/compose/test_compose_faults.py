@@ -1,0 +1,120 @@
+"""Parts of the deployment die, restart and stop while a model is trained; the run ends as if nothing had happened."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+from mlflow import MlflowClient
+
+from cifar_tasks.cli.demo import AirflowRun
+from tests.compose.conftest import EXPERIMENT, Deployment, finish, start
+
+if not os.environ.get("COMPOSE"):
+    pytest.skip("`make test-compose` runs these; they need a Docker engine and 40 minutes", allow_module_level=True)
+
+EPOCHS = 10
+"""About two minutes on one core: time enough to break something in between."""
+TRAINING = {"models": "cnn", "epochs": EPOCHS}
+Tracking = Callable[[str], MlflowClient]
+
+
+@pytest.fixture(autouse=True)
+def healthy(deployment: Deployment) -> None:
+    """Each fault meets a deployment that is well."""
+    deployment.compose("up", "-d")
+    deployment.wait_until_healthy(240)
+
+
+def test_a_training_whose_worker_is_killed_goes_on_elsewhere(deployment: Deployment, tracking: Tracking):
+    run = start(deployment, **TRAINING)
+    wait_for_epoch(tracking("reader"), run, 2)
+    (killed,) = [each for each in deployment.containers("gpu-worker") if _trains(deployment, each)]
+    deployment.docker("kill", "--signal", "KILL", killed)
+
+    assert finish(deployment, run, 900) == "success"
+
+    assert_trained_once(tracking("reader"), run)
+    assert tries(deployment, run) == 2
+    lost = deployment.airflow(f"dagRuns/{run.run_id}/taskInstances/model.train/logs/1?map_index=0&full_content=true")
+    assert "epoch 1" in json.dumps(lost)
+
+
+@pytest.mark.parametrize("service", ["redis", "postgres", "mlflow", "storage", "scheduler"])
+def test_a_training_survives_the_restart_of(deployment: Deployment, tracking: Tracking, service: str):
+    run = start(deployment, **TRAINING)
+    wait_for_epoch(tracking("reader"), run, 1)
+    deployment.compose("restart", service)
+
+    assert finish(deployment, run, 900) == "success"
+
+    assert_trained_once(tracking("reader"), run)
+
+
+def test_stopped_in_mid_training_the_deployment_goes_on_at_the_next_start(deployment: Deployment, tracking: Tracking):
+    run = start(deployment, **TRAINING)
+    wait_for_epoch(tracking("reader"), run, 2)
+    began = time.monotonic()
+    deployment.compose("stop", "gpu-worker")
+    assert time.monotonic() - began < 60
+    deployment.compose("stop")
+    deployment.compose("up", "-d")
+    deployment.wait_until_healthy(240)
+    listed = deployment.python(
+        "worker",
+        "import boto3\nfor each in boto3.client('s3').list_objects_v2(Bucket='cifar', Prefix='runs/')['Contents']: "
+        "print(each['Key'])",
+    )
+    assert "/checkpoints/" in listed
+
+    assert finish(deployment, run, 900) == "success"
+
+    assert_trained_once(tracking("reader"), run)
+
+
+def test_doctor_names_a_secret_that_differs(deployment: Deployment):
+    well = deployment.compose("run", "--rm", "-T", "cifar", "doctor", check=False)
+    assert well.returncode == 0, well.stdout + well.stderr
+    wrong = deployment.compose(
+        "run", "--rm", "-T", "-e", "AIRFLOW__API_AUTH__JWT_SECRET=somebody-elses", "cifar", "doctor", check=False
+    )
+    assert wrong.returncode == 1
+    assert "AIRFLOW__API_AUTH__JWT_SECRET" in wrong.stdout
+
+
+def training_of(client: MlflowClient, run: AirflowRun) -> "list[object]":
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    wanted = f"tags.`cifar.workflow` = 'cifar10_training/{run.run_id}' AND tags.`cifar.model` = 'cnn'"
+    return list(client.search_runs([experiment], wanted))
+
+
+def wait_for_epoch(client: MlflowClient, run: AirflowRun, epoch: int, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for found in training_of(client, run):
+            if len(client.get_metric_history(found.info.run_id, "validation_accuracy")) >= epoch:
+                return
+        time.sleep(1)
+    pytest.fail(f"epoch {epoch} was not reached within {seconds:.0f} s")
+
+
+def assert_trained_once(client: MlflowClient, run: AirflowRun) -> None:
+    """One MLflow run, each epoch in it once, and a registered version of it."""
+    (trained,) = training_of(client, run)
+    assert trained.info.status == "FINISHED"
+    steps = [each.step for each in client.get_metric_history(trained.info.run_id, "validation_accuracy")]
+    assert sorted(steps) == list(range(1, len(steps) + 1))
+    assert trained.data.metrics["validation_accuracy"] > 0.9
+    versions = client.search_model_versions(f"run_id = '{trained.info.run_id}'")
+    assert len(versions) == 1
+
+
+def tries(deployment: Deployment, run: AirflowRun) -> int:
+    """Of the training."""
+    task = deployment.airflow(f"dagRuns/{run.run_id}/taskInstances/model.train/0")
+    return int(task["try_number"])
+
+
+def _trains(deployment: Deployment, container: str) -> bool:
+    return "cifar_tasks.steps.process" in deployment.docker("top", container, "-eo", "pid,args")

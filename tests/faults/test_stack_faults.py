@@ -1,0 +1,83 @@
+"""Embedded stacks of their own, which these tests break: taken ports, dead supervisors, full stops."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.stack.environment import HOST, started_with
+from cifar_tasks.deployment.stack.supervisord import marked
+from cifar_tasks.errors import StackError
+from tests.conftest import connect
+from tests.integration.test_stack import PLAIN, listening, processes
+
+
+def test_a_port_taken_by_another_program_is_named_before_anything_starts(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server((HOST, 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setenv("CIFAR_S3_PORT", str(port))
+        with pytest.raises(StackError, match=f"Port {port} for s3.*process {os.getpid()}.*CIFAR_S3_PORT"):
+            embedded.up(own_home, print)
+    assert processes(own_home) == []
+    assert started_with(own_home).s3_port != port
+
+
+def test_a_home_of_another_user_is_left_alone(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: own_home.stat().st_uid + 1)
+    with pytest.raises(StackError, match="belongs to another user"):
+        embedded.up(own_home, print)
+    assert not (own_home / "secrets.json").exists()
+    monkeypatch.undo()
+
+
+def test_a_service_that_cannot_start_is_named_with_the_end_of_its_log(own_home: Path) -> None:
+    embedded.up(own_home, print, without=PLAIN)
+    embedded.down(own_home)
+    (own_home / "postgres" / "18" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(StackError, match=r"(?s)postgres stopped while it was starting.*postgres\.log.*version"):
+        embedded.up(own_home, print, without=PLAIN)
+
+
+def test_after_the_supervisor_is_killed_up_starts_each_service_once(own_home: Path) -> None:
+    embedded.up(own_home, print, without=PLAIN)
+    before = len(processes(own_home))
+    (supervisor,) = [process for process in marked(own_home) if "supervisor.supervisord" in process.cmdline()]
+    os.kill(supervisor.pid, signal.SIGKILL)
+    supervisor.wait(timeout=10)
+    assert not any(service.answering for service in embedded.status(own_home))
+    embedded.up(own_home, print, without=PLAIN)
+    assert len(processes(own_home)) <= before
+    assert {service.name for service in embedded.status(own_home) if service.answering} == {"postgres", "s3"}
+
+
+def test_down_leaves_no_process_and_the_next_up_shows_what_was_there(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    from cifar_tasks.storage.s3 import S3Store
+
+    embedded.up(own_home, print, without=("airflow",))
+    connect(monkeypatch, embedded.environment(own_home))
+    with mlflow.start_run(run_name="before") as run:
+        mlflow.log_metric("accuracy", 0.5)
+        mlflow.log_text("figure", "note.txt")
+    S3Store("cifar").put("kept", b"content")
+    ours, ports = processes(own_home), listening(own_home)
+
+    assert embedded.down(own_home)
+    assert not any(process.is_running() for process in ours)
+    assert processes(own_home) == []
+    for address in ports:
+        socket.create_server(address).close()
+    assert not embedded.down(own_home)
+
+    embedded.up(own_home, print, without=("airflow",))
+    assert mlflow.get_run(run.info.run_id).data.metrics == {"accuracy": 0.5}
+    assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/note.txt") == "figure"
+    assert S3Store("cifar").get("kept") == b"content"

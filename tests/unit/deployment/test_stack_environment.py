@@ -1,0 +1,160 @@
+"""Ports, secrets and variables of the embedded stack, without starting it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cifar_tasks.deployment import stack
+from cifar_tasks.deployment.stack.environment import (
+    Ports,
+    create_secrets,
+    overlay,
+    read_ports,
+    read_secrets,
+    remember_ports,
+    started_with,
+)
+from cifar_tasks.deployment.stack.services import services
+from cifar_tasks.deployment.stack.supervisord import configuration
+from cifar_tasks.errors import ConfigError, StackError
+from cifar_tasks.settings import PROJECT
+
+
+@pytest.fixture(autouse=True)
+def no_other_tracking_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+
+
+def test_secrets_are_generated_once_differ_and_are_private(tmp_path: Path) -> None:
+    create_secrets(tmp_path)
+    first = read_secrets(tmp_path)
+    create_secrets(tmp_path)
+    assert read_secrets(tmp_path) == first
+    assert len(set(first.values())) == len(first)
+    assert all(len(secret) >= 32 for secret in first.values())
+    for path in (tmp_path / "secrets.json", stack.password_file(tmp_path)):
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_secret_that_a_newer_version_needs_is_added_to_the_others(tmp_path: Path) -> None:
+    create_secrets(tmp_path)
+    old = read_secrets(tmp_path)
+    del old["airflow_jwt"]
+    (tmp_path / "secrets.json").write_text(json.dumps(old))
+    create_secrets(tmp_path)
+    assert read_secrets(tmp_path).items() > old.items()
+
+
+def test_a_port_comes_from_the_environment_else_from_the_last_start_else_from_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember_ports(tmp_path, Ports(s3_port=7000, mlflow_port=7001))
+    monkeypatch.setenv("CIFAR_MLFLOW_PORT", "7002")
+    ports = read_ports(tmp_path)
+    assert (ports.mlflow_port, ports.s3_port, ports.airflow_port) == (7002, 7000, 8080)
+    assert started_with(tmp_path).mlflow_port == 7001
+
+
+def test_a_port_that_is_none_is_refused_by_the_name_of_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFAR_AIRFLOW_PORT", "70000")
+    with pytest.raises(ConfigError, match=r"^CIFAR_AIRFLOW_PORT: .*65535, got '70000'"):
+        read_ports(tmp_path)
+
+
+def test_variables_of_other_servers_do_not_reach_the_stack() -> None:
+    mine = {"AWS_PROFILE": "work", "AWS_SESSION_TOKEN": "t", "PGHOST": "elsewhere", "HOME": "/me", "no_proxy": "intra"}
+    merged = overlay(mine, {"AWS_ACCESS_KEY_ID": "cifar"})
+    assert merged == {
+        "AWS_ACCESS_KEY_ID": "cifar",
+        "HOME": "/me",
+        "no_proxy": "intra,127.0.0.1",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+def test_a_process_becomes_a_client_of_the_stack_unless_it_is_one_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_secrets(tmp_path)
+    monkeypatch.setattr(os, "environ", {"MLFLOW_TRACKING_URI": "http://other:5000"})
+    stack.use(tmp_path)
+    assert os.environ == {"MLFLOW_TRACKING_URI": "http://other:5000"}
+    monkeypatch.setattr(os, "environ", {"AWS_SESSION_TOKEN": "stale"})
+    stack.use(tmp_path)
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == read_secrets(tmp_path)["s3_secret_key"]
+    assert "AWS_SESSION_TOKEN" not in os.environ
+
+
+def test_without_a_stack_nothing_is_used_and_asking_for_it_says_how_to_start_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    stack.use(tmp_path)
+    assert os.environ == {}
+    assert stack.status(tmp_path) == []
+    assert not stack.down(tmp_path)
+    with pytest.raises(StackError, match="cifar up"):
+        stack.environment(tmp_path)
+
+
+def test_the_supervisor_file_and_the_command_lines_hold_no_secret(tmp_path: Path) -> None:
+    create_secrets(tmp_path)
+    everything = services(tmp_path, started_with(tmp_path))
+    text = configuration(tmp_path, everything) + str([service.command for service in everything])
+    assert [name for name, secret in read_secrets(tmp_path).items() if secret in text] == []
+
+
+def test_no_two_services_share_a_port(tmp_path: Path) -> None:
+    ports = [port for service in services(tmp_path, Ports()) for group in service.ports.values() for port in group]
+    assert len(set(ports)) == len(ports) == 13
+
+
+def test_a_home_with_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / ("long" * 25)
+    with pytest.raises(ConfigError, match="CIFAR_HOME"):
+        stack.up(home, print)
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "expected"),
+    [
+        (["up"], {"CIFAR_S3_PORT": "many"}, "error: CIFAR_S3_PORT: "),
+        (["up"], {"CIFAR_HOME": "/" + "long/" * 25}, "too long for a Unix socket"),
+    ],
+)
+def test_the_command_prints_an_error_as_one_line_without_traceback(
+    tmp_path: Path, arguments: list[str], variables: dict[str, str], expected: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cifar_tasks.cli", *arguments],
+        env={**os.environ, "CIFAR_HOME": str(tmp_path), **variables},
+        cwd=PROJECT,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert expected in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_status_of_no_stack_exits_with_1_and_says_what_to_do(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cifar_tasks.cli", "status"],
+        env={**os.environ, "CIFAR_HOME": str(tmp_path)},
+        cwd=PROJECT,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 1
+    assert "cifar up" in done.stdout

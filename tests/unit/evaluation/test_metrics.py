@@ -1,0 +1,48 @@
+"""Loss, accuracy, confusion matrix and report from logits."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cifar_tasks.evaluation.metrics import agrees, evaluate
+
+CLASSES = ("cat", "dog", "ship")
+
+
+def test_loss_and_accuracy_are_torch_s():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(50, 3)).astype(np.float32)
+    labels = random.integers(0, 3, 50)
+    result = evaluate(logits, labels, CLASSES)
+    assert result.loss == pytest.approx(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item())
+    assert result.accuracy == pytest.approx((logits.argmax(1) == labels).mean())
+    assert result.confusion.sum() == 50
+    assert np.trace(result.confusion) / 50 == pytest.approx(result.accuracy)
+
+
+def test_rows_of_the_confusion_matrix_are_true_classes():
+    logits = np.array([[0, 9, 0], [0, 9, 0], [0, 0, 9]], dtype=np.float32)
+    result = evaluate(logits, np.array([0, 1, 2]), CLASSES)
+    assert result.confusion.tolist() == [[0, 1, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_the_report_names_each_class_and_the_averages_even_if_one_is_never_predicted():
+    result = evaluate(np.eye(3, dtype=np.float32)[[0, 0, 1]], np.array([0, 2, 1]), CLASSES)
+    assert {*CLASSES, "macro avg", "weighted avg"} <= result.report.keys()
+    assert result.report["ship"] == {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 1.0}
+    assert "macro avg" in result.table
+
+
+@pytest.mark.parametrize(
+    ("trained", "reloaded", "count", "same"),
+    [
+        (0.9, 0.9, 5000, True),
+        (0.9, 0.9 - 5 / 5000, 5000, True),  # one image in a thousand
+        (0.9, 0.9 - 6 / 5000, 5000, False),
+        (0.5, 0.25, 4, True),  # one of four images
+        (0.9572, 0.80, 5000, False),  # the report's defect
+    ],
+)
+def test_accuracies_agree_up_to_one_image_in_a_thousand(trained, reloaded, count, same):
+    assert agrees(trained, reloaded, count) is same

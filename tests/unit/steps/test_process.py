@@ -1,0 +1,108 @@
+"""A step in a process of its own: result, log, errors, and what is left when either side is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cifar_tasks.errors import ConfigError, Stopped, StorageError, WorkerLost
+from cifar_tasks.steps.process import run_step
+
+STEPS = "tests.unit.steps_of_a_test"
+
+
+def run(step: str, **arguments):
+    return run_step(f"{STEPS}:{step}", **arguments)
+
+
+def wait_for(path: Path) -> str:
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.05)
+    return path.read_text()
+
+
+def wait_until_gone(pids: list[int]) -> float:
+    """Seconds until none of the processes runs any more."""
+    began = time.monotonic()
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+        assert time.monotonic() - began < 20, "processes are left"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def test_the_result_comes_back_and_the_output_is_logged():
+    lines: list[str] = []
+    result = run("double", on_line=lines.append, number=21)
+    assert result["number"] == 42
+    assert lines == ["doubling"]
+
+
+def test_the_step_leads_a_process_group_of_its_own_with_a_tuned_environment():
+    result = run("double", number=1)
+    assert result["pid"] == result["group"] != os.getpgid(0)
+    assert result["waiting"] == "PASSIVE"
+
+
+@pytest.mark.parametrize(
+    ("slots", "given", "threads"), [("1", None, 1.0), ("2", None, 0.5), ("1000", None, 0), ("2", "7", 7)]
+)
+def test_steps_that_run_at_the_same_time_share_the_cores(monkeypatch, slots, given, threads):
+    monkeypatch.setenv("CIFAR_GPU_SLOTS", slots)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    share = threads if given else max(1, int(len(os.sched_getaffinity(0)) * threads))
+    assert run("double", number=1)["threads"] == str(share)
+
+
+@pytest.mark.parametrize(("kind", "error"), [("config", ConfigError), ("storage", StorageError)])
+def test_an_error_of_ours_is_raised_again_with_its_message(kind, error):
+    with pytest.raises(error, match="what is wrong"):
+        run("fail", kind=kind)
+
+
+def test_any_other_error_leaves_its_traceback_in_the_log_and_may_be_tried_again():
+    lines: list[str] = []
+    with pytest.raises(WorkerLost, match="exit status 1") as caught:
+        run("fail", on_line=lines.append, kind="bug")
+    assert "ZeroDivisionError: what is wrong" in lines
+    assert caught.value.retryable
+
+
+def test_a_killed_step_is_told_from_a_failed_one():
+    with pytest.raises(WorkerLost, match="SIGKILL"):
+        run("die")
+
+
+def test_sigterm_reaches_the_step_and_leaves_no_process(tmp_path):
+    note = tmp_path / "pids"
+
+    def stop_when_running() -> None:
+        wait_for(note)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_when_running).start()
+    with pytest.raises(Stopped):
+        run("wait_with_child", note=str(note))
+    wait_until_gone([int(pid) for pid in note.read_text().split()])
+    assert (tmp_path / "pids.cleaned").exists()
+
+
+def test_a_step_does_not_outlive_a_parent_that_was_killed(tmp_path):
+    note = tmp_path / "pids"
+    program = f"from cifar_tasks.steps.process import run_step; run_step('{STEPS}:wait_with_child', note='{note}')"
+    parent = subprocess.Popen([sys.executable, "-c", program])
+    pids = [int(pid) for pid in wait_for(note).split()]
+    parent.kill()
+    parent.wait()
+    assert wait_until_gone(pids[:1]) < 10
+    assert (tmp_path / "pids.cleaned").exists()
+    wait_until_gone(pids)

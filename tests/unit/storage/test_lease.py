@@ -1,0 +1,244 @@
+"""Of several that want one lease one has it: the others wait, and one that lost it stops."""
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from cifar_tasks.errors import LeaseLost, Stopped, StorageError
+from cifar_tasks.storage.lease import Hold, Terms, hold_lease
+from tests.stores import FailingStore, InMemoryStore
+
+KEY = "runs/1/lease.json"
+ANOTHERS = json.dumps({"owner": {"host": "gone", "pid": 7, "token": "x"}, "writes": 3}).encode()
+QUICK = Terms(renewed_every=0.02, looked_at_every=0.02)
+IMPATIENT = Terms(renewed_every=0.02, trusted_for=0.3, looked_at_every=0.02)
+
+
+def lasting(condition, seconds: float = 10) -> bool:
+    """Whether it comes true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def error_of(hold: Hold) -> LeaseLost:
+    """What the holder hears, once it hears it."""
+
+    def lost() -> bool:
+        try:
+            hold.check()
+        except LeaseLost:
+            return True
+        return False
+
+    assert lasting(lost)
+    with pytest.raises(LeaseLost) as caught:
+        hold.check()
+    return caught.value
+
+
+def leave_stale(store: InMemoryStore) -> None:
+    """As a holder that was killed leaves it, a while later."""
+    store.put(KEY, ANOTHERS)
+    store.written[KEY] -= QUICK.lasts + 1
+
+
+@pytest.fixture
+def store() -> InMemoryStore:
+    return InMemoryStore()
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_of_several_that_want_it_at_once_one_has_it_at_a_time_and_each_gets_it(store, stale):
+    if stale:
+        leave_stale(store)
+    together, holding, seen = threading.Barrier(5), [], []
+
+    def work(number: int) -> None:
+        together.wait()
+        with hold_lease(store, KEY, QUICK) as hold:
+            holding.append(number)
+            seen.append(list(holding))
+            time.sleep(0.05)
+            hold.check()
+            holding.remove(number)
+
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(work, range(5)))
+    assert sorted(seen) == [[number] for number in range(5)]
+    assert not store.exists(KEY)
+
+
+def test_it_is_renewed_while_it_is_held(store):
+    with hold_lease(store, KEY, IMPATIENT) as hold:
+        time.sleep(2 * IMPATIENT.trusted_for)
+        hold.check()
+        assert store.snapshot(KEY).age < IMPATIENT.trusted_for
+
+
+def test_it_says_who_has_it_and_nothing_else(store):
+    with hold_lease(store, KEY, Terms()):
+        lease = json.loads(store.get(KEY))
+    assert lease.keys() == {"owner", "writes"}
+    assert lease["owner"].keys() == {"host", "pid", "token"}
+    assert lease["owner"]["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("ending", [ValueError, Stopped])
+def test_it_is_released_however_the_work_ends(store, ending):
+    with pytest.raises(ending), hold_lease(store, KEY, QUICK):
+        raise ending
+    assert not store.exists(KEY)
+
+
+def test_storage_that_fails_at_the_release_does_not_spoil_the_work(store, monkeypatch, caplog):
+    def fail(key: str) -> None:
+        raise StorageError("storage did not answer")
+
+    with hold_lease(store, KEY, QUICK):
+        monkeypatch.setattr(store, "delete", fail)
+    assert "others wait up to 60 s" in caplog.text
+
+
+def test_one_that_waits_says_once_for_whom(store, caplog):
+    def wait() -> None:
+        with hold_lease(store, KEY, QUICK):
+            waited.set()
+
+    waited = threading.Event()
+    with caplog.at_level(logging.INFO):
+        with hold_lease(store, KEY, QUICK):
+            waiting = threading.Thread(target=wait)
+            waiting.start()
+            assert not waited.wait(0.3)
+        assert waited.wait(10)
+        waiting.join()
+    (line,) = caplog.messages
+    assert line.startswith(f"waiting: this is being done by process {os.getpid()} on ")
+    assert line.endswith("last heard of 0 s ago")
+
+
+def test_a_stale_one_is_taken_over_and_it_is_said_from_whom(store, caplog):
+    leave_stale(store)
+    with hold_lease(store, KEY, QUICK) as hold:
+        hold.check()
+    assert caplog.messages == ["taking over from process 7 on gone, last heard of 61 s ago"]
+
+
+def test_one_that_waits_is_stopped_at_once(store):
+    def stop(number: int, frame: object) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with hold_lease(store, KEY, QUICK):
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            began = time.monotonic()
+            with pytest.raises(Stopped), hold_lease(store, KEY, Terms(looked_at_every=30)):
+                pytest.fail("it was taken while another one held it")
+            assert time.monotonic() - began < 5
+            assert store.exists(KEY)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_holder_whose_lease_was_taken_over_stops_and_leaves_it_to_the_other(store):
+    with hold_lease(store, KEY, QUICK) as hold:
+        store.put(KEY, ANOTHERS)
+        assert "another process has taken over memory://runs/1/lease.json" in str(error_of(hold))
+    assert store.get(KEY) == ANOTHERS
+    assert LeaseLost.retryable
+
+
+def test_a_holder_whose_lease_was_deleted_stops_and_does_not_write_it_again(store):
+    with hold_lease(store, KEY, QUICK) as hold:
+        store.delete(KEY)
+        error_of(hold)
+    assert not store.exists(KEY)
+
+
+def test_a_holder_stops_when_storage_is_away_for_too_long():
+    store = FailingStore(fails_at=2)
+    with hold_lease(store, KEY, IMPATIENT) as hold:
+        hold.check()
+        assert "could not be renewed in time" in str(error_of(hold))
+    assert store.exists(KEY)  # it may be another's by now
+
+
+def test_a_holder_survives_storage_that_is_away_for_a_while(caplog):
+    store = FailingStore(fails_at=2)
+    with hold_lease(store, KEY, Terms(renewed_every=0.02)) as hold:
+        assert lasting(lambda: "the lease was not renewed" in caplog.text)
+        store.repair()
+        assert lasting(lambda: len(store.writes) > 3)
+        hold.check()
+
+
+class LosesAnswers(InMemoryStore):
+    """Every second conditional write is done, but nobody hears of it."""
+
+    def put_if(self, key: str, data: bytes, etag: str | None) -> str:
+        written = super().put_if(key, data, etag)
+        if len(self.writes) % 2 == 0:
+            raise StorageError("storage did not answer")
+        return written
+
+
+def test_a_renewal_whose_answer_is_lost_is_no_loss():
+    store = LosesAnswers()
+    with hold_lease(store, KEY, QUICK) as hold:
+        assert lasting(lambda: len(store.writes) > 10)
+        hold.check()
+    assert not store.exists(KEY)
+
+
+def test_a_process_that_was_frozen_hears_of_it_before_it_could_renew(store):
+    with hold_lease(store, KEY, Terms(trusted_for=0.1)) as hold:
+        time.sleep(0.2)
+        with pytest.raises(LeaseLost):
+            hold.check()
+
+
+def check_when_told(hold: Hold, told: object, answers: object) -> None:
+    """In another process."""
+    hold.check()
+    answers.put("held")
+    told.wait()
+    try:
+        hold.check()
+    except LeaseLost as error:
+        answers.put(str(error))
+
+
+@contextmanager
+def another_process(hold: Hold) -> Iterator[tuple]:
+    context = multiprocessing.get_context("spawn")
+    told, answers = context.Event(), context.Queue()
+    process = context.Process(target=check_when_told, args=(hold, told, answers))
+    process.start()
+    try:
+        yield told, answers
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_processes_that_were_started_under_it_hear_of_its_loss(store):
+    with hold_lease(store, KEY, QUICK) as hold, another_process(hold) as (told, answers):
+        assert answers.get(timeout=30) == "held"
+        store.put(KEY, ANOTHERS)
+        error_of(hold)
+        told.set()
+        assert "another process has taken over" in answers.get(timeout=10)
