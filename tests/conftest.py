@@ -24,6 +24,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from cifar_tasks.cli import demo
 from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.airflow_api import airflow as logged_in
 from cifar_tasks.deployment.stack.environment import HOST, S3_INNER_PORTS, Ports, overlay, remember_ports
 from cifar_tasks.deployment.stack.supervisord import marked
 from cifar_tasks.storage.s3 import S3Store
@@ -176,7 +177,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def airflow(stack: RunningStack) -> Iterator["ApiClient"]:
     """Airflow's public API, logged in."""
-    with demo.airflow(stack.airflow_url, embedded.AIRFLOW_USER, airflow_password(stack.home)) as client:
+    with logged_in(stack.airflow_url, embedded.AIRFLOW_USER, airflow_password(stack.home)) as client:
         yield client
 
 

@@ -2,8 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,24 +110,6 @@ def access_to_embedded_stack(home: Path) -> Access:
         "Stop": "make down   (everything is kept; make demo goes on from there)",
     }
     return Access(stack.environment(home)["CIFAR_AIRFLOW_URL"], json.loads(file.read_text())[stack.AIRFLOW_USER], hints)
-
-
-@contextmanager
-def airflow(url: str, user: str, password: str) -> Iterator["ApiClient"]:
-    """A client that is logged in; `StackError` when Airflow stops answering."""
-    import requests
-    from airflow_client.client import ApiClient, Configuration
-    from airflow_client.client.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
-    answer = requests.post(f"{url}/auth/token", json={"username": user, "password": password}, timeout=30)
-    if not answer.ok:
-        raise StackError(f"Airflow at {url} refused the log-in of {user} ({answer.status_code}).")
-    try:
-        with ApiClient(Configuration(host=url, access_token=answer.json()["access_token"])) as client:
-            yield client
-    except (ApiException, HTTPError) as error:
-        raise StackError(f"Airflow at {url} did not answer as expected: {error}. Look: `cifar status`") from error
 
 
 def trigger(client: "ApiClient", conf: Mapping[str, Any], patience: float = 60.0) -> AirflowRun:

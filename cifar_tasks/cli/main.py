@@ -168,6 +168,7 @@ def demo(
     from cifar_tasks.cli import demo as dag
     from cifar_tasks.data import absolute_source
     from cifar_tasks.deployment import stack
+    from cifar_tasks.deployment.airflow_api import airflow
 
     conf = {
         "source": absolute_source(source),
@@ -183,7 +184,7 @@ def demo(
     if access is None:
         up()
         access = dag.access_to_embedded_stack(settings.home)
-    with dag.airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
+    with airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
         run = dag.trigger(client, conf)
         console.print(f"Airflow run {escape(run.run_id)}: {escape(run.url)}", soft_wrap=True)
         if dag.Watcher(console, run).watch() != "success":

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import requests
 
-from cifar_tasks.cli import demo
 from cifar_tasks.deployment import stack
+from cifar_tasks.deployment.airflow_api import airflow
 from cifar_tasks.deployment.doctor.deployment import TIMEOUT, Deployment
 from cifar_tasks.deployment.doctor.finding import Finding, failure, ok, skipped, warning
 from cifar_tasks.errors import StackError
@@ -33,7 +33,7 @@ def log_in(deployment: Deployment) -> Finding:
             f"who does not log in is answered ({status})", "Set AIRFLOW__CORE__AUTH_MANAGER as in docker-compose.yaml"
         )
     try:
-        with demo.airflow(address, stack.AIRFLOW_USER, password):
+        with airflow(address, stack.AIRFLOW_USER, password):
             return ok(f"{stack.AIRFLOW_USER} gets in; who does not log in is refused")
     except StackError:
         return failure(
@@ -74,7 +74,7 @@ def pool_slots(deployment: Deployment) -> int | None:
 
 def ask(deployment: Deployment, question: "Callable[[ApiClient], T]") -> T:
     """As the admin, through Airflow's public API."""
-    with demo.airflow(str(deployment.airflow), stack.AIRFLOW_USER, str(deployment.airflow_password())) as client:
+    with airflow(str(deployment.airflow), stack.AIRFLOW_USER, str(deployment.airflow_password())) as client:
         return question(client)
 
 
