@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
@@ -193,20 +193,39 @@ class S3Store:
             self._client.delete_object(Bucket=self.bucket, Key=key)
 
 
-def s3_client(attempts: int = 6, read_timeout: float = 60) -> "S3Client":
+def s3_client(
+    attempts: int = 6,
+    read_timeout: float = 60,
+    environment: Mapping[str, str] | None = None,
+    unsigned: bool = False,
+) -> "S3Client":
     """A client that waits for a server that restarts, and gives up on one that is gone.
 
-    With 6 attempts it waits up to 31 s between them; `read_timeout` is in seconds, of one attempt.
+    With 6 attempts it waits up to 31 s between them; `read_timeout` is in seconds, of one attempt. With an
+    `environment` it uses the address and the credentials in there, and no proxy. `unsigned` is anonymous access.
     """
     import boto3
+    from botocore import UNSIGNED
     from botocore.config import Config
 
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=5, read_timeout=read_timeout
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=min(5, read_timeout),
+        read_timeout=read_timeout,
+        signature_version=UNSIGNED if unsigned else None,
+        proxies=None if environment is None else {},
     )
-    # SeaweedFS and MinIO ignore the region, but a signature needs one; AWS users set AWS_DEFAULT_REGION.
+    own = environment or {}
     session = boto3.session.Session()  # boto3's own default session would keep the first credentials that it saw
-    return session.client("s3", region_name=session.region_name or "us-east-1", config=config)
+    return session.client(
+        "s3",
+        endpoint_url=own.get("AWS_ENDPOINT_URL_S3"),
+        aws_access_key_id=own.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=own.get("AWS_SECRET_ACCESS_KEY"),
+        # SeaweedFS and MinIO ignore the region, but a signature needs one; AWS users set AWS_DEFAULT_REGION.
+        region_name=own.get("AWS_DEFAULT_REGION") or session.region_name or "us-east-1",
+        config=config,
+    )
 
 
 def _code(error: Any) -> str:
