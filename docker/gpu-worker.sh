@@ -23,4 +23,4 @@ fi
 # start the training goes on from its last checkpoint.
 export REMAP_SIGTERM=SIGQUIT
 # Workers need not hear of each other: messages between them grow with the square of their number.
-exec python docker/part.py celery worker --queues gpu --concurrency 1 --celery-hostname "gpu@%h" --without-gossip --without-mingle
+exec python -m cifar_tasks.deployment.compose.airflow_component celery worker --queues gpu --concurrency 1 --celery-hostname "gpu@%h" --without-gossip --without-mingle

@@ -12,5 +12,5 @@ auth_cache_ttl_seconds = 60
 INI
 export MLFLOW_AUTH_CONFIG_PATH=/tmp/auth.ini
 mlflow db upgrade "$MLFLOW_BACKEND_STORE_URI"
-python docker/mlflow_admin.py
+python -m cifar_tasks.deployment.compose.mlflow_admin
 exec mlflow server --app-name basic-auth --host 0.0.0.0 --port 5000 --workers "${MLFLOW_WORKERS:-2}"

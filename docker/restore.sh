@@ -5,7 +5,7 @@
 
 from=${FROM:-}
 [ -n "$from" ] || fail "FROM=… names the folder of a backup: make restore FROM=backups/…"
-[ -e "$from/manifest.json" ] || fail "$from has no manifest.json: it is no backup, or its writing was broken off"
+[ -e "$from/manifest.json" ] || fail "$from has no manifest.json: it is no backup, or it was interrupted"
 [ -e .env ] || fail "there is no .env: bring that of the deployment, or write a new one with make secrets"
 for file in $files; do
     [ -e "$from/$file" ] || fail "$from/$file is missing"
@@ -13,7 +13,7 @@ done
 
 answers() {
     left=60
-    until query optuna "SELECT 1" && $compose exec -T storage python docker/health.py storage </dev/null; do
+    until query optuna "SELECT 1" && $compose exec -T storage python -m cifar_tasks.deployment.probes storage </dev/null; do
         left=$((left - 1))
         [ $left -gt 0 ] || return 1
         sleep 2

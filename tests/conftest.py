@@ -1,17 +1,13 @@
-"""The embedded stack for tests: started once a session, in a folder of its own, on ports that nobody uses."""
+"""The embedded stack for tests: started once per session, in a temporary folder, on free ports."""
 
 import io
 import json
 import os
-import random
-import shutil
-import socket
 import tempfile
 import time
 import uuid
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,15 +21,15 @@ from xdist.scheduler import LoadFileScheduling
 from cifar_tasks.cli import demo
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import airflow as logged_in
-from cifar_tasks.deployment.stack.environment import HOST, S3_INNER_PORTS, Ports, overlay, remember_ports
-from cifar_tasks.deployment.stack.supervisord import marked
+from cifar_tasks.deployment.stack.environment import overlay
+from cifar_tasks.deployment.stack.temporary import new_home, remove_home, temporary_home
 from cifar_tasks.storage.s3 import S3Store
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
-# Tests run beside each other and beside the stack: more threads than cores would wait for each other, for minutes in a
-# training. Read by OpenMP when torch is imported.
+# Tests run in parallel, beside the stack: with more threads than cores a training takes minutes instead of seconds.
+# OpenMP reads these variables when torch is imported.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -86,7 +82,7 @@ def settings_of_nobody() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[RunningStack]:
     """The whole stack, Airflow included."""
-    with stack_home() as home:
+    with temporary_home() as home:
         embedded.up(home, report=print)
         yield RunningStack(home, embedded.environment(home))
 
@@ -106,7 +102,7 @@ def backend(testrun_uid: str) -> Iterator[RunningStack]:
         users = json.loads(note.read_text())["users"] - 1
         note.write_text(json.dumps({"home": str(home), "users": users}))
         if users == 0:
-            end_stack(home)
+            remove_home(home)
             for file in (note, Path(one_at_a_time.lock_file)):
                 file.unlink()
 
@@ -114,7 +110,7 @@ def backend(testrun_uid: str) -> Iterator[RunningStack]:
 @pytest.fixture
 def own_home() -> Iterator[Path]:
     """Home of a stack that the test starts itself, and may break."""
-    with stack_home() as home:
+    with temporary_home() as home:
         yield home
 
 
@@ -196,47 +192,3 @@ def dag_run(airflow: "ApiClient", pictures: Path) -> demo.AirflowRun:
 
 def airflow_password(home: Path) -> str:
     return str(json.loads(embedded.password_file(home).read_text())[embedded.AIRFLOW_USER])
-
-
-def new_home() -> Path:
-    """A folder with a short path (Unix sockets) and free ports."""
-    home = Path(tempfile.mkdtemp(prefix="cifar-")).resolve()
-    remember_ports(home, free_ports())
-    return home
-
-
-def end_stack(home: Path) -> None:
-    """Afterwards not one process may be left."""
-    embedded.down(home)
-    left = marked(home)
-    shutil.rmtree(home)
-    assert not left
-
-
-@contextmanager
-def stack_home() -> Iterator[Path]:
-    home = new_home()
-    try:
-        yield home
-    finally:
-        end_stack(home)
-
-
-def free_ports() -> Ports:
-    """Consecutive ports below those that the system hands out itself."""
-    others = len(Ports.model_fields) - 1
-    while True:
-        first = random.randrange(20000, 32000)  # noqa: S311 – a gap is looked for, not a secret
-        if all(is_free(port) for port in range(first, first + others + S3_INNER_PORTS)):
-            names = [name for name in Ports.model_fields if name != "s3_inner_port"]
-            singles = dict(zip(names, range(first, first + others), strict=True))
-            return Ports(**singles, s3_inner_port=first + others)
-
-
-def free_port() -> int:
-    return free_ports().airflow_port
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) != 0

@@ -1,4 +1,4 @@
-"""Parts of the deployment die, restart and stop while a model is trained; the run ends as if nothing had happened."""
+"""Services die, restart and stop while a model is trained; the run ends as without the fault."""
 
 import json
 import os
@@ -15,19 +15,19 @@ if not os.environ.get("COMPOSE"):
     pytest.skip("`make test-compose` runs these; they need a Docker engine and 40 minutes", allow_module_level=True)
 
 EPOCHS = 10
-"""About two minutes on one core: time enough to break something in between."""
+"""About two minutes on one core: long enough to break something in between."""
 TRAINING = {"models": "cnn", "epochs": EPOCHS}
 Tracking = Callable[[str], MlflowClient]
 
 
 @pytest.fixture(autouse=True)
 def healthy(deployment: Deployment) -> None:
-    """Each fault meets a deployment that is well."""
+    """Each fault starts from a healthy deployment."""
     deployment.compose("up", "-d")
     deployment.wait_until_healthy(240)
 
 
-def test_a_training_whose_worker_is_killed_goes_on_elsewhere(deployment: Deployment, tracking: Tracking):
+def test_a_training_whose_worker_is_killed_resumes_on_another_worker(deployment: Deployment, tracking: Tracking):
     run = start(deployment, **TRAINING)
     wait_for_epoch(tracking("reader"), run, 2)
     (killed,) = [each for each in deployment.containers("gpu-worker") if _trains(deployment, each)]
@@ -52,7 +52,7 @@ def test_a_training_survives_the_restart_of(deployment: Deployment, tracking: Tr
     assert_trained_once(tracking("reader"), run)
 
 
-def test_stopped_in_mid_training_the_deployment_goes_on_at_the_next_start(deployment: Deployment, tracking: Tracking):
+def test_a_stopped_deployment_resumes_its_training_at_the_next_start(deployment: Deployment, tracking: Tracking):
     run = start(deployment, **TRAINING)
     wait_for_epoch(tracking("reader"), run, 2)
     began = time.monotonic()
@@ -63,8 +63,7 @@ def test_stopped_in_mid_training_the_deployment_goes_on_at_the_next_start(deploy
     deployment.wait_until_healthy(240)
     listed = deployment.python(
         "worker",
-        "import boto3\nfor each in boto3.client('s3').list_objects_v2(Bucket='cifar', Prefix='runs/')['Contents']: "
-        "print(each['Key'])",
+        "from cifar_tasks.storage.s3 import S3Store\nprint(*S3Store('cifar').keys('runs/'))",
     )
     assert "/checkpoints/" in listed
 

@@ -1,4 +1,4 @@
-"""The deployment as its users meet it: it starts, trains on two workers, keeps what it made, and keeps people out."""
+"""The deployment as its users see it: it starts, trains on two workers, keeps its data, and enforces permissions."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from tests.compose.conftest import EXPERIMENT, MODEL, Deployment, finish, kept, 
 if not os.environ.get("COMPOSE"):
     pytest.skip("`make test-compose` runs these; they need a Docker engine and 40 minutes", allow_module_level=True)
 
+CLIENT = "from cifar_tasks.storage.s3 import s3_client"
 REFUSED = r"(?i)permission|403"
 Tracking = Callable[[str], MlflowClient]
 
@@ -54,7 +55,7 @@ def test_models_are_registered_and_the_better_one_is_champion(tracking: Tracking
 
 def test_artifacts_and_logs_are_in_s3(deployment: Deployment, trained: dict[str, str]):
     code = (
-        "import boto3; s3 = boto3.client('s3')\n"
+        f"{CLIENT}; s3 = s3_client()\n"
         "for bucket in ('cifar', 'logs'):\n"
         "    for found in s3.list_objects_v2(Bucket=bucket).get('Contents', []): print(bucket, found['Key'])"
     )
@@ -83,7 +84,7 @@ class TestNobodyMayMoreThanTheyNeed:
             assert requests.post(f"{deployment.airflow_url}/auth/token", json=login, timeout=30).status_code == status
         assert requests.get(f"{deployment.airflow_url}/api/v2/dags", timeout=30).status_code == 401
 
-    def test_mlflow_refuses_strangers_and_other_host_names(self, deployment: Deployment):
+    def test_mlflow_refuses_anonymous_access_and_other_host_names(self, deployment: Deployment):
         url = f"{deployment.mlflow_url}/api/2.0/mlflow/experiments/search?max_results=1"
         assert requests.get(url, timeout=30).status_code == 401
         admin = ("admin", deployment.secrets["MLFLOW_ADMIN_PASSWORD"])
@@ -131,7 +132,7 @@ class TestNobodyMayMoreThanTheyNeed:
     def test_an_identity_may_in_s3_what_its_role_needs(
         self, deployment: Deployment, service: str, attempt: str, allowed: bool
     ):
-        answer = deployment.python(service, f"import boto3; boto3.client('s3').{attempt}; print('done')", check=False)
+        answer = deployment.python(service, f"{CLIENT}; s3_client().{attempt}; print('done')", check=False)
         assert ("done" in answer) is allowed, answer
         assert allowed or "AccessDenied" in answer
 

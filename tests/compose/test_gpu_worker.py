@@ -1,4 +1,4 @@
-"""Each worker takes a GPU that no other has. The GPUs are named by a stand-in for nvidia-smi: there is none here."""
+"""Each worker takes a GPU that no other has. A script in place of nvidia-smi names the GPUs: there is none here."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def machine(tmp_path: Path) -> Iterator["Machine"]:
 
 
 class Machine:
-    """A folder of commands that stand in for what a worker finds in its container."""
+    """A folder of commands in place of those that a worker finds in its container."""
 
     def __init__(self, folder: Path) -> None:
         self.bin, self.locks, self.workers = folder / "bin", folder / "gpus", list[subprocess.Popen[str]]()

@@ -1,4 +1,4 @@
-"""What docker-compose.yaml promises can be read from it, without an engine."""
+"""What docker-compose.yaml promises, read from the file, without an engine."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""A backup brought into a deployment that has never run, with other secrets: the same runs, models and predictions."""
+"""A backup restored into a new deployment with other secrets: the same runs, models and predictions."""
 
 import os
 from collections.abc import Callable
@@ -25,7 +25,7 @@ print(json.dumps([version, [(answer.label, answer.chance) for answer in answers]
 """
 
 
-def test_a_restore_into_an_empty_deployment_brings_back_all_and_the_champion_predicts_the_same(
+def test_a_restore_replaces_no_used_deployment_and_brings_back_all_into_an_empty_one(
     deployment: Deployment, tracking: Callable[[str], MlflowClient]
 ):
     deployment.compose("up", "-d")
@@ -34,6 +34,14 @@ def test_a_restore_into_an_empty_deployment_brings_back_all_and_the_champion_pre
     before, predicted = kept(deployment, tracking("reader")), deployment.python("gpu-worker", PREDICT)
     assert predicted.startswith("[")
     deployment.make("backup", "TO=backups/test")
+
+    refused = deployment.make("restore", "FROM=backups/test", check=False)
+    assert refused.returncode != 0
+    assert "This deployment has run already" in refused.stderr
+    assert "DAG runs: " in refused.stderr
+    assert "FORCE=1. Nothing was changed" in refused.stderr
+    deployment.wait_until_healthy(60)
+    assert kept(deployment, tracking("reader")) == before
 
     deployment.compose("down", "--volumes")
     deployment.write_secrets()

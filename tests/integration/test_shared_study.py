@@ -11,10 +11,11 @@ import pytest
 import requests
 from optuna.trial import TrialState
 
+from cifar_tasks.deployment.stack.environment import HOST
+from cifar_tasks.deployment.stack.temporary import free_port
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.settings import Settings
 from cifar_tasks.tuning import SPACES, Budget, SharedStudy, Trained
-from tests.conftest import HOST, free_port
 from tests.trainings import wait_until
 
 

@@ -1,16 +1,14 @@
 """The embedded stack as a user meets it: start, look, break, repair, stop."""
 
 import json
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
-import psycopg2
 import pytest
 import requests
 
 from cifar_tasks.deployment import stack as embedded
-from cifar_tasks.deployment.stack import postgres
 from cifar_tasks.deployment.stack.environment import AIRFLOW_USER, HOST, started_with
 from cifar_tasks.deployment.stack.services import services
 from cifar_tasks.deployment.stack.supervisord import marked
@@ -106,7 +104,7 @@ def test_the_generated_login_opens_airflow_and_another_does_not(stack: RunningSt
     assert requests.get(f"{stack.airflow_url}/api/v2/pools", timeout=30).status_code == 401
 
 
-def test_the_inner_servers_of_the_storage_refuse_strangers(stack: RunningStack) -> None:
+def test_the_inner_servers_of_the_storage_refuse_anonymous_access(stack: RunningStack) -> None:
     ports = started_with(stack.home)
     codes = set()
     for port in range(ports.s3_inner_port, ports.s3_inner_port + 9):
@@ -138,24 +136,9 @@ def test_a_killed_service_is_seen_and_repaired_and_its_children_do_not_stay(stac
     assert {name for name, pid in pids(stack.home).items() if pid != before[name]} == {"mlflow"}
 
 
-def test_other_ports_need_a_restart(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CIFAR_S3_PORT", "19999")
-    with pytest.raises(StackError, match=r"CIFAR_S3_PORT=\d+, not 19999.*cifar down"):
-        embedded.up(stack.home, print)
-
-
-def test_a_stack_of_an_older_version_gets_the_databases_that_it_lacks(own_home: Path, monkeypatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(postgres, "DATABASES", ("airflow", "mlflow"))
-        embedded.up(own_home, report=print, without=("airflow", "mlflow", "s3"))
-        assert databases(own_home) == {"airflow", "mlflow"}
-        embedded.down(own_home)
-    embedded.up(own_home, report=print, without=("airflow", "mlflow", "s3"))
-    assert databases(own_home) == {"airflow", "mlflow", "optuna"}
-
-
-def databases(home: Path) -> set[str]:
-    url = embedded.environment(home)["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
-    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'")
-        return {name for (name,) in cursor.fetchall()}
+def test_other_ports_or_gpu_slots_need_a_restart(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("CIFAR_S3_PORT", 19999), ("CIFAR_GPU_SLOTS", 3)):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, str(value))
+            with pytest.raises(StackError, match=rf"{name}=\d+, not {value}.*cifar down"):
+                embedded.up(stack.home, print)

@@ -1,4 +1,4 @@
-"""The PostgreSQL of the embedded stack: its binaries, and a cluster that asks for a password from the start."""
+"""The PostgreSQL of the embedded stack: its binaries, and a cluster that has a password from the start."""
 
 import os
 import pwd
@@ -9,13 +9,13 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from cifar_tasks.deployment.stack.environment import HOST, Ports, read_secrets, write_private
+from cifar_tasks.deployment.stack.environment import HOST, read_secrets, write_private
 from cifar_tasks.errors import StackError
 
 VERSION = 18
 DATABASES = ("airflow", "mlflow", "optuna")
 ROOT_RUNS_AS = "pgserver"
-"""PostgreSQL refuses to run as root; this user is the convention of the wheel that brings it."""
+"""PostgreSQL refuses to run as root; the wheel that brings it uses this user."""
 
 
 def binary(name: str) -> str:
@@ -26,7 +26,7 @@ def binary(name: str) -> str:
 
 
 def server_user() -> str | None:
-    """Whom PostgreSQL has to run as, if not as the one who starts it."""
+    """The user of PostgreSQL, None for the current one."""
     return ROOT_RUNS_AS if os.geteuid() == 0 else None
 
 
@@ -34,10 +34,10 @@ def cluster(home: Path) -> Path:
     return home / "postgres" / str(VERSION)
 
 
-def command(home: Path, ports: Ports) -> list[str]:
+def command(home: Path, port: int) -> list[str]:
     options = {
         "listen_addresses": HOST,
-        "port": ports.postgres_port,
+        "port": port,
         "unix_socket_directories": "",
         "shared_buffers": "64MB",
         "max_connections": 100,
@@ -47,15 +47,11 @@ def command(home: Path, ports: Ports) -> list[str]:
 
 
 def initialise(home: Path) -> None:
-    """Create the cluster if there is none, and the databases that it lacks. Interrupted, the next call begins anew."""
+    """Create cluster and databases if there are none. After an interruption the next call starts from the beginning."""
     user = server_user()
     if user:
-        _let_in(user, home)
-    made = home / "postgres" / "databases"
+        _give_access(user, home)
     if cluster(home).exists():
-        if not made.exists() or made.read_text().split() != [*DATABASES]:  # an older version made fewer
-            _create_databases(home, cluster(home))
-            write_private(made, " ".join(DATABASES))
         return
     draft = home / "postgres" / "new"
     shutil.rmtree(draft, ignore_errors=True)
@@ -65,17 +61,11 @@ def initialise(home: Path) -> None:
         if user:
             shutil.chown(password.name, user)
         # No locale: the same sorting everywhere, and none has to be installed.
-        how = ["--encoding=UTF8", "--no-locale", "--auth=scram-sha-256", "--username=cifar"]
-        _run(home, [binary("initdb"), "-D", str(draft), f"--pwfile={password.name}", *how])
-    _create_databases(home, draft)
-    write_private(made, " ".join(DATABASES))
-    draft.rename(cluster(home))
-
-
-def _create_databases(home: Path, data: Path) -> None:
-    """Those that are there already are refused by PostgreSQL, which goes on with the next statement."""
+        flags = ["--encoding=UTF8", "--no-locale", "--auth=scram-sha-256", "--username=cifar"]
+        _run(home, [binary("initdb"), "-D", str(draft), f"--pwfile={password.name}", *flags])
     statements = "".join(f"CREATE DATABASE {name};\n" for name in DATABASES)
-    _run(home, [binary("postgres"), "--single", "-D", str(data), "postgres"], statements)
+    _run(home, [binary("postgres"), "--single", "-D", str(draft), "postgres"], statements)
+    draft.rename(cluster(home))
 
 
 def _run(home: Path, command: list[str], stdin: str = "") -> None:
@@ -98,18 +88,18 @@ def _run(home: Path, command: list[str], stdin: str = "") -> None:
         raise StackError(f"PostgreSQL could not be set up: {last}. Log: {log}")
 
 
-def _let_in(user: str, home: Path) -> None:
-    """As root: make the server's user if need be, and let it reach the binaries and its own folder."""
+def _give_access(user: str, home: Path) -> None:
+    """As root: create the server's user if there is none, and give it access to the binaries and to its own folder."""
     try:
         pwd.getpwnam(user)
     except KeyError:
         made = subprocess.run(["useradd", "--system", user], text=True, capture_output=True)
         if made.returncode:
             raise StackError(
-                f"PostgreSQL refuses to run as root, and its user {user!r} could not be made: {made.stderr.strip()} "
+                f"PostgreSQL refuses to run as root, and its user {user!r} could not be created: {made.stderr.strip()} "
                 "Run as an ordinary user."
             ) from None
     shutil.chown(home / "postgres", user, user)
     for folder in {*home.joinpath("postgres").parents, *Path(binary("postgres")).parents}:
         if not folder.stat().st_mode & stat.S_IXOTH:
-            folder.chmod(folder.stat().st_mode | stat.S_IXOTH)  # passing through, not listing
+            folder.chmod(folder.stat().st_mode | stat.S_IXOTH)  # to pass through, not to list

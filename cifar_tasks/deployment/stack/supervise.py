@@ -13,28 +13,26 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+from cifar_tasks.deployment.probes import ProbeError
 from cifar_tasks.deployment.stack import postgres
 from cifar_tasks.deployment.stack.environment import (
-    AIRFLOW_USER,
     HOST,
-    Ports,
+    StackOptions,
     create_secrets,
     environment,
     exists,
-    read_ports,
-    read_secrets,
-    remember_ports,
+    read_options,
+    record_options,
     started_with,
 )
-from cifar_tasks.deployment.stack.services import AIRFLOW, Service, ensure_pool, inner_ports, services
+from cifar_tasks.deployment.stack.services import Service, inner_ports, services
 from cifar_tasks.deployment.stack.supervisord import Supervisor, launch, log_path, socket_path, sweep
 from cifar_tasks.errors import ConfigError, StackError
-from cifar_tasks.settings import Settings
 
 START_SECONDS = 180
 """Longest wait for one service; all of them together take a third of it on two cores."""
 MAX_SOCKET_PATH = 90
-"""Bytes: a Unix socket's path ends at 104 on macOS, and supervisord appends its process id while it makes one."""
+"""Bytes: the path of a Unix socket has at most 104 on macOS, and supervisord first appends its process id."""
 
 Report = Callable[[str], None]
 
@@ -51,10 +49,10 @@ class ServiceStatus:
 
 
 def up(home: Path, report: Report, without: Collection[str] = ()) -> None:
-    """Start what does not run, in dependency order, and return when all of it answers.
+    """Start what does not run, in the order of dependencies, and return when all services work.
 
     `without` leaves out groups of services, such as `airflow`. Raises `StackError` with the end of the log of the
-    service that failed; calling it again goes on from there.
+    service that failed; the next call starts the rest.
     """
     home = _prepare(home)
     with _lock(home):
@@ -63,29 +61,26 @@ def up(home: Path, report: Report, without: Collection[str] = ()) -> None:
         if supervisor.pid() is None:
             _launch(home, without)
         else:
-            _refuse_moved_ports(home)
-        variables = environment(home)
-        _Start(supervisor, _wanted(home, started_with(home), without), variables, report).run()
-        if AIRFLOW not in without:
-            ensure_pool(variables, AIRFLOW_USER, read_secrets(home)["airflow_password"], "gpu", Settings().gpu_slots)
+            _refuse_other_options(home)
+        _Start(supervisor, _wanted(home, started_with(home), without), environment(home), report).run()
 
 
 def _launch(home: Path, without: Collection[str]) -> None:
-    """A supervisord for a home that has none; what another one left running is ended first."""
+    """Start a supervisord, after what an earlier one left running is ended."""
     sweep(home)
-    ports = read_ports(home)
-    _refuse_taken_ports(_wanted(home, ports, without))
-    remember_ports(home, ports)
+    options = read_options(home)
+    _refuse_taken_ports(_wanted(home, options, without))
+    record_options(home, options)
     postgres.initialise(home)
-    launch(home, services(home, ports), environment(home))
+    launch(home, services(home, options), environment(home))
 
 
-def _wanted(home: Path, ports: Ports, without: Collection[str]) -> list[Service]:
-    return [service for service in services(home, ports) if service.group not in without]
+def _wanted(home: Path, options: StackOptions, without: Collection[str]) -> list[Service]:
+    return [service for service in services(home, options) if service.group not in without]
 
 
 class _Start:
-    """One call of `up`: which services are awaited, and which it has started itself."""
+    """One call of `up`: the services that it waits for, and those that it has started itself."""
 
     def __init__(
         self, supervisor: Supervisor, wanted: Collection[Service], variables: dict[str, str], report: Report
@@ -104,17 +99,17 @@ class _Start:
         while graph.is_active():
             awaited |= dict.fromkeys(graph.get_ready(), time.monotonic() + START_SECONDS)
             for name, deadline in list(awaited.items()):
-                if self._is_ready(self._services[name]):
+                if (reason := self._why_not_ready(self._services[name])) is None:
                     graph.done(name)
                     del awaited[name]
                     if name in self._started:
                         self._report(f"{name} ready after {time.time() - self._began:.0f} s")
                 elif time.monotonic() > deadline:
-                    raise self._failure(name, f"did not answer within {START_SECONDS} s")
+                    raise self._failure(name, f"is not ready after {START_SECONDS} s: {reason}")
             if awaited:
                 time.sleep(0.2)
 
-    def _is_ready(self, service: Service) -> bool:
+    def _why_not_ready(self, service: Service) -> str | None:
         processes = self._supervisor.processes()
         if service.name not in processes:
             raise StackError(
@@ -123,15 +118,15 @@ class _Start:
             )
         state = processes[service.name]["statename"]
         if service.probe is None and state == "EXITED" and processes[service.name]["exitstatus"] == 0:
-            return True
+            return None
         if state != "RUNNING":
             if service.name in self._started:
                 raise self._failure(service.name, f"stopped while it was starting ({state.lower()})")
             self._restart(service)
-            return False
-        # An answer from before it, or what it needs, was started proves nothing.
+            return "starts"
+        # A heartbeat from before the start of the service, or of what it needs, does not count.
         since = max(processes[name]["start"] for name in (service.name, *service.needs))
-        return service.probe is not None and service.probe(self._variables, since)
+        return _why_not_well(service, self._variables, since)
 
     def _restart(self, service: Service) -> None:
         sweep(self._supervisor.home, service.name)
@@ -143,6 +138,17 @@ class _Start:
         log = log_path(self._supervisor.home, name)
         lines = log.read_text(errors="replace").splitlines()[-8:] if log.exists() else []
         return StackError("\n".join([f"{name} {what}. Log: {log}", *(f"  {line}" for line in lines)]))
+
+
+def _why_not_well(service: Service, variables: dict[str, str], since: float) -> str | None:
+    """The reason of its probe, None if the service works."""
+    if service.probe is None:
+        return "is not done"
+    try:
+        service.probe(variables, since)
+    except ProbeError as error:
+        return str(error)
+    return None
 
 
 def status(home: Path) -> list[ServiceStatus]:
@@ -157,14 +163,14 @@ def status(home: Path) -> list[ServiceStatus]:
             continue
         process = processes.get(service.name, {"statename": "STOPPED", "pid": 0, "start": 0})
         running = process["statename"] == "RUNNING"
-        answering = running and service.probe(variables, process["start"])
+        answering = running and _why_not_well(service, variables, process["start"]) is None
         state, pid = process["statename"].lower(), process["pid"] or None
         found.append(ServiceStatus(service.name, state, pid, service.url, answering, log_path(home, service.name)))
     return found
 
 
 def down(home: Path) -> bool:
-    """Stop every service and whatever it left behind; data stay. False when nothing was running."""
+    """Stop every service and all processes that it left; data stay. False when nothing was running."""
     home = _own(home)
     if not exists(home):
         return False
@@ -174,8 +180,8 @@ def down(home: Path) -> bool:
         supervisor.shutdown()
         left = sweep(home)
         for port in inner_ports(started_with(home)):
-            for forgotten in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):  # noqa: S108 – SeaweedFS's own choice
-                forgotten.unlink(missing_ok=True)
+            for socket_file in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):  # noqa: S108 – SeaweedFS's choice
+                socket_file.unlink(missing_ok=True)
         return ran or left > 0
 
 
@@ -211,13 +217,13 @@ def _lock(home: Path) -> Iterator[None]:
         raise StackError(f"Another `cifar up` or `cifar down` is busy in {home}. Try again when it is done.") from None
 
 
-def _refuse_moved_ports(home: Path) -> None:
-    running, asked = started_with(home).model_dump(), read_ports(home).model_dump()
-    for name, port in asked.items():
-        if port != running[name]:
+def _refuse_other_options(home: Path) -> None:
+    running = started_with(home).model_dump()
+    for name, value in read_options(home).model_dump().items():
+        if value != running[name]:
             raise StackError(
-                f"The stack runs with CIFAR_{name.upper()}={running[name]}, not {port}. "
-                "To move it: `cifar down`, then `cifar up`."
+                f"The stack runs with CIFAR_{name.upper()}={running[name]}, not {value}. "
+                "To change it: `cifar down`, then `cifar up`."
             )
 
 

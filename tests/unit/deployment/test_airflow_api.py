@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from cifar_tasks.deployment.airflow_api import airflow
+from cifar_tasks.deployment.stack.temporary import free_port
 from cifar_tasks.errors import StackError
-from tests.conftest import free_port
 
 
 class Refuses(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Ports, secrets and variables of the embedded stack, without starting it."""
+"""Options, secrets and variables of the embedded stack, without starting it."""
 
 import json
 import os
@@ -10,12 +10,12 @@ import pytest
 
 from cifar_tasks.deployment import stack
 from cifar_tasks.deployment.stack.environment import (
-    Ports,
+    StackOptions,
     create_secrets,
     overlay,
-    read_ports,
+    read_options,
     read_secrets,
-    remember_ports,
+    record_options,
     started_with,
 )
 from cifar_tasks.deployment.stack.services import services
@@ -54,11 +54,24 @@ def test_a_secret_that_a_newer_version_needs_is_added_to_the_others(tmp_path: Pa
 def test_a_port_comes_from_the_environment_else_from_the_last_start_else_from_the_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remember_ports(tmp_path, Ports(s3_port=7000, mlflow_port=7001))
+    record_options(tmp_path, StackOptions(s3_port=7000, mlflow_port=7001))
     monkeypatch.setenv("CIFAR_MLFLOW_PORT", "7002")
-    ports = read_ports(tmp_path)
+    ports = read_options(tmp_path)
     assert (ports.mlflow_port, ports.s3_port, ports.airflow_port) == (7002, 7000, 8080)
     assert started_with(tmp_path).mlflow_port == 7001
+
+
+def test_gpu_slots_of_the_last_start_are_those_of_services_and_clients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_secrets(tmp_path)
+    monkeypatch.setenv("CIFAR_GPU_SLOTS", "5")
+    record_options(tmp_path, read_options(tmp_path))
+    monkeypatch.delenv("CIFAR_GPU_SLOTS")
+    assert read_options(tmp_path).gpu_slots == 5
+    variables = stack.environment(tmp_path)
+    assert variables["CIFAR_GPU_SLOTS"] == "5"
+    assert variables["AIRFLOW__CORE__PARALLELISM"] == "6"
 
 
 def test_a_port_that_is_none_is_refused_by_the_name_of_its_variable(
@@ -66,7 +79,7 @@ def test_a_port_that_is_none_is_refused_by_the_name_of_its_variable(
 ) -> None:
     monkeypatch.setenv("CIFAR_AIRFLOW_PORT", "70000")
     with pytest.raises(ConfigError, match=r"^CIFAR_AIRFLOW_PORT: .*65535, got '70000'"):
-        read_ports(tmp_path)
+        read_options(tmp_path)
 
 
 def test_variables_of_other_servers_do_not_reach_the_stack() -> None:
@@ -114,7 +127,9 @@ def test_the_supervisor_file_and_the_command_lines_hold_no_secret(tmp_path: Path
 
 
 def test_no_two_services_share_a_port(tmp_path: Path) -> None:
-    ports = [port for service in services(tmp_path, Ports()) for group in service.ports.values() for port in group]
+    ports = [
+        port for service in services(tmp_path, StackOptions()) for group in service.ports.values() for port in group
+    ]
     assert len(set(ports)) == len(ports) == 13
 
 

@@ -1,6 +1,6 @@
-"""The buckets as one tar, and the manifest that makes a folder a backup: `backup.py COMMAND`, called by backup.sh.
+"""The buckets as one tar, and the manifest that makes a folder a backup: the commands of backup.sh and restore.sh.
 
-All data comes and goes through standard input and output, so that no folder is mounted and no user of the host matters.
+Data comes and goes through standard input and output: no folder is mounted, and no user of the host matters.
 """
 
 import hashlib
@@ -15,39 +15,58 @@ from importlib.metadata import version
 from io import BytesIO
 from typing import Any
 
-from deployment import BUCKETS
+from cifar_tasks.deployment.compose import BUCKETS
+from cifar_tasks.storage.s3 import s3_client
 
 FORMAT = 1
 MANIFEST, OBJECTS, SUMMARY = "manifest.json", "objects.tar", "summary.json"
 FILES = {"airflow.dump", "mlflow.dump", "optuna.dump", OBJECTS}
 PACKAGES = ("apache-airflow", "mlflow-skinny", "optuna")
-"""Those whose tables are in a backup: they bring old tables up to date, never new ones back."""
+"""The owners of the tables in a backup. A newer version migrates old tables; an older one cannot read new ones."""
 STEPS_BUCKET = "cifar"
 HEADER = "comment"
-"""The PAX header, passed over by tar, with what S3 knows of an object: bucket, key, content type, metadata."""
+"""The PAX header, ignored by tar, with what S3 knows of an object: bucket, key, content type, metadata."""
 CHUNK = 1 << 20
 
 
 @dataclass
 class Summary:
-    """What `objects.tar` holds; its last member."""
+    """The contents of `objects.tar`, of which it is the last member."""
 
     objects: dict[str, int] = field(default_factory=lambda: dict.fromkeys(BUCKETS, 0))
     bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(BUCKETS, 0))
     left_out: int = 0
     """Deleted since they were listed, or results of steps that are newer than the databases."""
     damaged: list[str] = field(default_factory=list)
-    """Content without the SHA-256 that it was written with: in the backup as found."""
+    """URIs of objects that do not have the SHA-256 in their metadata; they are in the backup as they are."""
 
     def add(self, bucket: str, size: int) -> None:
         self.objects[bucket] += 1
         self.bytes[bucket] += size
 
+    def __str__(self) -> str:
+        return ", ".join(f"{each}: {self.objects[each]} objects of {_mb(self.bytes[each])}" for each in BUCKETS)
+
+
+class Progress:
+    """Prints a line every five seconds."""
+
+    def __init__(self, action: str, total: int | None = None) -> None:
+        self.action, self.total, self.done = action, total, 0
+        self.began = self.printed = time.monotonic()
+
+    def add(self, size: int) -> None:
+        self.done += size
+        if (now := time.monotonic()) - self.printed >= 5:
+            self.printed = now
+            total = f" of {_mb(self.total)}" if self.total else ""
+            say(f"  {self.action}: {_mb(self.done)}{total}, {now - self.began:.0f} s")
+
 
 class Hashed:
     """Hashes and counts what is read through it."""
 
-    def __init__(self, source: Any, progress: "Progress | None" = None) -> None:
+    def __init__(self, source: Any, progress: Progress) -> None:
         self.source, self.progress, self.size = source, progress, 0
         self._digest = hashlib.sha256()
 
@@ -55,38 +74,22 @@ class Hashed:
         data: bytes = self.source.read(size)
         self._digest.update(data)
         self.size += len(data)
-        if self.progress:
-            self.progress.add(len(data))
+        self.progress.add(len(data))
         return data
 
     def finish(self) -> dict[str, Any]:
-        """Size and SHA-256 of all of it, what nobody has read included."""
+        """Size and SHA-256 of the whole; reads what has not been read."""
         while self.read():
             pass
         return {"bytes": self.size, "sha256": self._digest.hexdigest()}
 
 
-class Progress:
-    """A line every five seconds."""
-
-    def __init__(self, words: str, total: int | None = None) -> None:
-        self.words, self.total, self.done = words, total, 0
-        self.began = self.told = time.monotonic()
-
-    def add(self, size: int) -> None:
-        self.done += size
-        if (now := time.monotonic()) - self.told >= 5:
-            self.told = now
-            of = f" of {_mb(self.total)}" if self.total else ""
-            say(f"  {self.words}: {_mb(self.done)}{of}, {now - self.began:.0f} s")
-
-
 def pull(until: str) -> None:
-    """Buckets to a tar. Of the steps' results only those written until then (Unix time, by the clock of this machine).
+    """Write the buckets to a tar, without results of steps that are newer than `until` (Unix time of this machine).
 
-    A step that finds its result does nothing more, so the tracking server's rows of it must be in the backup as well.
+    A step that finds its result does not run again, so a backup with the result needs MLflow's rows of it as well.
     """
-    s3, summary = _s3(), Summary()
+    s3, summary = s3_client(), Summary()
     listed = [(bucket, key, size) for bucket in BUCKETS for key, size in _entries(s3, bucket)]
     progress = Progress("objects", sum(size for _, _, size in listed))
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.PAX_FORMAT, bufsize=CHUNK) as tar:
@@ -113,27 +116,27 @@ def pull(until: str) -> None:
 
 
 def seal(*facts: str) -> None:
-    """A tar of the backup's files to their manifest. A fact is NAME=VALUE; `rows.DATABASE.TABLE=3` goes to `rows`."""
-    said = dict(fact.split("=", 1) for fact in facts)
+    """Read a tar of the files of the backup, print its manifest. `rows.DATABASE.TABLE=3` goes to its `rows`."""
+    values = dict(fact.split("=", 1) for fact in facts)
     _, files, summary = _read(Progress("reading back"))
     if missing := FILES - set(files):
         sys.exit(f"error: {', '.join(sorted(missing))}: not written")
-    rows = {name.removeprefix("rows."): int(said.pop(name)) for name in list(said) if name.startswith("rows.")}
+    rows = {name.removeprefix("rows."): int(values.pop(name)) for name in list(values) if name.startswith("rows.")}
     packages = {name: version(name) for name in PACKAGES}
     finished = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest = {"format": FORMAT, **said, "finished": finished, "packages": packages, "rows": rows}
+    manifest = {"format": FORMAT, **values, "finished": finished, "packages": packages, "rows": rows}
     print(json.dumps({**manifest, "files": files, "buckets": asdict(summary)}, indent=2))  # noqa: T201
     for uri in summary.damaged:
-        say(f"warning: {uri} is damaged in storage, and so it is in the backup")
-    meanwhile = f"; {summary.left_out} left out, which came or went meanwhile" if summary.left_out else ""
-    say(f"  {_counted(summary)}{meanwhile}")
+        say(f"warning: {uri} is damaged in storage, and therefore in the backup")
+    left_out = f"; {summary.left_out} changed during the backup and are not in it" if summary.left_out else ""
+    say(f"  {summary}{left_out}")
 
 
 def verify() -> None:
-    """A tar of the backup's files, the manifest first: is all of it there and whole? Prints the rows it must have."""
+    """Read a tar of the manifest and the files of the backup, compare all, print the rows that tables must have."""
     manifest, files, summary = _read(Progress("verified"))
     if manifest is None:
-        sys.exit(f"error: {MANIFEST} is missing: this is no backup, or its writing was broken off")
+        sys.exit(f"error: {MANIFEST} is missing: this is no backup, or it was interrupted")
     if manifest["format"] != FORMAT:
         sys.exit(f"error: the backup has format {manifest['format']}, this version reads {FORMAT}")
     for name, expected in manifest["files"].items():
@@ -142,23 +145,21 @@ def verify() -> None:
         if files[name] != expected:
             found = "{bytes} bytes, SHA-256 {sha256:.12}…"
             sys.exit(f"error: {name} is damaged: {found.format(**files[name])} instead of {found.format(**expected)}")
-    _refuse_older_packages(manifest["packages"])
-    say(f"  whole: taken {manifest['began']}, {_counted(summary)}")
+    _refuse_newer_tables(manifest["packages"])
+    say(f"  complete: taken {manifest['began']}, {summary}")
     for name, count in manifest["rows"].items():
         print(*name.split("."), count)  # noqa: T201
 
 
 def push() -> None:
-    """`objects.tar` to the buckets, which then hold just that: what else lies there is deleted."""
-    s3, kept, progress = _s3(), {bucket: dict[str, int]() for bucket in BUCKETS}, Progress("objects")
-    there = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
-    for bucket in BUCKETS:
-        if bucket not in there:
-            s3.create_bucket(Bucket=bucket)
+    """Read `objects.tar` into the buckets, which hold just that afterwards: other objects are deleted."""
+    s3, kept, progress = s3_client(), {bucket: dict[str, int]() for bucket in BUCKETS}, Progress("objects")
+    for bucket in set(BUCKETS) - _existing(s3):
+        s3.create_bucket(Bucket=bucket)
     for about, _, content in _members(sys.stdin.buffer):
         if about:
             extra = {"ContentType": about["type"], "Metadata": about["metadata"]}
-            hashed = Hashed(content, progress)
+            hashed: Any = Hashed(content, progress)
             s3.upload_fileobj(hashed, about["bucket"], about["key"], ExtraArgs=extra)
             kept[about["bucket"]][about["key"]] = hashed.size
     deleted = 0
@@ -173,14 +174,23 @@ def push() -> None:
 
 
 def count() -> None:
-    """How many objects the buckets hold."""
-    s3 = _s3()
-    there = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
-    print(sum(1 for bucket in BUCKETS if bucket in there for _ in _entries(s3, bucket)))  # noqa: T201
+    """Print the number of objects in the buckets."""
+    s3 = s3_client()
+    print(sum(1 for bucket in set(BUCKETS) & _existing(s3) for _ in _entries(s3, bucket)))  # noqa: T201
+
+
+def _existing(s3: Any) -> set[str]:
+    return {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
+
+
+def _entries(s3: Any, bucket: str) -> Iterator[tuple[str, int]]:
+    """Keys and sizes."""
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        yield from ((found["Key"], found["Size"]) for found in page.get("Contents", []))
 
 
 def _read(progress: Progress) -> tuple[dict[str, Any] | None, dict[str, Any], Summary]:
-    """The tar of a backup's files on standard input: its manifest, size and digest of each file, what is in OBJECTS."""
+    """Of the tar on standard input: the manifest, size and digest of each file, the contents of OBJECTS."""
     manifest, files, summary = None, {}, Summary()
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|", bufsize=CHUNK) as tar:
         for member in tar:
@@ -200,7 +210,7 @@ def _read(progress: Progress) -> tuple[dict[str, Any] | None, dict[str, Any], Su
 
 
 def _summary(tar: Any) -> Summary:
-    """That of OBJECTS, if it is what the tar holds."""
+    """That of OBJECTS, if it is true of the tar."""
     counted, summary = Summary(), None
     try:
         for about, size, content in _members(tar):
@@ -216,7 +226,7 @@ def _summary(tar: Any) -> Summary:
 
 
 def _members(source: Any) -> Iterator[tuple[dict[str, Any], int, Any]]:
-    """What S3 knows of each object in OBJECTS, its size and content; of SUMMARY nothing is known."""
+    """What S3 knows of each object in OBJECTS, its size and content. SUMMARY is no object: nothing is known of it."""
     with tarfile.open(fileobj=source, mode="r|", bufsize=CHUNK) as tar:
         for member in tar:
             yield json.loads(member.pax_headers.get(HEADER, "{}")), member.size, tar.extractfile(member)
@@ -230,39 +240,20 @@ def _member(name: str, size: int, written: float, about: dict[str, Any]) -> tarf
     return member
 
 
-def _refuse_older_packages(wanted: dict[str, str]) -> None:
+def _refuse_newer_tables(packages: dict[str, str]) -> None:
     from packaging.version import Version
 
-    for name, theirs in wanted.items():
+    for name, theirs in packages.items():
         if Version(version(name)) < Version(theirs):
             sys.exit(f"error: the backup is of {name} {theirs}, whose tables {version(name)} here cannot read")
-
-
-def _entries(s3: Any, bucket: str) -> Iterator[tuple[str, int]]:
-    """Keys and sizes."""
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-        yield from ((found["Key"], found["Size"]) for found in page.get("Contents", []))
-
-
-def _s3() -> Any:
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": 6}))
-
-
-def _counted(summary: Summary) -> str:
-    return ", ".join(
-        f"{bucket}: {summary.objects[bucket]} objects of {_mb(summary.bytes[bucket])}" for bucket in BUCKETS
-    )
 
 
 def _mb(size: int | None) -> str:
     return f"{(size or 0) / 1e6:.1f} MB"
 
 
-def say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)  # noqa: T201
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 COMMANDS = {command.__name__: command for command in (pull, seal, verify, push, count)}

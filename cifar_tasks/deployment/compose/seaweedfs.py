@@ -1,0 +1,52 @@
+"""Starts SeaweedFS with one identity per role, whose keys and permissions come from the environment.
+
+That a trainer does not delete is a policy of the buckets (`init.py`), because SeaweedFS's `Write` includes deleting.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from cifar_tasks.deployment.compose import BUCKETS
+
+CONFIG = Path("/tmp/s3.json")  # noqa: S108 – a tmpfs that only this container sees
+
+
+def identities() -> list[dict[str, object]]:
+    """An identity has the actions of its role on each of its buckets; its access key is its name."""
+    cifar, mlflow, logs = BUCKETS
+    roles = {
+        "admin": ["Admin"],
+        "trainer": [f"{action}:{bucket}" for action in ("Read", "Write", "List") for bucket in (cifar, logs)],
+        "mlflow": [f"{action}:{mlflow}" for action in ("Read", "Write", "List")],
+        "reader": [f"{action}:{bucket}" for action in ("Read", "List") for bucket in (cifar, logs)],
+    }
+    secrets = {name: os.environ[f"S3_{name.upper()}_SECRET_KEY"] for name in roles if name != "admin"}
+    secrets["admin"] = os.environ["AWS_SECRET_ACCESS_KEY"]
+    return [
+        {"name": name, "credentials": [{"accessKey": name, "secretKey": secrets[name]}], "actions": actions}
+        for name, actions in roles.items()
+    ]
+
+
+def main() -> None:
+    CONFIG.write_text(json.dumps({"identities": identities()}))
+    CONFIG.chmod(0o600)
+    options = {
+        "dir": "/data",
+        "ip": "storage",
+        "ip.bind": "0.0.0.0",  # noqa: S104 – reachable from the internal network only
+        "s3.config": CONFIG,
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.autoCreateBucket": "false",
+        "admin.ui": "false",
+        "webdav": "false",
+        "master.telemetry": "false",
+    }
+    words = ["weed", "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in options.items())]
+    os.execvp(words[0], words)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
