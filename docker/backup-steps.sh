@@ -1,4 +1,4 @@
-# What backup.sh and restore.sh share; read by both, run by neither.
+# Functions of backup.sh and restore.sh, which source this file.
 set -eu
 umask 077
 cd "$(dirname "$0")/.."
@@ -14,16 +14,16 @@ fail() {
     exit 1
 }
 
-# step WORDS COMMAND…: says what is done, and while it lasts that it still is. Standard input and output are COMMAND's.
+# step TITLE COMMAND…: prints the title, and the seconds every ten seconds until COMMAND ends. COMMAND has standard input and output.
 step() {
-    words=$1
+    title=$1
     shift
-    say "$words"
+    say "$title"
     (
         seconds=0
         while sleep 10 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
             seconds=$((seconds + 10))
-            say "  $words: $seconds s"
+            say "  $title: $seconds s"
         done
     ) </dev/null >/dev/null &
     ticker=$!
@@ -33,7 +33,7 @@ step() {
     return "$code"
 }
 
-# as_role DATABASE COMMAND…: beside PostgreSQL, logged in as the one role that owns the database and has its name.
+# as_role DATABASE COMMAND…: in PostgreSQL's container, as the role that owns the database and has its name.
 as_role() {
     $compose exec -T postgres sh -c '
         export PGUSER="$1" PGDATABASE="$1" PGHOST="${PGHOST:-127.0.0.1}"

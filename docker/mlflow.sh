@@ -1,5 +1,5 @@
 #!/bin/sh
-# MLflow's server with log-in. Its tables are brought up to this version first; runs and models stay.
+# The MLflow server with log-in. First it migrates its tables to this version; runs and models stay.
 set -eu
 umask 077
 cat >/tmp/auth.ini <<INI

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A role and a database for each service; none can look into another's. Runs once, when the cluster is new.
+# A role and a database per service; no role opens the database of another. Runs once, when the cluster is new.
 set -eu
 create() {
     psql -v ON_ERROR_STOP=1 -U "$POSTGRES_USER" -d postgres -v role="$1" -v password="$2" <<'SQL'

@@ -1,17 +1,17 @@
 #!/bin/sh
 # Restores a backup into a deployment that has not run yet: make restore FROM=folder [FORCE=1]
-# Nothing changes before every file of the backup is verified. With FORCE=1 what the deployment holds is lost.
+# Nothing changes before all files of the backup are verified. With FORCE=1 the data of the deployment are lost.
 . "$(dirname "$0")/backup-steps.sh"
 
 from=${FROM:-}
 [ -n "$from" ] || fail "FROM=… names the folder of a backup: make restore FROM=backups/…"
 [ -e "$from/manifest.json" ] || fail "$from has no manifest.json: it is no backup, or it was interrupted"
-[ -e .env ] || fail "there is no .env: bring that of the deployment, or write a new one with make secrets"
+[ -e .env ] || fail "there is no .env: copy that of the deployment, or write a new one with make secrets"
 for file in $files; do
     [ -e "$from/$file" ] || fail "$from/$file is missing"
 done
 
-answers() {
+ready() {
     left=60
     until query optuna "SELECT 1" && $compose exec -T storage python -m cifar_tasks.deployment.probes storage </dev/null; do
         left=$((left - 1))
@@ -20,8 +20,8 @@ answers() {
     done >/dev/null 2>&1
 }
 
-# What is there, in words; nothing if the deployment has not run yet.
-held() {
+# Prints the data of the deployment; nothing if it has not run yet.
+existing_data() {
     for name in $databases; do
         tables=$(query "$name" "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
         [ "$tables" = 0 ] || echo "  database $name: $tables tables"
@@ -36,7 +36,7 @@ held() {
     [ "$objects" = 0 ] || echo "  buckets: $objects objects"
 }
 
-# Drops all tables of the role, those as well that a newer version made and the backup does not know.
+# Drops all tables of the role, also those of a newer version, which the backup does not have.
 restore() {
     query "$1" "DROP OWNED BY $1 CASCADE" &&
         as_role "$1" pg_restore --dbname="$1" --no-owner --exit-on-error --single-transaction <"$from/$1.dump"
@@ -46,20 +46,20 @@ say "verifying $from"
 # shellcheck disable=SC2086
 rows=$(tar -C "$from" -cf - manifest.json $files | buckets verify) || fail "nothing was changed"
 $compose up -d --no-recreate postgres redis storage </dev/null
-step "PostgreSQL and storage" answers || fail "they do not answer: $compose logs postgres storage. Nothing was changed"
+step "PostgreSQL and storage" ready || fail "they do not answer: $compose logs postgres storage. Nothing was changed"
 for name in $databases; do
     as_role "$name" pg_restore --list <"$from/$name.dump" >/dev/null || fail "this PostgreSQL cannot read $name.dump. Nothing was changed"
 done
-held=$(held)
-if [ -n "$held" ]; then
-    say "This deployment has run already. It holds"
-    say "$held"
-    [ "${FORCE:-}" = 1 ] || fail "a restore replaces all that. If it may be lost, say FORCE=1. Nothing was changed"
+existing=$(existing_data)
+if [ -n "$existing" ]; then
+    say "This deployment has run already. It has"
+    say "$existing"
+    [ "${FORCE:-}" = 1 ] || fail "a restore deletes these data. To do so, add FORCE=1. Nothing was changed"
 fi
 
-trap '[ $? = 0 ] || say "The restore is NOT done, and services are stopped. Repair what is said above and run it again with FORCE=1."' EXIT
+trap '[ $? = 0 ] || say "The restore is NOT done, and services are stopped. Repair the error above and run it again with FORCE=1."' EXIT
 # shellcheck disable=SC2046
-step "stopping what writes" $compose stop $($compose config --services | grep -vx -e postgres -e storage -e redis) </dev/null
+step "stopping the services that write" $compose stop $($compose config --services | grep -vx -e postgres -e storage -e redis) </dev/null
 $compose exec -T redis redis-cli flushall </dev/null >/dev/null
 for name in $databases; do
     step "database $name" restore "$name"
@@ -69,8 +69,8 @@ buckets push <"$from/objects.tar"
 echo "$rows" | while read -r name table count; do
     [ "$count" = 0 ] || [ "$(query "$name" "SELECT count(*) FROM $table")" = "$count" ] || fail "$name.$table does not have $count rows"
 done
-# Messages to workers are in no backup: without its message's id a task that waited or ran is scheduled anew.
+# The backup has no messages to workers: without the id of its message a queued or running task is scheduled again.
 query airflow "UPDATE task_instance SET external_executor_id = NULL WHERE state IN ('queued', 'running', 'restarting')"
-say "starting everything; init sets passwords, the pool and the rules of the buckets"
+say "starting all services; init sets passwords, the pool and the policies of the buckets"
 $compose up -d </dev/null
 say "Restored $from."

@@ -4,16 +4,16 @@ set -eu
 umask 077
 cd "$(dirname "$0")/.."
 if [ -e .env ]; then
-    echo "error: .env is there already. Its secrets open the data of this deployment: keep it, or move it away first." >&2
+    echo "error: .env is there already. The data of this deployment need its secrets: keep it, or move it away first." >&2
     exit 1
 fi
-random() { # $1 bytes, in characters that URLs and shells leave alone
+random() { # $1 bytes, in characters without meaning for URLs and shells
     head -c "$1" /dev/urandom | base64 | tr -d '\n' | tr '+/' '-_'
 }
 draft=$(mktemp .env.XXXXXX)
 trap 'rm -f "$draft"' EXIT
 {
-    echo "# Secrets of this deployment. Not in version control, not in an image; in a backup, yes."
+    echo "# Secrets of this deployment: not for version control, not for an image. Keep a copy beside the backups."
     echo "COMPOSE_PROJECT_NAME=cifar"
     echo
     grep -o '\${[A-Z0-9_]*:?run make secrets}' docker-compose.yaml | tr -d '${' | cut -d: -f1 | sort -u | while read -r name; do
@@ -24,10 +24,10 @@ trap 'rm -f "$draft"' EXIT
     done
     cat <<'SETTINGS'
 
-# Settings; what is commented shows the default.
+# Settings, with their defaults.
 # AIRFLOW_PORT=8080
 # MLFLOW_PORT=5000
-# Trainings at a time: GPU workers, and slots of the pool `gpu`.
+# Trainings at the same time: GPU workers, and slots of the pool `gpu`.
 # CIFAR_GPU_SLOTS=2
 # CIFAR_SCHEDULE=0 3 * * 1
 # Folder of this machine that workers see as /sources.

@@ -80,10 +80,7 @@ def mlflow(address: str, login: tuple[str, str] | None = None, timeout: float = 
 
 
 def airflow(address: str, timeout: float = 5) -> str:
-    try:
-        return str(_get(f"{address}/api/v2/version", None, timeout).json()["version"])
-    except (ValueError, KeyError) as error:
-        raise ProbeError(f"is no Airflow at {address}") from error
+    return str(_airflow(address, "version", timeout).get("version"))
 
 
 def airflow_component(address: str, component: str, since: float = 0, timeout: float = 5) -> None:
@@ -92,10 +89,17 @@ def airflow_component(address: str, component: str, since: float = 0, timeout: f
     A heartbeat from before `since` (Unix time) does not count: it may be of a process that has ended.
     """
     name = "metadatabase" if component == "api-server" else component.replace("-", "_")
-    health = _get(f"{address}/api/v2/monitor/health", None, timeout).json().get(name) or {}
+    health = _airflow(address, "monitor/health", timeout).get(name) or {}
     heartbeat = health.get(f"latest_{name}_heartbeat")
     if health.get("status") != "healthy" or (heartbeat and datetime.fromisoformat(heartbeat).timestamp() < since):
         raise ProbeError(f"{component} has no heartbeat", str(health.get("status")))
+
+
+def _airflow(address: str, path: str, timeout: float) -> dict[str, Any]:
+    try:
+        return dict(_get(f"{address}/api/v2/{path}", None, timeout).json())
+    except ValueError as error:
+        raise ProbeError(f"is no Airflow at {address}") from error
 
 
 def celery_worker(broker: str, name: str, timeout: float = 10) -> None:

@@ -39,7 +39,7 @@ def test_a_restore_replaces_no_used_deployment_and_brings_back_all_into_an_empty
     assert refused.returncode != 0
     assert "This deployment has run already" in refused.stderr
     assert "DAG runs: " in refused.stderr
-    assert "FORCE=1. Nothing was changed" in refused.stderr
+    assert "add FORCE=1. Nothing was changed" in refused.stderr
     deployment.wait_until_healthy(60)
     assert kept(deployment, tracking("reader")) == before
 

@@ -15,6 +15,8 @@ from importlib.metadata import version
 from io import BytesIO
 from typing import Any
 
+from packaging.version import Version
+
 from cifar_tasks.deployment.compose import BUCKETS
 from cifar_tasks.storage.s3 import s3_client
 
@@ -145,7 +147,9 @@ def verify() -> None:
         if files[name] != expected:
             found = "{bytes} bytes, SHA-256 {sha256:.12}…"
             sys.exit(f"error: {name} is damaged: {found.format(**files[name])} instead of {found.format(**expected)}")
-    _refuse_newer_tables(manifest["packages"])
+    for name, theirs in manifest["packages"].items():
+        if Version(version(name)) < Version(theirs):
+            sys.exit(f"error: the backup is of {name} {theirs}, whose tables {version(name)} here cannot read")
     say(f"  complete: taken {manifest['began']}, {summary}")
     for name, count in manifest["rows"].items():
         print(*name.split("."), count)  # noqa: T201
@@ -238,14 +242,6 @@ def _member(name: str, size: int, written: float, about: dict[str, Any]) -> tarf
     if about:
         member.pax_headers = {HEADER: json.dumps(about)}
     return member
-
-
-def _refuse_newer_tables(packages: dict[str, str]) -> None:
-    from packaging.version import Version
-
-    for name, theirs in packages.items():
-        if Version(version(name)) < Version(theirs):
-            sys.exit(f"error: the backup is of {name} {theirs}, whose tables {version(name)} here cannot read")
 
 
 def _mb(size: int | None) -> str:

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -62,7 +62,8 @@ def up(home: Path, report: Report, without: Collection[str] = ()) -> None:
             _launch(home, without)
         else:
             _refuse_other_options(home)
-        _Start(supervisor, _wanted(home, started_with(home), without), environment(home), report).run()
+        wanted = {service.name: service for service in _wanted(home, started_with(home), without)}
+        _Start(supervisor, wanted, environment(home), report).run()
 
 
 def _launch(home: Path, without: Collection[str]) -> None:
@@ -79,38 +80,38 @@ def _wanted(home: Path, options: StackOptions, without: Collection[str]) -> list
     return [service for service in services(home, options) if service.group not in without]
 
 
+@dataclass
 class _Start:
-    """One call of `up`: the services that it waits for, and those that it has started itself."""
+    """One call of `up`."""
 
-    def __init__(
-        self, supervisor: Supervisor, wanted: Collection[Service], variables: dict[str, str], report: Report
-    ) -> None:
-        self._supervisor = supervisor
-        self._services = {service.name: service for service in wanted}
-        self._variables = variables
-        self._report = report
-        self._began = time.time()
-        self._started: set[str] = set()
+    supervisor: Supervisor
+    services: dict[str, Service]
+    """Those that it waits for."""
+    variables: dict[str, str]
+    report: Report
+    started: set[str] = field(default_factory=set)
+    """Those that it has started itself."""
 
     def run(self) -> None:
-        graph = TopologicalSorter({service.name: service.needs for service in self._services.values()})
+        began = time.monotonic()
+        graph = TopologicalSorter({name: service.needs for name, service in self.services.items()})
         graph.prepare()
         awaited: dict[str, float] = {}
         while graph.is_active():
             awaited |= dict.fromkeys(graph.get_ready(), time.monotonic() + START_SECONDS)
             for name, deadline in list(awaited.items()):
-                if (reason := self._why_not_ready(self._services[name])) is None:
+                if (reason := self._why_not_ready(self.services[name])) is None:
                     graph.done(name)
                     del awaited[name]
-                    if name in self._started:
-                        self._report(f"{name} ready after {time.time() - self._began:.0f} s")
+                    if name in self.started:
+                        self.report(f"{name} ready after {time.monotonic() - began:.0f} s")
                 elif time.monotonic() > deadline:
                     raise self._failure(name, f"is not ready after {START_SECONDS} s: {reason}")
             if awaited:
                 time.sleep(0.2)
 
     def _why_not_ready(self, service: Service) -> str | None:
-        processes = self._supervisor.processes()
+        processes = self.supervisor.processes()
         if service.name not in processes:
             raise StackError(
                 f"The running supervisord does not know {service.name}: it was stopped, or started by another version. "
@@ -120,22 +121,22 @@ class _Start:
         if service.probe is None and state == "EXITED" and processes[service.name]["exitstatus"] == 0:
             return None
         if state != "RUNNING":
-            if service.name in self._started:
+            if service.name in self.started:
                 raise self._failure(service.name, f"stopped while it was starting ({state.lower()})")
             self._restart(service)
             return "starts"
         # A heartbeat from before the start of the service, or of what it needs, does not count.
         since = max(processes[name]["start"] for name in (service.name, *service.needs))
-        return _why_not_well(service, self._variables, since)
+        return _why_not_well(service, self.variables, since)
 
     def _restart(self, service: Service) -> None:
-        sweep(self._supervisor.home, service.name)
+        sweep(self.supervisor.home, service.name)
         _refuse_taken_ports([service])
-        self._supervisor.start(service)
-        self._started.add(service.name)
+        self.supervisor.start(service)
+        self.started.add(service.name)
 
     def _failure(self, name: str, what: str) -> StackError:
-        log = log_path(self._supervisor.home, name)
+        log = log_path(self.supervisor.home, name)
         lines = log.read_text(errors="replace").splitlines()[-8:] if log.exists() else []
         return StackError("\n".join([f"{name} {what}. Log: {log}", *(f"  {line}" for line in lines)]))
 

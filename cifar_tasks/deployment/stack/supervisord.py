@@ -1,4 +1,4 @@
-"""The process supervisor of the embedded stack: its configuration, its remote control, and what it leaves behind."""
+"""supervisord, which runs the embedded stack: its configuration, its remote control, and processes that it left."""
 
 import os
 import pwd
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from configparser import RawConfigParser
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from cifar_tasks.errors import StackError
 from cifar_tasks.settings import PROJECT
 
 MARKER = "CIFAR_STACK"
-"""Every process of the stack, however deep, has this variable with its home. Clients do not."""
+"""All processes of the stack, children included, have this variable, with the home as its value. Clients do not."""
 STOP_SECONDS = 20
-"""Given to a service that was told to stop, before it is killed."""
+"""From the stop signal of a service until it is killed."""
 
 
 class Supervisor:
@@ -32,14 +33,14 @@ class Supervisor:
         self.home = home
 
     def pid(self) -> int | None:
-        """None when no supervisord answers."""
+        """None if no supervisord answers."""
         try:
             return int(self._call("getPID"))
         except OSError:
             return None
 
     def processes(self) -> dict[str, dict[str, Any]]:
-        """What supervisord says of each process, by name; nothing when it is not there."""
+        """What supervisord says of each process, by name; empty if it does not run."""
         try:
             return {info["name"]: info for info in self._call("getAllProcessInfo")}
         except OSError:
@@ -69,7 +70,7 @@ class Supervisor:
             ) from None
 
     def _call(self, method: str, *arguments: object) -> Any:
-        """A new connection for every call: the transport cannot use one again that was refused once."""
+        """A new connection for every call: after a refusal the transport cannot use its connection again."""
         from supervisor.xmlrpc import Faults, SupervisorTransport
 
         transport = SupervisorTransport(serverurl=f"unix://{socket_path(self.home)}")
@@ -78,7 +79,7 @@ class Supervisor:
                 return getattr(proxy.supervisor, method)(*arguments)
             except Fault as fault:
                 if fault.faultCode == Faults.SHUTDOWN_STATE:
-                    raise StackError("The stack is just being stopped. Try again in half a minute.") from None
+                    raise StackError("The stack is being stopped. Try again in half a minute.") from None
                 raise
 
 
@@ -100,7 +101,7 @@ def launch(home: Path, services: Iterable[Service], environment: Mapping[str, st
 
 
 def configuration(home: Path, services: Iterable[Service]) -> str:
-    """The text of `supervisord.conf`. Nothing restarts by itself: a service that died is to be seen."""
+    """The text of `supervisord.conf`. Nothing restarts by itself, so that `cifar status` shows a service that died."""
     config = RawConfigParser()
     config["unix_http_server"] = {"file": str(socket_path(home)), "chmod": "0700"}
     config["rpcinterface:supervisor"] = {
@@ -146,35 +147,28 @@ def _program(home: Path, service: Service) -> dict[str, str]:
 
 
 def sweep(home: Path, service: str | None = None) -> int:
-    """End what is left of a service whose first process died, or of the whole stack. Returns how many there were."""
+    """End the processes that are left of a service, or of the whole stack. Returns their number."""
     left = [process for process in marked(home, service) if process.pid != os.getpid()]
-    for process in left:
-        _signal(process.terminate)
-    _, stubborn = psutil.wait_procs(left, timeout=STOP_SECONDS / 2)
-    for process in stubborn:
-        _signal(process.kill)
-    psutil.wait_procs(stubborn, timeout=5)
+    alive = left
+    for signal, seconds in (("terminate", STOP_SECONDS / 2), ("kill", 5)):
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                getattr(process, signal)()
+        _, alive = psutil.wait_procs(alive, timeout=seconds)
     return len(left)
 
 
 def marked(home: Path, service: str | None = None) -> list[psutil.Process]:
-    """Processes of the stack in `home`, found by the environment that they inherited."""
+    """Processes of the stack in `home`, found by the variable that they inherited."""
     found = []
     for process in psutil.process_iter():
         try:
             environment = process.environ()
         except (psutil.Error, OSError):
-            continue  # gone, or another user's
+            continue  # ended, or another user's
         if environment.get(MARKER) == str(home) and service in (None, environment.get("SUPERVISOR_PROCESS_NAME")):
             found.append(process)
     return found
-
-
-def _signal(send: Any) -> None:
-    try:
-        send()
-    except psutil.NoSuchProcess:
-        return
 
 
 def socket_path(home: Path) -> Path:
