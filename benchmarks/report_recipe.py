@@ -16,10 +16,9 @@ import torch.nn.functional as F
 import typer
 from torch.optim import Adam
 
-from cifar_tasks.data import open_source, split_indices
-from cifar_tasks.data.images import RawDataset
-from cifar_tasks.data.validation import image_groups
-from cifar_tasks.data.versions import VALIDATION_FRACTION
+from cifar_tasks.data import ImageFormat, open_source, spooled
+from cifar_tasks.data.preparation import VALIDATION_FRACTION
+from cifar_tasks.data.spool import RawDataset
 from cifar_tasks.models import ImageClassifier, VGGStyleCNN
 from cifar_tasks.settings import Settings
 from cifar_tasks.training import Split, choose_device, describe
@@ -92,14 +91,14 @@ def main(
     data: Annotated[str, typer.Option(help="Source of the images, as for `cifar demo --source`.")],
     state: Annotated[Path, typer.Option(help="Folder that keeps state.pt after every epoch, and curve.csv.")],
     epochs: Annotated[int, typer.Option(min=1)] = 30,
-    images: Annotated[int | None, typer.Option(min=BATCH, help="Train on so many images only.")] = None,
+    images: Annotated[int | None, typer.Option(min=BATCH, help="Train on N images only.")] = None,
 ) -> None:
     """Train by the report's recipe and print, epoch by epoch, what it reached after how many images."""
     device = choose_device()
     print(f"report's recipe on {describe(device)}, torch {torch.__version__}", flush=True)
     print("convolutions and products in the precision above, everything else in float32; evaluated in float32")
-    raw = open_source(data, Settings(), print).load(print)
-    train, validation = _splits(raw, device, images)
+    with spooled(open_source(data, Settings(), print).read(print), ImageFormat(), print) as raw:
+        train, validation = _splits(raw, device, images)
     print(f"{len(train.images)} images to train, {len(validation.images)} to validate", flush=True)
     training = Training(len(raw.classes), device)
     state.mkdir(parents=True, exist_ok=True)
@@ -118,14 +117,13 @@ def main(
 
 def _splits(raw: RawDataset, device: torch.device, images: int | None) -> tuple[Split, Split]:
     """Training and validation as the product splits them; the test images are not looked at."""
-    groups = image_groups(raw.train.images)
-    kept, held_out = split_indices(raw.train.labels, VALIDATION_FRACTION, SEED, groups)
+    kept, held_out = raw.split(VALIDATION_FRACTION, SEED)
     if images is not None:
         order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(SEED))
         kept = kept[order[:images].numpy()]
-    parts = (raw.train.take(kept), raw.train.take(held_out))
     train, validation = (
-        Split(torch.from_numpy(part.images).to(device), torch.from_numpy(part.labels).to(device)) for part in parts
+        Split(torch.from_numpy(raw.read(part)).to(device), torch.from_numpy(raw.train_labels[part]).to(device))
+        for part in (kept, held_out)
     )
     return train, validation
 

@@ -18,9 +18,8 @@ import typer
 from optuna.samplers import RandomSampler
 
 from cifar_tasks.config import TrainConfig, cnn_demo
-from cifar_tasks.data import LabelledImages, open_source, split_indices
-from cifar_tasks.data.validation import image_groups
-from cifar_tasks.data.versions import VALIDATION_FRACTION
+from cifar_tasks.data import ImageFormat, LabelledImages, open_source, spooled
+from cifar_tasks.data.preparation import VALIDATION_FRACTION
 from cifar_tasks.errors import TrainingError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.start import sample, start_model
@@ -109,10 +108,11 @@ def main(
 ) -> None:
     """Print, over the seeds, which share of random search's images ours needs to match its best."""
     print(f"{describe(choose_device())}: {seeds} seeds, {trials} random trials of {EPOCHS} epochs of {images} images")
-    raw = open_source(data, Settings(), print).load(print)
-    groups = image_groups(raw.train.images)
-    kept, rest = split_indices(raw.train.labels, VALIDATION_FRACTION, 0, groups)
-    parts = sample(raw.train.take(kept), images, 0), sample(raw.train.take(rest), held_out, 0)
+    with spooled(open_source(data, Settings(), print).read(print), ImageFormat(), print) as raw:
+        kept, rest = (
+            LabelledImages(raw.read(part), raw.train_labels[part]) for part in raw.split(VALIDATION_FRACTION, 0)
+        )
+    parts = sample(kept, images, 0), sample(rest, held_out, 0)
     config = replace(cnn_demo(), epochs=EPOCHS, train_images=None, validation_images=None, patience=EPOCHS)
     if data == "digits":
         config = replace(config, flip="off")

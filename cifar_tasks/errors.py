@@ -16,7 +16,7 @@ class ConfigError(CifarError):
 
 
 class DataError(CifarError):
-    """The images are not what a data set must be."""
+    """The images are not what a dataset must be."""
 
 
 class WeightsError(CifarError):
@@ -40,7 +40,7 @@ class StackError(CifarError):
 
 
 class StorageError(CifarError):
-    """Object storage did not answer or refused."""
+    """Object storage, or the disk of this machine, did not answer or refused."""
 
     retryable = True
 

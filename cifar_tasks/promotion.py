@@ -17,8 +17,8 @@ class Contender:
     """Digest of the dataset version."""
     classes: tuple[str, ...]
     parameters: int
-    stand_in: bool
-    """Trained on data that only stands in for the real thing."""
+    placeholder: bool
+    """Trained on placeholder data."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def decide(candidates: Sequence[Contender], champion: Contender | None) -> Decis
 def _compare(best: Contender, champion: Contender) -> tuple[bool, str]:
     names = f"version {best.version} ({best.model})", f"version {champion.version} ({champion.model})"
     if best.classes != champion.classes:
-        if champion.stand_in and not best.stand_in:
-            return True, f"{names[0]} knows the real classes; {names[1]} was trained on stand-in data"
+        if champion.placeholder and not best.placeholder:
+            return True, f"{names[0]} knows the real classes; {names[1]} was trained on placeholder data"
         return False, (
             f"{names[0]} and the champion {names[1]} know different classes and cannot be compared: "
             "the champion stays. Register under another name (form field, or CIFAR_REGISTERED_MODEL) to keep both."

@@ -1,9 +1,11 @@
-"""Object stores for tests: one in memory, and one that fails when it is told to."""
+"""Object stores for tests: in memory, in a folder, and one that fails when it is told to."""
 
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from urllib.parse import quote, unquote
 
 from cifar_tasks.errors import IntegrityError, StorageError
 from cifar_tasks.storage.s3 import ObjectEntry, ObjectRef, Snapshot, sha256_hex, verified
@@ -13,7 +15,9 @@ class InMemoryStore:
     """Behaves as `S3Store` does: the contract in `tests/unit/test_storage.py` holds for both."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
+        self.objects: MutableMapping[str, bytes] = {}
+        self.reads: list[str] = []
+        """Keys in the order in which `get` read them."""
         self.writes: list[str] = []
         """Keys in the order in which they were written."""
         self.written: dict[str, float] = {}
@@ -49,7 +53,11 @@ class InMemoryStore:
             return Snapshot(data, _etag(data), time.monotonic() - self.written[key])
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
+        self.reads.append(key)
         return verified(self.uri(key), self.objects[key], sha256)
+
+    def download(self, key: str, path: Path) -> None:
+        path.write_bytes(self.objects[key])
 
     def exists(self, key: str) -> bool:
         return key in self.objects
@@ -92,3 +100,43 @@ class FailingStore(InMemoryStore):
     def _fail(self, key: str) -> None:
         if self._fails_at is not None and len(self.writes) + 1 >= self._fails_at:
             raise StorageError(f"storage did not answer for {self.uri(key)}")
+
+
+class FolderStore(InMemoryStore):
+    """Objects are files: processes share them, and none has to hold them in memory."""
+
+    def __init__(self, root: Path, seconds_per_read: float = 0) -> None:
+        super().__init__()
+        self.objects = _Files(root)
+        self._seconds_per_read = seconds_per_read
+
+    def get(self, key: str, sha256: str | None = None) -> bytes:
+        time.sleep(self._seconds_per_read)
+        return super().get(key, sha256)
+
+
+class _Files(MutableMapping[str, bytes]):
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self._root = root
+
+    def _path(self, key: str) -> Path:
+        return self._root / quote(key, safe="")
+
+    def __getitem__(self, key: str) -> bytes:
+        try:
+            return self._path(key).read_bytes()
+        except FileNotFoundError:
+            raise KeyError(key) from None
+
+    def __setitem__(self, key: str, data: bytes) -> None:
+        self._path(key).write_bytes(data)
+
+    def __delitem__(self, key: str) -> None:
+        self._path(key).unlink()
+
+    def __iter__(self) -> Iterator[str]:
+        return (unquote(path.name) for path in self._root.iterdir())
+
+    def __len__(self) -> int:
+        return len(list(self._root.iterdir()))

@@ -1,14 +1,14 @@
 """Classify pictures with the champion."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from cifar_tasks.data import Images, decode
+from cifar_tasks.data import ImageFormat, decode
 from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.tracking import registry, runs
 from cifar_tasks.tracking.saved_model import load_model
@@ -27,17 +27,21 @@ class Prediction:
 
 
 def predict(paths: Sequence[Path], registered_model: str, *, fast: bool = False) -> tuple[int, list[Prediction]]:
-    """The champion's version and its answer for each picture (any size, PNG or JPEG; resized to 32×32).
+    """The champion's version and its answer for each picture (any size, PNG or JPEG; resized as the images
+    that it was trained on).
 
     Raises `DataError` for a file that is no picture, `ConfigError` if there is no champion yet.
     """
-    images = np.stack([_read(path) for path in paths])
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"there is no picture at {path}")
     client = runs.connect()
     with runs.tracking_errors():
         champion = registry.version_with_alias(client, registered_model, registry.CHAMPION)
         if champion is None:
             raise ConfigError(f"{registered_model} has no champion yet: train one first (`make demo` or `cifar run`).")
-        classes = json.loads(champion.tags["cifar.classes"])
+        classes, image_format = json.loads(champion.tags["cifar.classes"]), _image_format(champion.tags)
+        images = np.stack([decode(path.read_bytes(), str(path), image_format) for path in paths])
         model = load_model(registry.saved_model_of(champion))
     logits = predict_logits(FastClassifier(model) if fast else model, torch.from_numpy(images))
     chances, labels = logits.softmax(dim=1).max(dim=1)
@@ -45,7 +49,6 @@ def predict(paths: Sequence[Path], registered_model: str, *, fast: bool = False)
     return int(champion.version), [Prediction(path, classes[label], chance) for path, label, chance in answers]
 
 
-def _read(path: Path) -> Images:
-    if not path.is_file():
-        raise DataError(f"there is no picture at {path}")
-    return decode(path.read_bytes(), path.name, str(path.parent))
+def _image_format(tags: Mapping[str, str]) -> ImageFormat:
+    """Models that were registered without a size take 32 × 32 pixels, whatever the sides were before."""
+    return ImageFormat(int(tags.get("cifar.image_size", 32)), tags.get("cifar.resize", "squash"))  # type: ignore[arg-type]

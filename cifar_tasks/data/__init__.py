@@ -1,27 +1,21 @@
-"""Images from any source to an immutable, verified data set version: `open_source`, `prepare`, `load_dataset`."""
+"""Images from any source to an immutable, verified dataset version: `open_source`, `prepare`, `load_dataset`."""
 
-from cifar_tasks.data.folders import decode
-from cifar_tasks.data.images import Images, LabelledImages, RawDataset
-from cifar_tasks.data.source import STAND_IN_BANNER, Source, absolute_source, open_source
-from cifar_tasks.data.splits import split_indices
-from cifar_tasks.data.versions import (
-    SPLITS,
-    Dataset,
-    DatasetVersion,
-    find_prepared,
-    load_dataset,
-    load_version,
-    prepare,
-)
+from cifar_tasks.data.image_format import ImageFormat, decode
+from cifar_tasks.data.images import Images, LabelledImages
+from cifar_tasks.data.loading import Dataset, load_dataset
+from cifar_tasks.data.preparation import find_prepared, prepare
+from cifar_tasks.data.source import PLACEHOLDER_BANNER, Source, absolute_source, open_source
+from cifar_tasks.data.spool import spooled
+from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
 
 __all__ = [
+    "PLACEHOLDER_BANNER",
     "SPLITS",
-    "STAND_IN_BANNER",
     "Dataset",
     "DatasetVersion",
+    "ImageFormat",
     "Images",
     "LabelledImages",
-    "RawDataset",
     "Source",
     "absolute_source",
     "decode",
@@ -30,5 +24,5 @@ __all__ = [
     "load_version",
     "open_source",
     "prepare",
-    "split_indices",
+    "spooled",
 ]

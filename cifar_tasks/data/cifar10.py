@@ -1,12 +1,12 @@
 """The official CIFAR-10 archive (Krizhevsky, 2009): downloaded, or wherever it already lies.
 
-Its batches are Python 2 pickles. One is opened only when its MD5 is the published one, and by an unpickler that can
-build nothing but NumPy arrays.
+Its batches are Python 2 pickles. A batch is opened only when its MD5 is the published one, and by an unpickler that
+builds nothing but NumPy arrays.
 """
 
 import hashlib
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cifar_tasks.data.download import download
-from cifar_tasks.data.images import IMAGE_SHAPE, LabelledImages, RawDataset
+from cifar_tasks.data.images import Images, ImageStream, Labels, Report, SourceImage
 from cifar_tasks.data.trees import FileTree, open_archive
 from cifar_tasks.errors import DataError
 
@@ -23,6 +23,8 @@ NAME = "CIFAR-10"
 META = "batches.meta"
 TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = "test_batch"
+PLANES = (3, 32, 32)
+"""Colour channels, height and width of an image in a batch."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,10 @@ OFFICIAL = Release()
 
 
 class Cifar10Source:
-    """Downloads the archive once a machine, into `downloads`."""
+    """Downloads the archive into `downloads`, once per machine."""
 
     name = "cifar10"
-    stand_in = False
+    placeholder = False
 
     def __init__(self, url: str, downloads: Path, release: Release = OFFICIAL) -> None:
         self.url = url
@@ -63,11 +65,11 @@ class Cifar10Source:
     def fingerprint(self) -> str:
         return f"cifar10-{self._release.md5}"
 
-    def load(self, report: Callable[[str], None]) -> RawDataset:
+    def read(self, report: Report) -> ImageStream:
         release = self._release
         path = download(self.url, self.archive, size=release.size, md5=release.md5, report=report)
         tree = open_archive(path)
-        return load_batches(tree, tree.names(), report, release)
+        return read_batches(tree, tree.names(), report, release)
 
 
 def holds_batches(names: list[str]) -> bool:
@@ -75,9 +77,7 @@ def holds_batches(names: list[str]) -> bool:
     return any(PurePosixPath(name).name == TRAIN[0] for name in names)
 
 
-def load_batches(
-    tree: FileTree, names: list[str], report: Callable[[str], None], release: Release = OFFICIAL
-) -> RawDataset:
+def read_batches(tree: FileTree, names: list[str], report: Report, release: Release = OFFICIAL) -> ImageStream:
     """Raises `DataError`, naming the file, when a batch is missing or its bytes are not the published ones."""
     wanted = {name: PurePosixPath(name).name for name in names if PurePosixPath(name).name in release.file_md5}
     contents = {wanted[name]: content for name, content in tree.read(wanted)}
@@ -88,21 +88,18 @@ def load_batches(
         if found != md5:
             raise DataError(f"{tree.where}: {name} is altered: MD5 {found} instead of {md5}. Copy the archive again.")
     report(f"{NAME}: {len(contents)} files of the official archive, MD5 verified")
-    batches = [_batch(contents[name], f"{tree.where}: {name}") for name in (*TRAIN, TEST)]
-    train = LabelledImages(
-        np.concatenate([batch.images for batch in batches[:-1]]),
-        np.concatenate([batch.labels for batch in batches[:-1]]),
-    )
+    batches = [_batch(contents.pop(name), f"{tree.where}: {name}") for name in (*TRAIN, TEST)]
+    train_labels = np.concatenate([labels for _, labels in batches[:-1]])
+    images = (image for images, _ in batches for image in images)
+    pixels = (SourceImage(position, tree.where, image) for position, image in enumerate(images))
     classes = unpickle(contents[META], f"{tree.where}: {META}")[b"label_names"]
-    return RawDataset(NAME, tuple(name.decode() for name in classes), train, batches[-1])
+    return ImageStream(NAME, tuple(name.decode() for name in classes), train_labels, batches[-1][1], pixels)
 
 
-def _batch(content: bytes, where: str) -> LabelledImages:
+def _batch(content: bytes, where: str) -> tuple[Images, Labels]:
     fields = unpickle(content, where)
-    height, width, channels = IMAGE_SHAPE
-    planes = np.asarray(fields[b"data"], dtype=np.uint8).reshape(-1, channels, height, width)
-    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-    return LabelledImages(images, np.asarray(fields[b"labels"], dtype=np.int64))
+    planes = np.asarray(fields[b"data"], dtype=np.uint8).reshape(-1, *PLANES)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.asarray(fields[b"labels"], dtype=np.int64)
 
 
 def unpickle(content: bytes, where: str) -> Any:

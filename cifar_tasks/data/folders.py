@@ -1,29 +1,17 @@
 """Class folders: `train/<class>/*` and `test/<class>/*`, PNG or JPEG, any size, grey or colour."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from io import BytesIO
-from itertools import islice
 from pathlib import PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cifar_tasks.data.images import IMAGE_SHAPE, Images, LabelledImages, RawDataset
-from cifar_tasks.data.parallel import bounded_map
+from cifar_tasks.data.images import ImageStream, Labels, SourceImage
 from cifar_tasks.data.trees import FileTree
 from cifar_tasks.errors import DataError
 
 SPLITS = ("train", "test")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-SIDE = IMAGE_SHAPE[0]
-MAX_PIXELS = 64_000_000
-"""More than any camera's ordinary picture; a small file that unpacks to more is a decompression bomb."""
-BATCH = 128
-REPORT_EVERY = 10_000
 
 LAYOUT = "Expected train/<class>/<image> and test/<class>/<image>."
 
@@ -36,30 +24,17 @@ class ClassFolders:
     files: dict[str, list[str]]
     """Names in the tree by split, sorted."""
 
+    def labels(self, split: str) -> Labels:
+        number = {name: index for index, name in enumerate(self.classes)}
+        return np.array([number[PurePosixPath(file).parent.name] for file in self.files[split]], dtype=np.int64)
 
-def load_class_folders(tree: FileTree, names: list[str], name: str, report: Callable[[str], None]) -> RawDataset:
-    """Decodes all images. Raises `DataError`, naming the file, for the first that is refused."""
+
+def read_class_folders(tree: FileTree, names: list[str], name: str) -> ImageStream:
+    """Images in the order of class and file name. Raises `DataError` for another layout."""
     folders = survey(names, tree.where)
-    total = sum(len(files) for files in folders.files.values())
-    report(f"{name}: {len(folders.classes)} classes, {total:,} images")
     position = {file: index for index, file in enumerate(file for split in SPLITS for file in folders.files[split])}
-    images = np.empty((total, *IMAGE_SHAPE), dtype=np.uint8)
-    done = 0
-    for batch in bounded_map(partial(_decode_batch, tree.where), _batched(tree.read(position)), os.cpu_count() or 1):
-        for file, image in batch:
-            images[position[file]] = image
-        if (done + len(batch)) // REPORT_EVERY > done // REPORT_EVERY:
-            report(f"{name}: {done + len(batch):,} of {total:,} images decoded")
-        done += len(batch)
-    number = {label: index for index, label in enumerate(folders.classes)}
-    labels = np.array([number[PurePosixPath(file).parent.name] for file in position], dtype=np.int64)
-    border = len(folders.files["train"])
-    return RawDataset(
-        name,
-        folders.classes,
-        LabelledImages(images[:border], labels[:border]),
-        LabelledImages(images[border:], labels[border:]),
-    )
+    images = (SourceImage(position[file], f"{tree.where}: {file}", content) for file, content in tree.read(position))
+    return ImageStream(name, folders.classes, folders.labels("train"), folders.labels("test"), images)
 
 
 def survey(names: list[str], where: str) -> ClassFolders:
@@ -81,50 +56,6 @@ def survey(names: list[str], where: str) -> ClassFolders:
             files[split].append(name)
     _check_counts(counts["train"], counts["test"], where)
     return ClassFolders(tuple(sorted(counts["train"])), files)
-
-
-def decode(content: bytes, name: str, where: str) -> Images:
-    """One picture as uint8, 32 × 32 × 3. One of that size is taken as it is; what is transparent becomes white."""
-    try:
-        with Image.open(BytesIO(content), formats=("PNG", "JPEG")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width} × {image.height} pixels")
-            return np.asarray(_resized(image))
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{where}: {name} is too large to decode ({error}). Remove it or make it smaller.") from error
-    except UnidentifiedImageError:
-        raise DataError(f"{where}: {name} is no PNG or JPEG by its content. Replace or remove it.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{where}: {name} cannot be decoded ({error}). Replace or remove it.") from error
-
-
-def _resized(image: Image.Image) -> Image.Image:
-    if image.size == (SIDE, SIDE):
-        return _as_rgb(image)
-    # A JPEG decoder can leave out detail that a reduced picture would lose anyway: 8 times faster on photographs.
-    image.draft("RGB", (4 * SIDE, 4 * SIDE))
-    upright = ImageOps.exif_transpose(image)
-    return _as_rgb(upright).resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow itself would cut off all above 255
-        return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _decode_batch(where: str, batch: list[tuple[str, bytes]]) -> list[tuple[str, Images]]:
-    return [(name, decode(content, name, where)) for name, content in batch]
-
-
-def _batched(files: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    while batch := list(islice(files, BATCH)):
-        yield batch
 
 
 def _top_folder(names: list[str]) -> str:

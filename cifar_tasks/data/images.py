@@ -1,15 +1,16 @@
-"""What every source of images delivers and every step works on."""
+"""Images as arrays, and what a source delivers."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-IMAGE_SHAPE = (32, 32, 3)
-"""Height, width, colour channels (RGB) of every image in this product."""
-
+Report = Callable[[str], None]
+"""Receives a line of progress for people."""
 Images = NDArray[np.uint8]
-"""uint8, N × 32 × 32 × 3."""
+"""uint8, N × size × size × 3 (RGB)."""
 Labels = NDArray[np.int64]
 """int64, N: positions in the tuple of class names."""
 
@@ -26,12 +27,24 @@ class LabelledImages:
         return LabelledImages(self.images[indices], self.labels[indices])
 
 
+class SourceImage(NamedTuple):
+    """One image, of any size, as it lies in the source."""
+
+    position: int
+    """Training images are counted first, then test images."""
+    where: str
+    """Its name in messages."""
+    content: bytes | Images
+    """A PNG or JPEG file, or uint8 pixels, height × width × 3."""
+
+
 @dataclass(frozen=True)
-class RawDataset:
-    """What a source holds, before the validation split is drawn from `train`."""
+class ImageStream:
+    """What a source delivers: all labels at once, the images one by one and in any order."""
 
     name: str
     """For people: `CIFAR-10`, or the name of the folder or archive."""
     classes: tuple[str, ...]
-    train: LabelledImages
-    test: LabelledImages
+    train_labels: Labels
+    test_labels: Labels
+    images: Iterator[SourceImage]

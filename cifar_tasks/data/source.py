@@ -5,24 +5,21 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from cifar_tasks.data.cifar10 import Cifar10Source, holds_batches, load_batches
+from cifar_tasks.data.cifar10 import Cifar10Source, holds_batches, read_batches
 from cifar_tasks.data.digits import DigitsSource
 from cifar_tasks.data.download import unreachable
-from cifar_tasks.data.folders import load_class_folders
-from cifar_tasks.data.images import RawDataset
+from cifar_tasks.data.folders import read_class_folders
+from cifar_tasks.data.images import ImageStream, Report
 from cifar_tasks.data.trees import DirectoryTree, FileTree, StoredTree, open_archive
 from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import ObjectEntry, ObjectStore, S3Store, canonical_json, sha256_hex, split_s3_url
 
-Report = Callable[[str], None]
-"""Receives a line of progress for people."""
-
 PROBE_SECONDS = 10.0
 """How long `auto` waits for the host of CIFAR-10."""
 
-STAND_IN_BANNER = (
-    "STAND-IN DATA: scikit-learn's 8×8 handwritten digits take the place of CIFAR-10. "
+PLACEHOLDER_BANNER = (
+    "PLACEHOLDER DATA: scikit-learn's 8×8 handwritten digits take the place of CIFAR-10. "
     "Accuracies of this run are not CIFAR-10 accuracies."
 )
 """Shown wherever a result on `digits` is shown: terminal, Airflow log, MLflow."""
@@ -39,19 +36,19 @@ class Source(Protocol):
         """For people and manifests."""
 
     @property
-    def stand_in(self) -> bool:
-        """Whether these images take CIFAR-10's place: show `STAND_IN_BANNER`."""
+    def placeholder(self) -> bool:
+        """Whether these images take CIFAR-10's place: show `PLACEHOLDER_BANNER`."""
 
     def fingerprint(self) -> str:
         """A digest of the content that costs no decoding, so that preparing the same again is noticed at once."""
 
-    def load(self, report: Report) -> RawDataset: ...
+    def read(self, report: Report) -> ImageStream: ...
 
 
 class TreeSource:
     """Images in a folder or archive: class folders, or the official batches, told apart by the names in it."""
 
-    stand_in = False
+    placeholder = False
 
     def __init__(self, name: str, tree: FileTree) -> None:
         self.name = name
@@ -60,17 +57,17 @@ class TreeSource:
     def fingerprint(self) -> str:
         return self._tree.fingerprint()
 
-    def load(self, report: Report) -> RawDataset:
+    def read(self, report: Report) -> ImageStream:
         names = self._tree.names()
         if holds_batches(names):
-            return load_batches(self._tree, names, report)
-        return load_class_folders(self._tree, names, self.name, report)
+            return read_batches(self._tree, names, report)
+        return read_class_folders(self._tree, names, self.name)
 
 
 class StoredArchiveSource:
     """An archive that is an object. It is fetched only when its images are needed."""
 
-    stand_in = False
+    placeholder = False
 
     def __init__(self, store: ObjectStore, entry: ObjectEntry) -> None:
         self.name = PurePosixPath(entry.key).name
@@ -81,13 +78,13 @@ class StoredArchiveSource:
         entry = self._entry
         return f"object-{sha256_hex(canonical_json([self._store.uri(entry.key), entry.size, entry.etag]))}"
 
-    def load(self, report: Report) -> RawDataset:
+    def read(self, report: Report) -> ImageStream:
         where = self._store.uri(self._entry.key)
         report(f"{where}: fetching {self._entry.size / 1e6:,.1f} MB")
-        with tempfile.TemporaryDirectory(prefix="cifar-") as folder:
-            path = Path(folder) / "archive"
-            path.write_bytes(self._store.get(self._entry.key))
-            return TreeSource(self.name, open_archive(path, where)).load(report)
+        self._folder = tempfile.TemporaryDirectory(prefix="cifar-")  # deleted together with this source
+        path = Path(self._folder.name) / "archive"
+        self._store.download(self._entry.key, path)
+        return TreeSource(self.name, open_archive(path, where)).read(report)
 
 
 def open_source(
@@ -98,9 +95,9 @@ def open_source(
     is_prepared: Callable[[Source], bool] = lambda _: False,
     open_bucket: Callable[[str], ObjectStore] = S3Store,
 ) -> Source:
-    """The source that `spec` names; images are read only by its `load`.
+    """The source that `spec` names; only its `read` reads images.
 
-    `is_prepared` tells `auto` whether a data set of that source exists already, so that it needs no host.
+    `is_prepared` tells `auto` whether a dataset version of that source exists already, so that it needs no host.
     Raises `ConfigError` for a word, path or URL that names nothing, `DataError` for a file that is no archive.
     """
     if spec == "digits":
@@ -143,7 +140,7 @@ def _automatic(official: Cifar10Source, report: Report, is_prepared: Callable[[S
 
 
 def _announced(digits: DigitsSource, report: Report) -> DigitsSource:
-    report(STAND_IN_BANNER)
+    report(PLACEHOLDER_BANNER)
     return digits
 
 

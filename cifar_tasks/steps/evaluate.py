@@ -11,7 +11,7 @@ from cifar_tasks.errors import IntegrityError
 from cifar_tasks.evaluation import plots
 from cifar_tasks.evaluation.metrics import Evaluation, agrees, evaluate
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.start import sample
+from cifar_tasks.steps.start import as_tensor, sample
 from cifar_tasks.storage.s3 import S3Store, canonical_json
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.saved_model import SavedModel, load_model
@@ -41,9 +41,9 @@ def evaluate_model(trained: Json, data: Json) -> Json:
     with runs.tracking_errors(), runs.closing(client, trained["run_id"]):
         client.update_run(trained["run_id"], status="RUNNING")
         model = load_model(SavedModel(trained["model_uri"], trained["model_sha256"]), choose_device())
-        validation = load_dataset(store, version, ["validation"]).validation
+        validation = load_dataset(store, version, ["validation"], settings.home / "cache").validation
         _check_validation_accuracy(model, sample(validation, trained["validation_images"], trained["seed"]), trained)
-        test = load_dataset(store, version, ["test"]).test
+        test = load_dataset(store, version, ["test"], settings.home / "cache").test
         logits = _answers(model, test)
         result = evaluate(logits.numpy(), test.labels, version.classes)
         _log_evaluation(client, trained, result, version)
@@ -56,12 +56,13 @@ def evaluate_model(trained: Json, data: Json) -> Json:
 
 def test_accuracy(saved: SavedModel, version: DatasetVersion) -> float:
     """Of a model that was saved for another dataset version, on the test images of this one."""
-    test = load_dataset(S3Store(Settings().bucket), version, ["test"]).test
+    settings = Settings()
+    test = load_dataset(S3Store(settings.bucket), version, ["test"], settings.home / "cache").test
     return evaluate(_answers(load_model(saved, choose_device()), test).numpy(), test.labels, version.classes).accuracy
 
 
 def _answers(model: torch.nn.Module, part: LabelledImages) -> torch.Tensor:
-    return predict_logits(model, torch.from_numpy(part.images)).cpu()
+    return predict_logits(model, as_tensor(part.images)).cpu()
 
 
 def _check_validation_accuracy(model: torch.nn.Module, part: LabelledImages, trained: Json) -> None:

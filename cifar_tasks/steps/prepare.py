@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.config import AS_RECIPE, chosen_models, configure
 from cifar_tasks.data import (
-    STAND_IN_BANNER,
+    PLACEHOLDER_BANNER,
     DatasetVersion,
+    ImageFormat,
     LabelledImages,
     find_prepared,
     load_dataset,
@@ -15,6 +16,7 @@ from cifar_tasks.data import (
     open_source,
     prepare,
 )
+from cifar_tasks.data.image_format import Resize
 from cifar_tasks.evaluation import plots
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.workflow import WorkflowRun
@@ -30,12 +32,12 @@ Json = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 
-def prepare_data(source: str, seed: int, workflow: Json) -> Json:
+def prepare_data(source: str, seed: int, workflow: Json, image_size: int = 32, resize: Resize = "crop") -> Json:
     """Write the dataset version that `source` holds, or find it; open the workflow's MLflow run and show the images.
 
-    Returns `uri`, `parent_run_id`, `mlflow_url` and `banner` (none unless the data only stands in).
+    Returns `uri`, `parent_run_id`, `mlflow_url` and `banner` (none unless it is placeholder data).
     """
-    settings, run = Settings(), WorkflowRun(**workflow)
+    settings, run, image_format = Settings(), WorkflowRun(**workflow), ImageFormat(image_size, resize)
     store, client = S3Store(settings.bucket), runs.connect()
     with runs.tracking_errors():
         experiment = runs.experiment_id(client, settings.experiment)
@@ -43,12 +45,12 @@ def prepare_data(source: str, seed: int, workflow: Json) -> Json:
         url = runs.run_url(parent, experiment)
         _log.info("MLflow run: %s", url)
         opened = open_source(
-            source, settings, _log.info, is_prepared=lambda s: find_prepared(s, store, seed) is not None
+            source, settings, _log.info, is_prepared=lambda s: find_prepared(s, store, seed, image_format) is not None
         )
-        version = prepare(opened, store, seed, _log.info)
-        banner = STAND_IN_BANNER if version.stand_in else None
+        version = prepare(opened, store, seed, _log.info, image_format)
+        banner = PLACEHOLDER_BANNER if version.placeholder else None
         _describe_dataset(client, parent, version, run, banner)
-        sample = load_dataset(store, version, ["train"]).train
+        sample = load_dataset(store, version, ["train"], settings.home / "cache").train
         _log_sample(client, parent, sample, version, seed)
     return {"uri": version.uri, "parent_run_id": parent, "mlflow_url": url, "banner": banner}
 
@@ -59,7 +61,7 @@ def plan_training(data: Json, models: str, profile: str, overrides: Json) -> lis
     Digits are never mirrored: a mirrored digit is no digit.
     """
     version = load_version(S3Store(Settings().bucket), data["uri"])
-    if version.stand_in:
+    if version.placeholder:
         overrides = {**overrides, "flip": "off"}
     fixed = [name for name, value in overrides.items() if value not in (None, AS_RECIPE)]
     return [

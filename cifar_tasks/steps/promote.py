@@ -29,7 +29,9 @@ def register_model(evaluated: Json, data: Json, name: str) -> Json:
         DATASET: version.digest,
         "cifar.dataset_uri": version.uri,
         "cifar.classes": json.dumps(version.classes),
-        "cifar.stand_in": str(version.stand_in).lower(),
+        "cifar.placeholder": str(version.placeholder).lower(),
+        "cifar.image_size": version.image_size,
+        "cifar.resize": version.resize,
         "cifar.config_sha256": evaluated["config_sha256"],
         "cifar.code_sha256": evaluated["code_sha256"],
         "cifar.parameters": evaluated["parameters"],
@@ -76,7 +78,7 @@ def _contender(version: "ModelVersion") -> Contender:
         dataset=tags[DATASET],
         classes=tuple(json.loads(tags["cifar.classes"])),
         parameters=int(tags["cifar.parameters"]),
-        stand_in=tags["cifar.stand_in"] == "true",
+        placeholder=tags.get("cifar.placeholder") == "true",
     )
 
 

@@ -1,6 +1,7 @@
 """What a training or a trial begins with: its images, where they fit, and a model with its first weights."""
 
 import logging
+import warnings
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def sample(part: LabelledImages, wanted: int | None, seed: int) -> LabelledImages:
-    """So many of the images, the same for the same seed; all of them if none is said or there are not more."""
+    """`wanted` of the images, the same for the same seed; all of them if none is said or there are not more."""
     if wanted is None or wanted >= len(part):
         return part
     return part.take(np.sort(np.random.default_rng(seed).permutation(len(part))[:wanted]))
@@ -30,16 +31,23 @@ def sample(part: LabelledImages, wanted: int | None, seed: int) -> LabelledImage
 
 def load_parts(store: S3Store, version: DatasetVersion, config: TrainConfig) -> tuple[LabelledImages, LabelledImages]:
     """The images to train on and to validate with."""
-    dataset = load_dataset(store, version, ["train", "validation"])
+    dataset = load_dataset(store, version, ["train", "validation"], Settings().home / "cache")
     return (
         sample(dataset.train, config.train_images, config.seed),
         sample(dataset.validation, config.validation_images, config.seed),
     )
 
 
+def as_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
+    """The images without a copy. Nothing writes to them: they may be a read-only file that is mapped into memory."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(images)
+
+
 def on_device(device: torch.device, part: LabelledImages) -> Split:
     """The images on the device, where they fit; else here."""
-    images, labels = torch.from_numpy(part.images), torch.from_numpy(part.labels)
+    images, labels = as_tensor(part.images), torch.from_numpy(part.labels)
     try:
         return Split(images.to(device), labels.to(device))
     except torch.OutOfMemoryError:
@@ -57,7 +65,7 @@ def start_model(
     imagenet = _imagenet_weights(model, config)
     if imagenet is None:
         every = -(-len(train.images) // STATISTICS_BATCH)  # from all over the data: folders come class by class
-        begin_statistics(model, torch.from_numpy(train.images[::every]))
+        begin_statistics(model, as_tensor(train.images[::every]))
     return model, config if imagenet else without_transfer(config), imagenet
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -89,6 +90,9 @@ class ObjectStore(Protocol):
     def get(self, key: str, sha256: str | None = None) -> bytes:
         """Read an object; `IntegrityError` if its digest is not `sha256`, `KeyError` if there is none."""
 
+    def download(self, key: str, path: Path) -> None:
+        """Write an object to a file without holding it in memory; `KeyError` if there is none."""
+
     def exists(self, key: str) -> bool: ...
 
     def entries(self, prefix: str) -> Iterator[ObjectEntry]:
@@ -170,6 +174,11 @@ class S3Store:
         with _storage_errors(self.uri(key)):
             data = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         return verified(self.uri(key), data, sha256)
+
+    def download(self, key: str, path: Path) -> None:
+        with _storage_errors(self.uri(key)), path.open("wb") as file:
+            for chunk in self._client.get_object(Bucket=self.bucket, Key=key)["Body"].iter_chunks(2**20):
+                file.write(chunk)
 
     def exists(self, key: str) -> bool:
         try:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cifar_tasks.cli.local_run import run_workflow
 from cifar_tasks.cli.predict import predict
-from cifar_tasks.data import STAND_IN_BANNER
+from cifar_tasks.data import PLACEHOLDER_BANNER
 from cifar_tasks.errors import IntegrityError, StorageError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
@@ -151,14 +151,14 @@ def test_a_model_that_scores_otherwise_than_in_training_fails_the_run(client, pi
     assert "test_accuracy" not in run.data.metrics
 
 
-def test_stand_in_data_says_so_wherever_a_result_is_shown(client):
+def test_placeholder_data_says_so_wherever_a_result_is_shown(client):
     summary = run_workflow("digits", "digits", "cnn", "demo", "digits-classifier", {"epochs": 1})
     (parent,) = child_run(client, "cli/digits", "all")
     (child,) = child_run(client, "cli/digits")
-    assert summary["banner"] == STAND_IN_BANNER
-    assert STAND_IN_BANNER in parent.data.tags["mlflow.note.content"]
+    assert summary["banner"] == PLACEHOLDER_BANNER
+    assert PLACEHOLDER_BANNER in parent.data.tags["mlflow.note.content"]
     page = Path(client.download_artifacts(parent.info.run_id, "report.html")).read_text()
-    assert STAND_IN_BANNER in html.unescape(page)
+    assert PLACEHOLDER_BANNER in html.unescape(page)
     assert child.data.params["flip"] == "off"
 
 

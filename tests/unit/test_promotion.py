@@ -7,7 +7,7 @@ import pytest
 from cifar_tasks.promotion import Contender, best_of, decide
 
 CLASSES = ("cat", "dog")
-CNN = Contender(3, "cnn", 0.80, "d1", CLASSES, parameters=2_000_000, stand_in=False)
+CNN = Contender(3, "cnn", 0.80, "d1", CLASSES, parameters=2_000_000, placeholder=False)
 RESNET = dataclasses.replace(CNN, version=4, model="resnet50", test_accuracy=0.85, parameters=26_000_000)
 CHAMPION = dataclasses.replace(CNN, version=1, test_accuracy=0.82)
 
@@ -49,13 +49,13 @@ def test_other_classes_leave_the_champion_in_place_and_say_what_to_do():
     assert "CIFAR_REGISTERED_MODEL" in decision.reasons[-1]
 
 
-def test_stand_in_data_never_displaces_a_model_of_real_data():
-    digits = changed(RESNET, classes=("0", "1"), stand_in=True, test_accuracy=0.99)
+def test_placeholder_data_never_displaces_a_model_of_real_data():
+    digits = changed(RESNET, classes=("0", "1"), placeholder=True, test_accuracy=0.99)
     assert decide([digits], CHAMPION).champion == 1
 
 
-def test_a_model_of_real_data_displaces_one_of_stand_in_data():
-    digits = changed(CHAMPION, classes=("0", "1"), stand_in=True, test_accuracy=0.99)
+def test_a_model_of_real_data_displaces_one_of_placeholder_data():
+    digits = changed(CHAMPION, classes=("0", "1"), placeholder=True, test_accuracy=0.99)
     assert decide([CNN], digits).champion == 3
 
 

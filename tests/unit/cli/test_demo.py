@@ -21,7 +21,7 @@ ROW = {
 }
 SUMMARY = {
     "rows": [ROW],
-    "banner": "STAND-IN DATA",
+    "banner": "PLACEHOLDER DATA",
     "reasons": ["version 2 is the first champion"],
     "report_url": "http://127.0.0.1:5000/#/report",
     "mlflow_url": "http://127.0.0.1:5000/#/run",
@@ -43,7 +43,7 @@ def task(task_id: str, **fields: Any) -> SimpleNamespace:
 
 def test_the_summary_shows_numbers_banner_reasons_and_every_link_unbroken(tmp_path):
     text = printed(80, lambda console: print_summary(console, SUMMARY, {"Stop": f"make down {tmp_path}/[x]"}))
-    for wanted in ("2,429,270", "64.65%", "67.12%", "champion", "STAND-IN DATA", "first champion", "make down"):
+    for wanted in ("2,429,270", "64.65%", "67.12%", "champion", "PLACEHOLDER DATA", "first champion", "make down"):
         assert wanted in text
     for name in ("report_url", "mlflow_url", "compare_url", "airflow_url"):
         assert f" {SUMMARY[name]}\n" in text

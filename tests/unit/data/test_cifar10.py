@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifar_tasks.data.cifar10 import META, OFFICIAL, TEST, TRAIN, Cifar10Source, load_batches, unpickle
+from cifar_tasks.data import ImageFormat, decode
+from cifar_tasks.data.cifar10 import META, OFFICIAL, TEST, TRAIN, Cifar10Source, read_batches, unpickle
 from cifar_tasks.data.trees import DirectoryTree, open_archive
 from cifar_tasks.errors import DataError
 from tests.unit.data.official import CLASSES, FOLDER, SmallArchive, python2_pickle, small_archive
 from tests.unit.data.pictures import directory_of, tar_of
 from tests.unit.data.server import Site, serving
+from tests.unit.data.sources import quiet, read_all
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +24,22 @@ def test_the_archive_is_downloaded_verified_and_read(archive: SmallArchive, tmp_
     release = archive.write(tmp_path / "cifar-10-python.tar.gz")
     with serving(Site((tmp_path / "cifar-10-python.tar.gz").read_bytes())) as site:
         source = Cifar10Source(site.url, tmp_path / "downloads", release)
-        raw = source.load(lambda line: None)
-        source.load(lambda line: None)
+        train, test = read_all(source)
+        assert source.read(quiet).classes == CLASSES
     assert len(site.ranges) == 1
-    assert raw.classes == CLASSES
-    assert (raw.train.images == np.concatenate([archive.images[name] for name in TRAIN])).all()
-    assert (raw.test.images == archive.images[TEST]).all()
-    assert raw.test.labels.tolist() == [number % 10 for number in range(40)]
+    assert (train.images == np.concatenate([archive.images[name] for name in TRAIN])).all()
+    assert (test.images == archive.images[TEST]).all()
+    assert test.labels.tolist() == [number % 10 for number in range(40)]
+    assert train.labels.tolist() == 5 * test.labels.tolist()
+    assert (train.labels.dtype, test.labels.dtype) == (np.int64, np.int64)
+
+
+def test_the_archive_has_other_sizes_too(archive: SmallArchive, tmp_path: Path) -> None:
+    release = archive.write(tmp_path / "cifar-10-python.tar.gz")
+    source = Cifar10Source("http://127.0.0.1:9/nothing", tmp_path, release)
+    _, test = read_all(source, ImageFormat(64))
+    assert (test.images[7] == decode(archive.images[TEST][7].copy(), "", ImageFormat(64))).all()
+    assert test.images.shape == (40, 64, 64, 3)
 
 
 @pytest.mark.parametrize("folder", ["", FOLDER])
@@ -38,8 +49,8 @@ def test_an_extracted_folder_is_read_from_itself_or_from_above(
     release = archive.write(tmp_path / "a.tar.gz")
     root = directory_of(archive.files, tmp_path / "extracted")
     tree = DirectoryTree(root / folder)
-    raw = load_batches(tree, tree.names(), lambda line: None, release)
-    assert (len(raw.train), len(raw.test)) == (200, 40)
+    stream = read_batches(tree, tree.names(), quiet, release)
+    assert (len(stream.train_labels), len(stream.test_labels)) == (200, 40)
 
 
 def test_an_altered_batch_is_refused_by_name_before_it_is_unpickled(archive: SmallArchive, tmp_path: Path) -> None:
@@ -47,7 +58,7 @@ def test_an_altered_batch_is_refused_by_name_before_it_is_unpickled(archive: Sma
     altered = archive.files | {f"{FOLDER}/data_batch_3": pickle.dumps(_Hostile(tmp_path / "ran"))}
     tree = DirectoryTree(directory_of(altered, tmp_path / "extracted"))
     with pytest.raises(DataError, match="data_batch_3 is altered: MD5"):
-        load_batches(tree, tree.names(), lambda line: None, release)
+        read_batches(tree, tree.names(), quiet, release)
     assert not (tmp_path / "ran").exists()
 
 
@@ -56,7 +67,7 @@ def test_a_missing_batch_is_refused_by_name(archive: SmallArchive, tmp_path: Pat
     files = {name: content for name, content in archive.files.items() if not name.endswith("data_batch_5")}
     tree = open_archive(tar_of(files, tmp_path / "b.tar.gz"))
     with pytest.raises(DataError, match="data_batch_5 is missing"):
-        load_batches(tree, tree.names(), lambda line: None, release)
+        read_batches(tree, tree.names(), quiet, release)
 
 
 class _Hostile:

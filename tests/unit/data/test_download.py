@@ -57,6 +57,19 @@ def test_a_later_run_goes_on_with_what_an_earlier_one_left(tmp_path: Path) -> No
     assert site.ranges == ["bytes=700000-"]
 
 
+def test_a_part_that_is_whole_already_is_not_asked_for_again(tmp_path: Path) -> None:
+    (tmp_path / "archive.tar.gz.part").write_bytes(CONTENT)
+    with serving(Site(CONTENT)) as site:
+        assert fetch(site, tmp_path).read_bytes() == CONTENT
+    assert site.ranges == []
+
+
+def test_a_file_that_was_damaged_since_is_downloaded_again(tmp_path: Path) -> None:
+    (tmp_path / "archive.tar.gz").write_bytes(CONTENT[:-1] + b"x")
+    with serving(Site(CONTENT)) as site:
+        assert fetch(site, tmp_path).read_bytes() == CONTENT
+
+
 def test_a_server_that_ignores_range_is_read_from_the_start(tmp_path: Path) -> None:
     with serving(Site(CONTENT, honours_range=False, drops_after=[400_000])) as site:
         assert fetch(site, tmp_path).read_bytes() == CONTENT

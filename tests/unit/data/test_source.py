@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar_tasks.data import STAND_IN_BANNER, open_source
+from cifar_tasks.data import PLACEHOLDER_BANNER, ImageFormat, absolute_source, decode, open_source
 from cifar_tasks.data import source as module
 from cifar_tasks.data.source import Source
 from cifar_tasks.errors import ConfigError, DataError
@@ -11,6 +11,7 @@ from tests.stores import InMemoryStore
 from tests.unit.data.official import small_archive
 from tests.unit.data.pictures import class_files, directory_of, tar_of, zip_of
 from tests.unit.data.server import Site, serving
+from tests.unit.data.sources import quiet, read_all
 
 NOWHERE = "http://127.0.0.1:9/cifar-10-python.tar.gz"
 
@@ -27,15 +28,15 @@ def opened(spec: str, settings: Settings, prepared: bool = False) -> tuple[Sourc
 
 def test_auto_takes_digits_with_a_banner_when_the_host_does_not_answer(settings: Settings) -> None:
     source, lines = opened("auto", settings)
-    assert (source.name, source.stand_in) == ("digits", True)
+    assert (source.name, source.placeholder) == ("digits", True)
     assert NOWHERE in lines[0]
-    assert lines[1] == STAND_IN_BANNER
+    assert lines[1] == PLACEHOLDER_BANNER
 
 
 def test_auto_takes_cifar10_when_the_host_answers(settings: Settings) -> None:
     with serving(Site(b"archive")) as site:
         source, lines = opened("auto", settings.model_copy(update={"cifar10_url": site.url}))
-    assert (source.name, source.stand_in, lines) == ("cifar10", False, [])
+    assert (source.name, source.placeholder, lines) == ("cifar10", False, [])
 
 
 def test_auto_takes_the_archive_that_was_downloaded_before(settings: Settings) -> None:
@@ -55,12 +56,12 @@ def test_auto_takes_digits_when_the_host_answers_with_a_login_page(settings: Set
     assert "an HTML page" in lines[0]
 
 
-def test_cifar10_asked_for_by_name_has_no_stand_in(settings: Settings) -> None:
+def test_cifar10_asked_for_by_name_has_no_placeholder(settings: Settings) -> None:
     assert opened("cifar10", settings)[0].name == "cifar10"
 
 
 def test_digits_asked_for_by_name_carry_the_banner_too(settings: Settings) -> None:
-    assert opened("digits", settings)[1] == [STAND_IN_BANNER]
+    assert opened("digits", settings)[1] == [PLACEHOLDER_BANNER]
 
 
 @pytest.mark.parametrize("spec", ["mnist", "/nowhere/images.zip", ""])
@@ -77,17 +78,45 @@ def test_a_folder_and_its_archives_hold_the_same_images(settings: Settings, tmp_
         zip_of(files, tmp_path / "images.zip"),
         tar_of(files, tmp_path / "images.tar.gz"),
     ]
-    first, *others = (opened(str(path), settings)[0].load(lambda line: None) for path in paths)
+    first, *others = (read_all(opened(str(path), settings)[0]) for path in paths)
     for other in others:
-        assert (other.train.images == first.train.images).all()
-        assert (other.test.labels == first.test.labels).all()
+        for ours, theirs in zip(first, other, strict=True):
+            assert (ours.images == theirs.images).all()
+            assert (ours.labels == theirs.labels).all()
 
 
 def test_the_official_archive_is_recognised_by_its_content(settings: Settings, tmp_path: Path) -> None:
     small_archive(10).write(tmp_path / "renamed.bin")
     source, _ = opened(str(tmp_path / "renamed.bin"), settings)
     with pytest.raises(DataError, match=r"batches\.meta is altered"):  # of another archive than the published one
-        source.load(lambda line: None)
+        source.read(quiet)
+
+
+def test_a_path_from_the_home_folder_is_found(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    zip_of(class_files(), tmp_path / "images.zip")
+    assert opened("~/images.zip", settings)[0].name == "images.zip"
+    assert absolute_source("~/images.zip") == str(tmp_path / "images.zip")
+
+
+def test_a_relative_path_becomes_one_that_is_right_in_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zip_of(class_files(), tmp_path / "images.zip")
+    assert absolute_source("images.zip") == str(tmp_path / "images.zip")
+
+
+@pytest.mark.parametrize("spec", ["auto", "cifar10", "digits", "s3://bucket/images.zip"])
+def test_what_is_no_path_stays_as_it_is(spec: str) -> None:
+    assert absolute_source(spec) == spec
+
+
+def test_a_path_of_nothing_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match=r"'nowhere\.zip' is no known word"):
+        absolute_source("nowhere.zip")
 
 
 class TestStored:
@@ -103,12 +132,15 @@ class TestStored:
         return store
 
     def opened(self, url: str, settings: Settings, store: InMemoryStore) -> Source:
-        return open_source(url, settings, lambda line: None, open_bucket=lambda bucket: store)
+        return open_source(url, settings, quiet, open_bucket=lambda bucket: store)
 
     @pytest.mark.parametrize("key", ["sets/images.zip", "sets/images", "sets/images/"])
     def test_an_archive_and_a_folder_are_read(self, settings: Settings, store: InMemoryStore, key: str) -> None:
-        raw = self.opened(f"s3://bucket/{key}", settings, store).load(lambda line: None)
-        assert (raw.classes, len(raw.train), len(raw.test)) == (("ant", "bee"), 12, 4)
+        source = self.opened(f"s3://bucket/{key}", settings, store)
+        train, test = read_all(source)
+        assert [image.tobytes() for image in (*train.images, *test.images)] == [
+            decode(content, name, ImageFormat()).tobytes() for name, content in class_files().items()
+        ]
 
     @pytest.mark.parametrize("key", ["sets/images.zip", "sets/images"])
     def test_a_fingerprint_reads_no_object_and_follows_the_content(
@@ -117,8 +149,8 @@ class TestStored:
         monkeypatch.setattr(store, "get", None)
         before = self.opened(f"s3://bucket/{key}", settings, store).fingerprint()
         assert self.opened(f"s3://bucket/{key}", settings, store).fingerprint() == before
-        store.put("sets/images.zip", b"other")
-        store.put("sets/images/train/ant/000.png", b"other")
+        for name in ("sets/images.zip", "sets/images/train/ant/000.png"):  # others of the same size
+            store.put(name, bytes(len(store.objects[name])))
         assert self.opened(f"s3://bucket/{key}", settings, store).fingerprint() != before
 
     def test_a_whole_bucket_is_a_folder(self, settings: Settings) -> None:
@@ -126,12 +158,12 @@ class TestStored:
         for name, content in class_files().items():
             store.put(name, content)
         source = self.opened("s3://my-images", settings, store)
-        assert (source.name, len(source.load(lambda line: None).train)) == ("my-images", 12)
+        assert (source.name, len(source.read(quiet).train_labels)) == ("my-images", 12)
 
     def test_a_damaged_archive_is_refused_by_its_url(self, settings: Settings, store: InMemoryStore) -> None:
         store.put("sets/images.zip", store.get("sets/images.zip")[:-40])
         with pytest.raises(DataError, match=r"sets/images\.zip is truncated or damaged"):
-            self.opened("s3://bucket/sets/images.zip", settings, store).load(lambda line: None)
+            self.opened("s3://bucket/sets/images.zip", settings, store).read(quiet)
 
     @pytest.mark.parametrize("key", ["sets/image", "nothing", "sets/images.zip/"])
     def test_a_url_of_nothing_is_refused(self, settings: Settings, store: InMemoryStore, key: str) -> None:

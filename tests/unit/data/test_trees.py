@@ -51,6 +51,15 @@ def test_an_empty_folder_is_listed(tmp_path: Path) -> None:
     assert DirectoryTree(tmp_path).names() == ["train/", "train/ant/"]
 
 
+def test_a_fingerprint_follows_the_names(tmp_path: Path) -> None:
+    """The folder is the label."""
+    renamed = {name.replace("ant/1", "bee/1"): content for name, content in FILES.items()}
+    trees = [
+        DirectoryTree(directory_of(files, tmp_path / str(len(files) * n))) for n, files in ((1, FILES), (2, renamed))
+    ]
+    assert trees[0].fingerprint() != trees[1].fingerprint()
+
+
 @pytest.mark.parametrize("altered", [{"train/ant/1.png": b"ONE"}, {"train/ant/9.png": b"new"}])
 def test_a_fingerprint_follows_the_content(tmp_path: Path, altered: dict[str, bytes]) -> None:
     pairs = [
@@ -127,16 +136,21 @@ def test_a_pipe_in_a_directory_is_refused_instead_of_waited_for(tmp_path: Path) 
         DirectoryTree(tmp_path).names()
 
 
-def test_a_member_that_claims_to_be_huge_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+def test_a_file_that_claims_to_be_huge_is_refused_before_it_is_read(tmp_path: Path) -> None:
     zipped = tmp_path / "bomb.zip"
     with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("train/ant/1.png", bytes(MAX_FILE_BYTES + 1))
     header = tarfile.TarInfo("train/ant/1.png")
     header.size = 10**15
     (tmp_path / "bomb.tar").write_bytes(header.tobuf() + bytes(1024))
-    for path in (zipped, tmp_path / "bomb.tar"):
+    large = tmp_path / "root/train/ant/1.png"
+    large.parent.mkdir(parents=True)
+    with large.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    trees = [open_archive(zipped), open_archive(tmp_path / "bomb.tar"), DirectoryTree(tmp_path / "root")]
+    for tree in [*trees, stored({"train/ant/1.png": bytes(MAX_FILE_BYTES + 1)})]:
         with pytest.raises(DataError, match=r"train/ant/1\.png claims [\d,]+ bytes"):
-            open_archive(path).names()
+            tree.names()
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])

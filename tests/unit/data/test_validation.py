@@ -1,82 +1,82 @@
-import dataclasses
+"""What is refused, and what gives a warning."""
 
-import numpy as np
 import pytest
 
-from cifar_tasks.data.images import LabelledImages, RawDataset
-from cifar_tasks.data.validation import image_groups, validate
+from cifar_tasks.data import ImageFormat, LabelledImages, spooled
+from cifar_tasks.data.validation import validate
 from cifar_tasks.errors import DataError
+from tests.unit.data.sources import noise, quiet, stream_of
+
+EVEN = [0, 1] * 100
 
 
-def noise(labels: list[int], seed: int) -> LabelledImages:
-    images = np.random.default_rng(seed).integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
-    return LabelledImages(images, np.array(labels, dtype=np.int64))
+def warnings(train: LabelledImages, test: LabelledImages) -> tuple[str, ...]:
+    with spooled(stream_of(train, test, "mine"), ImageFormat(), quiet) as raw:
+        return validate(raw)
 
 
-def dataset(train: list[int], test: list[int]) -> RawDataset:
-    return RawDataset("mine", ("ant", "bee"), noise(train, 1), noise(test, 2))
+def warnings_of(train: list[int], test: list[int]) -> tuple[str, ...]:
+    return warnings(noise(train, 1), noise(test, 2))
 
 
 @pytest.fixture
-def balanced() -> RawDataset:
-    return dataset([0, 1] * 100, [0, 1] * 100)
+def train() -> LabelledImages:
+    return noise(EVEN, 1)
 
 
-def with_train(raw: RawDataset, images: np.ndarray, labels: np.ndarray) -> RawDataset:
-    return dataclasses.replace(raw, train=LabelledImages(images, labels))
+@pytest.fixture
+def test() -> LabelledImages:
+    return noise(EVEN, 2)
 
 
-def test_a_sound_data_set_has_no_warnings(balanced: RawDataset) -> None:
-    assert validate(balanced) == ()
+def test_a_sound_dataset_has_no_warnings(train: LabelledImages, test: LabelledImages) -> None:
+    assert warnings(train, test) == ()
 
 
-def test_wrong_arrays_are_refused_with_what_was_found(balanced: RawDataset) -> None:
-    images, labels = balanced.train.images, balanced.train.labels
-    wrong = {
-        r"images are float32 \(200, 32, 32, 3\)": with_train(balanced, images.astype(np.float32), labels),
-        r"images are uint8 \(200, 16, 32, 3\)": with_train(balanced, images[:, ::2], labels),
-        r"200 images but labels are int64 \(199,\)": with_train(balanced, images, labels[1:]),
-        r"200 images but labels are int32 \(200,\)": with_train(balanced, images, labels.astype(np.int32)),
-        r"labels run from 0 to 2, but there are 2 classes": with_train(balanced, images, labels * 2),
-        r"labels run from -1 to 0": with_train(balanced, images, labels - 1),
-        r"mine, train: there are no images": with_train(balanced, images[:0], labels[:0]),
-    }
-    for message, raw in wrong.items():
-        with pytest.raises(DataError, match=message):
-            validate(raw)
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 2] * 5, "mine, train: labels run from 0 to 2, but there are 2 classes"),
+        ([-1, 0] * 5, "mine, train: labels run from -1 to 0"),
+        ([], "mine, train: there are no images"),
+        ([0, 0, 1], "mine: class 'bee' has 1 training images"),
+    ],
+)
+def test_labels_that_cannot_be_trained_on_are_refused(labels: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        warnings_of(labels, [0, 1])
 
 
-def test_a_class_with_one_training_image_is_refused() -> None:
-    with pytest.raises(DataError, match="class 'bee' has 1 training images"):
-        validate(dataset([0, 0, 1], [0, 1]))
+def test_test_labels_are_looked_at_too() -> None:
+    with pytest.raises(DataError, match="mine, test: labels run from 0 to 5"):
+        warnings_of(EVEN, [0, 5])
 
 
 def test_unbalanced_classes_give_a_warning_with_the_ratio() -> None:
-    (warning,) = validate(dataset([0] * 40 + [1] * 10, [0, 1]))
+    (warning,) = warnings_of([0] * 40 + [1] * 10, [0, 1])
     assert warning == "classes are unbalanced: ant has 4.0 times as many training images as bee"
 
 
+@pytest.mark.parametrize(("largest", "warned"), [(30, 0), (31, 1)])
+def test_classes_are_unbalanced_from_three_to_one_on(largest: int, warned: int) -> None:
+    assert len(warnings_of([0] * largest + [1] * 10, [0, 1])) == warned
+
+
 def test_a_class_without_test_images_gives_a_warning() -> None:
-    assert validate(dataset([0, 1] * 5, [0, 0])) == ("no test images of bee: the test says nothing about them",)
+    assert warnings_of([0, 1] * 5, [0, 0]) == ("no test images of bee: the test says nothing about them",)
 
 
-def test_a_few_test_images_in_training_give_a_warning(balanced: RawDataset) -> None:
-    balanced.test.images[:2] = balanced.train.images[:2]
-    assert validate(balanced) == ("2 of 200 test images stand in training too (1.00%)",)
+def test_a_few_test_images_in_training_give_a_warning(train: LabelledImages, test: LabelledImages) -> None:
+    test.images[:2] = train.images[:2]
+    assert warnings(train, test) == ("2 of 200 test images are also in training (1.00%)",)
 
 
-def test_many_test_images_in_training_are_refused(balanced: RawDataset) -> None:
-    balanced.test.images[:3] = balanced.train.images[:3]
-    with pytest.raises(DataError, match=r"3 of 200 test images \(1\.5%\) stand in training too"):
-        validate(balanced)
+def test_many_test_images_in_training_are_refused(train: LabelledImages, test: LabelledImages) -> None:
+    test.images[:3] = train.images[:3]
+    with pytest.raises(DataError, match=r"3 of 200 test images \(1\.5%\) are also in training"):
+        warnings(train, test)
 
 
-def test_repeated_training_images_are_counted(balanced: RawDataset) -> None:
-    balanced.train.images[[10, 20]] = balanced.train.images[30]
-    assert validate(balanced)[0].startswith("2 training images repeat another one exactly")
-
-
-def test_groups_tell_equal_images(balanced: RawDataset) -> None:
-    images = balanced.train.images[:5].copy()
-    images[3] = images[1]
-    assert image_groups(images).tolist() == [0, 1, 2, 1, 3]
+def test_repeated_training_images_are_counted(train: LabelledImages, test: LabelledImages) -> None:
+    train.images[[10, 20]] = train.images[30]
+    assert warnings(train, test)[0].startswith("2 training images repeat another one exactly")

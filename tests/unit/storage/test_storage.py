@@ -3,12 +3,13 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from cifar_tasks.errors import ConfigError, IntegrityError, StorageError
 from cifar_tasks.storage.s3 import ObjectStore, canonical_json, read, sha256_hex, split_s3_url
-from tests.stores import FailingStore, InMemoryStore
+from tests.stores import FailingStore, FolderStore, InMemoryStore
 
 
 class ObjectStoreContract:
@@ -100,6 +101,14 @@ class ObjectStoreContract:
             store.get("nowhere")
         assert not store.exists("nowhere")
 
+    def test_an_object_is_written_to_a_file(self, store: ObjectStore, tmp_path: Path) -> None:
+        content = bytes(range(256)) * 10_000
+        store.put("a", content)
+        store.download("a", tmp_path / "file")
+        assert (tmp_path / "file").read_bytes() == content
+        with pytest.raises(KeyError):
+            store.download("missing", tmp_path / "other")
+
     def test_a_listing_is_sorted_and_limited_to_the_prefix(self, store: ObjectStore) -> None:
         for key in ("b/2", "b/1", "a/1", "bc"):
             store.put(key, b"x")
@@ -133,6 +142,12 @@ class TestInMemoryStore(ObjectStoreContract):
     @pytest.fixture
     def store(self) -> InMemoryStore:
         return InMemoryStore()
+
+
+class TestFolderStore(ObjectStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> FolderStore:
+        return FolderStore(tmp_path / "objects")
 
 
 def test_failing_store_fails_until_it_is_repaired() -> None:

@@ -1,0 +1,17 @@
+"""The disk of this machine, where it is full or not writable."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cifar_tasks.errors import StorageError
+
+
+@contextmanager
+def disk_errors(folder: Path | str, variable: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{folder} cannot be used: {error.strerror or error}. Make room there, or set {variable} to another folder."
+        ) from error

@@ -1,0 +1,97 @@
+"""Images of a dataset version, mapped into memory from a verified copy on this machine."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from filelock import FileLock
+
+from cifar_tasks.data.disk import disk_errors
+from cifar_tasks.data.images import LabelledImages
+from cifar_tasks.data.versions import DatasetVersion, shards_of
+from cifar_tasks.errors import IntegrityError
+from cifar_tasks.storage.s3 import ObjectRef, ObjectStore, read
+
+BLOCK_BYTES = 2**20
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset version and the splits that were asked for: whoever must not see the test set does not load it."""
+
+    version: DatasetVersion
+    splits: Mapping[str, LabelledImages]
+
+    @property
+    def train(self) -> LabelledImages:
+        return self.splits["train"]
+
+    @property
+    def validation(self) -> LabelledImages:
+        return self.splits["validation"]
+
+    @property
+    def test(self) -> LabelledImages:
+        return self.splits["test"]
+
+
+def load_dataset(store: ObjectStore, version: DatasetVersion, splits: Sequence[str], cache: Path) -> Dataset:
+    """The images of these splits, every byte verified. Raises `IntegrityError` for a damaged or missing shard.
+
+    Images are read-only: they are files in `cache`, fetched once per machine, of which the system keeps in memory what
+    there is room for.
+    """
+    shards, folder = shards_of(store, version), cache / version.digest[:16]
+    loaded = {}
+    for split in splits:
+        images, labels = (
+            _local_copy(store, shards[name], folder / f"{name}.npy") for name in (f"{split}-images", f"{split}-labels")
+        )
+        loaded[split] = LabelledImages(np.asarray(np.load(images, mmap_mode="r")), np.load(labels))
+    return Dataset(version, loaded)
+
+
+def _local_copy(store: ObjectStore, refs: Sequence[ObjectRef], path: Path) -> Path:
+    with disk_errors(path.parent, "CIFAR_HOME"):
+        if not _is_intact(path, refs):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not _is_intact(path, refs):  # another process may have fetched it meanwhile
+                    if path.exists():
+                        _log.warning("the local copy %s is damaged: it is fetched again", path)
+                    _fetch(store, refs, path)
+    return path
+
+
+def _is_intact(path: Path, refs: Sequence[ObjectRef]) -> bool:
+    """Whether the file is the shards, one after another."""
+    if not path.exists():
+        return False
+    with path.open("rb", buffering=0) as file:
+        return all(_sha256(file, ref.size) == ref.sha256 for ref in refs) and not file.read(1)
+
+
+def _sha256(file: BinaryIO, size: int) -> str:
+    """Of the next `size` bytes."""
+    digest = hashlib.sha256()
+    while block := file.read(min(size, BLOCK_BYTES)):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest()
+
+
+def _fetch(store: ObjectStore, refs: Sequence[ObjectRef], path: Path) -> None:
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        for ref in refs:
+            try:
+                file.write(read(store, ref))
+            except KeyError:
+                raise IntegrityError(f"{store.uri(ref.key)} is missing. Prepare the data again.") from None
+    part.replace(path)

@@ -1,0 +1,129 @@
+"""From a source to a dataset version. `sources/<digest>.json` says which version a source became; it may be deleted."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from io import BytesIO
+
+import numpy as np
+
+from cifar_tasks.data.image_format import DEFAULT_FORMAT, ImageFormat
+from cifar_tasks.data.images import Labels, Report
+from cifar_tasks.data.source import Source
+from cifar_tasks.data.splits import Indices
+from cifar_tasks.data.spool import RawDataset, spooled
+from cifar_tasks.data.validation import validate
+from cifar_tasks.data.versions import (
+    FORMAT,
+    SPLITS,
+    DatasetVersion,
+    content_digest,
+    manifest_key,
+    whole_version,
+    write_manifest,
+)
+from cifar_tasks.storage.s3 import ObjectStore, canonical_json, sha256_hex
+
+VALIDATION_FRACTION = 0.1
+SHARD_BYTES = 64 * 2**20
+
+
+def prepare(
+    source: Source,
+    store: ObjectStore,
+    seed: int,
+    report: Report,
+    image_format: ImageFormat = DEFAULT_FORMAT,
+    validation_fraction: float = VALIDATION_FRACTION,
+) -> DatasetVersion:
+    """The version of this source, seed, format and fraction: found if it is there and whole, else read and written.
+
+    May be interrupted, and run twice at the same time: what is written depends on the content alone.
+    """
+    pointer = _pointer_key(source, seed, image_format, validation_fraction)
+    found = _pointed_at(store, pointer)
+    if found is not None:
+        report(f"dataset version {found.digest[:16]} is prepared already: {found.uri}")
+        return found
+    with spooled(source.read(report), image_format, report) as raw:
+        warnings = validate(raw)
+        for warning in warnings:
+            report(f"warning: {warning}")
+        kept, held_out = raw.split(validation_fraction, seed)
+        splits = {"train": kept, "validation": held_out, "test": np.arange(len(raw.train_labels), len(raw.digests))}
+        version = _write(store, raw, splits, source.placeholder, warnings)
+    store.put(pointer, canonical_json({"digest": version.digest}))
+    sizes = ", ".join(f"{version.size(split):,} {split}" for split in SPLITS)
+    report(f"dataset version {version.digest[:16]}: {sizes} images: {version.uri}")
+    return version
+
+
+def find_prepared(
+    source: Source,
+    store: ObjectStore,
+    seed: int,
+    image_format: ImageFormat = DEFAULT_FORMAT,
+    validation_fraction: float = VALIDATION_FRACTION,
+) -> DatasetVersion | None:
+    """The version that an earlier `prepare` made, if its manifest and all its shards are there."""
+    return _pointed_at(store, _pointer_key(source, seed, image_format, validation_fraction))
+
+
+def _pointed_at(store: ObjectStore, pointer: str) -> DatasetVersion | None:
+    try:
+        return whole_version(store, json.loads(store.get(pointer))["digest"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _write(
+    store: ObjectStore, raw: RawDataset, splits: Mapping[str, Indices], placeholder: bool, warnings: Sequence[str]
+) -> DatasetVersion:
+    """Shards first, the manifest last, and only what is not there yet."""
+    labels = np.concatenate([raw.train_labels, raw.test_labels])
+    arrays: dict[str, Callable[[], Iterator[bytes]]] = {}
+    counts = {}
+    for split, positions in splits.items():
+        arrays[f"{split}-images"] = partial(_image_shards, raw, positions)
+        arrays[f"{split}-labels"] = partial(_label_shards, labels[positions])
+        numbers = np.bincount(labels[positions], minlength=len(raw.classes)).tolist()
+        counts[split] = dict(zip(raw.classes, numbers, strict=True))
+    size, resize = raw.image_format.size, raw.image_format.resize
+    # The digest names the folder, so the shards are read twice instead of being held in memory.
+    sha256 = {name: [sha256_hex(shard) for shard in shards()] for name, shards in arrays.items()}
+    digest = content_digest(raw.classes, size, resize, sha256)
+    with suppress(KeyError):
+        return whole_version(store, digest)
+    key = manifest_key(digest)
+    folder = key.rpartition("/")[0]
+    refs = {
+        name: [store.put(f"{folder}/{name}.npy.{number:03}", shard) for number, shard in enumerate(shards())]
+        for name, shards in arrays.items()
+    }
+    version = DatasetVersion(
+        store.uri(key), digest, raw.name, raw.classes, counts, size, resize, placeholder, tuple(warnings)
+    )
+    return write_manifest(store, version, refs)
+
+
+def _image_shards(raw: RawDataset, positions: Indices) -> Iterator[bytes]:
+    """The `.npy` file of these images, cut between images."""
+    head = BytesIO()
+    shape = (len(positions), *raw.image_format.shape)
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    step = (SHARD_BYTES - len(head.getbuffer())) // (3 * raw.image_format.size**2)
+    for start in range(0, len(positions), step):
+        images = raw.read(positions[start : start + step])
+        yield b"".join([b"" if start else head.getvalue(), images.data])
+
+
+def _label_shards(labels: Labels) -> Iterator[bytes]:
+    buffer = BytesIO()
+    np.save(buffer, labels, allow_pickle=False)
+    yield buffer.getvalue()
+
+
+def _pointer_key(source: Source, seed: int, image_format: ImageFormat, validation_fraction: float) -> str:
+    request = [FORMAT, source.fingerprint(), seed, image_format.size, image_format.resize, validation_fraction]
+    return f"sources/{sha256_hex(canonical_json(request))}.json"

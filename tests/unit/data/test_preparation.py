@@ -1,0 +1,261 @@
+"""From a source to a dataset version: once, whole, and named by its content."""
+
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from io import BytesIO
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cifar_tasks.data import (
+    DatasetVersion,
+    ImageFormat,
+    Source,
+    find_prepared,
+    load_dataset,
+    load_version,
+    open_source,
+    preparation,
+    prepare,
+)
+from cifar_tasks.data.digits import DigitsSource
+from cifar_tasks.data.images import ImageStream, Report
+from cifar_tasks.data.preparation import SHARD_BYTES
+from cifar_tasks.errors import DataError, StorageError
+from cifar_tasks.settings import Settings
+from cifar_tasks.storage.s3 import ObjectRef
+from tests.stores import FailingStore, FolderStore, InMemoryStore
+from tests.unit.data.pictures import class_files, directory_of, zip_of
+from tests.unit.data.sources import GeneratedSource, NoiseSource, prepare_in_a_process, quiet
+
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
+WRITES = 8
+"""Of a small version: images and labels of three splits, the manifest, and what the source became."""
+
+
+@pytest.fixture
+def store() -> InMemoryStore:
+    return InMemoryStore()
+
+
+class RepeatingSource(NoiseSource):
+    """Its first 40 training images are equal."""
+
+    def __init__(self) -> None:
+        super().__init__(name="repeating")
+        self.train.labels[:] = [0] * 50 + [1] * 50
+        self.train.images[:40] = self.train.images[0]
+
+
+def test_the_manifest_is_written_after_all_shards_and_before_the_pointer(store: InMemoryStore) -> None:
+    prepare(NoiseSource(), store, 0, quiet)
+    parts = ("images", "labels")
+    shards = [f"{split}-{part}.npy.000" for split in ("train", "validation", "test") for part in parts]
+    assert [key.split("/")[-1] for key in store.writes[:7]] == [*shards, "manifest.json"]
+    assert store.writes[7].startswith("sources/")
+    assert len(store.writes) == WRITES
+
+
+def test_the_shards_of_an_array_are_one_npy_file_that_was_cut(
+    store: InMemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = prepare(NoiseSource(), store, 0, quiet)
+    monkeypatch.setattr(preparation, "SHARD_BYTES", 10_000)
+    other = InMemoryStore()
+    version = prepare(NoiseSource(), other, 0, quiet)
+    shards = {key: data for key, data in other.objects.items() if "train-images" in key}
+    assert len(shards) == 30
+    assert max(map(len, shards.values())) <= 10_000
+    (uncut,) = (data for key, data in store.objects.items() if "train-images" in key)
+    assert b"".join(data for _, data in sorted(shards.items())) == uncut
+    first, second = (
+        load_dataset(its, of, ["train", "test"], tmp_path / name)
+        for its, of, name in ((store, whole, "a"), (other, version, "b"))
+    )
+    assert (first.train.images == second.train.images).all()
+    assert (first.test.labels == second.test.labels).all()
+    assert (first.train.images == np.load(BytesIO(uncut))).all()
+
+
+def test_preparing_again_reads_and_writes_nothing(store: InMemoryStore) -> None:
+    source, lines = NoiseSource(), []
+    version = prepare(source, store, 0, quiet)
+    before = dict(store.objects)
+    assert prepare(source, store, 0, lines.append) == version
+    assert (source.reads, len(store.writes)) == (1, WRITES)
+    assert store.objects == before
+    assert "is prepared already" in lines[0]
+
+
+def test_seed_and_fraction_make_other_versions_of_the_same_test_set(store: InMemoryStore, tmp_path: Path) -> None:
+    first, other_seed = (prepare(NoiseSource(), store, seed, quiet) for seed in (0, 1))
+    other_fraction = prepare(NoiseSource(), store, 0, quiet, validation_fraction=0.2)
+    versions = first, other_seed, other_fraction
+    assert len({version.digest for version in versions}) == 3
+    assert other_fraction.size("validation") == 20
+    tests = [load_dataset(store, version, ["test"], tmp_path).test.images for version in versions]
+    assert (tests[0] == tests[1]).all()
+    assert (tests[0] == tests[2]).all()
+
+
+def test_size_and_resize_mode_make_other_versions_even_of_equal_pixels(store: InMemoryStore) -> None:
+    formats = [ImageFormat(), ImageFormat(64), ImageFormat(resize="pad"), ImageFormat(resize="squash")]
+    versions = [prepare(NoiseSource(), store, 0, quiet, each) for each in formats]
+    assert len({version.digest for version in versions}) == 4
+    assert [(v.image_size, v.resize) for v in versions] == [(f.size, f.resize) for f in formats]
+    for version, image_format in zip(versions, formats, strict=True):
+        assert find_prepared(NoiseSource(), store, 0, image_format) == load_version(store, version.uri) == version
+
+
+def test_a_directory_and_a_zip_of_it_are_one_version(store: InMemoryStore, tmp_path: Path) -> None:
+    files = class_files()
+    versions = [
+        prepare(open_source(str(path), Settings(), quiet), store, 0, quiet)
+        for path in (directory_of(files, tmp_path / "images"), zip_of(files, tmp_path / "images.zip"))
+    ]
+    assert versions[0] == versions[1]
+    assert len(store.writes) == WRITES + 1  # the second one adds its pointer and nothing else
+
+
+def test_a_version_of_digits_is_marked_as_placeholder_data(store: InMemoryStore) -> None:
+    assert prepare(DigitsSource(), store, 0, quiet).placeholder
+
+
+def test_warnings_are_reported_and_kept_with_the_version(store: InMemoryStore) -> None:
+    lines: list[str] = []
+    version = prepare(RepeatingSource(), store, 0, lines.append)
+    (warning,) = version.warnings
+    assert warning.startswith("39 training images repeat another one exactly")
+    assert f"warning: {warning}" in lines
+    assert load_version(store, version.uri).warnings == (warning,)
+
+
+def test_equal_images_are_never_both_in_training_and_in_validation(store: InMemoryStore, tmp_path: Path) -> None:
+    source = RepeatingSource()
+    for seed in range(5):
+        dataset = load_dataset(store, prepare(source, store, seed, quiet), ["train", "validation"], tmp_path)
+        repeated = [
+            int((part.images == source.train.images[0]).all((1, 2, 3)).sum()) for part in dataset.splits.values()
+        ]
+        assert sorted(repeated) == [0, 40]
+
+
+def test_test_images_that_are_in_training_too_are_refused(store: InMemoryStore) -> None:
+    source = NoiseSource()
+    source.test.images[:] = source.train.images[:20]
+    with pytest.raises(DataError, match=r"20 of 20 test images \(100\.0%\) are also in training"):
+        prepare(source, store, 0, quiet)
+    assert store.objects == {}
+
+
+@pytest.mark.parametrize("fails_at", range(1, WRITES + 1))
+def test_an_interrupted_preparation_leaves_no_version_and_the_next_one_completes_it(fails_at: int) -> None:
+    store, source = FailingStore(fails_at), NoiseSource()
+    with pytest.raises(StorageError):
+        prepare(source, store, 0, quiet)
+    assert any(key.endswith("manifest.json") for key in store.objects) == (fails_at == WRITES)
+    assert find_prepared(source, store, 0) is None
+    store.repair()
+    version = prepare(source, store, 0, quiet)
+    assert load_version(store, version.uri) == find_prepared(source, store, 0) == version
+    assert len(store.objects) == WRITES
+
+
+def test_two_that_prepare_the_same_source_at_the_same_time_both_succeed(store: InMemoryStore) -> None:
+    ready = threading.Barrier(4)
+    versions: list[DatasetVersion] = []
+
+    class Together(NoiseSource):
+        def read(self, report: Report) -> ImageStream:
+            ready.wait(10)
+            return super().read(report)
+
+    def work(source: Source) -> None:
+        versions.append(prepare(source, store, 0, quiet))
+
+    # Two names for the same images: the manifests that they want to write differ.
+    threads = [threading.Thread(target=work, args=(Together(name=name),)) for name in ("a", "b") * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(versions) == 4
+    assert all(version == versions[0] for version in versions)
+
+
+def test_the_manifest_that_was_written_first_stays() -> None:
+    class Overtaken(InMemoryStore):
+        """Another process prepares the same images under another name before the last shard is written."""
+
+        def put(self, key: str, data: bytes) -> ObjectRef:
+            if "test-labels" in key and not self.exists(key):
+                super().put(key, data)
+                prepare(NoiseSource(name="first"), self, 0, quiet)
+            return super().put(key, data)
+
+    store = Overtaken()
+    assert prepare(NoiseSource(name="second"), store, 0, quiet).name == "first"
+    assert find_prepared(NoiseSource(name="first"), store, 0) == find_prepared(NoiseSource(name="second"), store, 0)
+
+
+def test_a_missing_shard_is_restored_by_preparing_again(store: InMemoryStore, tmp_path: Path) -> None:
+    version = prepare(NoiseSource(), store, 0, quiet)
+    store.delete(f"datasets/{version.digest[:16]}/train-images.npy.000")
+    assert find_prepared(NoiseSource(), store, 0) is None
+    assert prepare(NoiseSource(), store, 0, quiet) == version
+    assert len(load_dataset(store, version, ["train"], tmp_path).train) == 90
+
+
+def test_a_damaged_pointer_costs_no_more_than_reading_again(store: InMemoryStore) -> None:
+    source = NoiseSource()
+    version = prepare(source, store, 0, quiet)
+    (pointer,) = store.keys("sources/")
+    store.put(pointer, b"{")
+    assert prepare(source, store, 0, quiet) == version
+    assert source.reads == 2
+    assert find_prepared(source, store, 0) == version
+
+
+def test_what_another_release_prepared_with_another_format_is_prepared_again(
+    store: InMemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(NoiseSource(), store, 0, quiet)
+    monkeypatch.setattr(preparation, "FORMAT", preparation.FORMAT + 1)
+    assert find_prepared(NoiseSource(), store, 0) is None
+
+
+def test_a_source_that_is_refused_writes_nothing(store: InMemoryStore, tmp_path: Path) -> None:
+    root = directory_of(class_files() | {"train/ant/broken.jpg": b"x"}, tmp_path / "images")
+    with pytest.raises(DataError, match=r"broken\.jpg"):
+        prepare(open_source(str(root), Settings(), quiet), store, 0, quiet)
+    assert store.objects == {}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's peak of memory")
+def test_many_large_images_are_prepared_in_little_memory(tmp_path: Path) -> None:
+    """12,000 images of 128 × 128 pixels, 590 MB, in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        version, megabytes = pool.submit(prepare_in_a_process, GeneratedSource(12_000, 128), tmp_path, 128).result()
+    sizes = [entry.size for entry in FolderStore(tmp_path).entries(f"datasets/{version.digest[:16]}/")]
+    assert sum(sizes) > 12_000 * 128 * 128 * 3
+    assert max(sizes) <= SHARD_BYTES == 64 * 2**20
+    assert megabytes < 400
+
+
+@pytest.mark.parametrize(
+    ("archive", "sizes"),
+    [("cifar10-images-small.zip", (1_800, 200, 500)), ("cifar10-images.zip", (45_000, 5_000, 10_000))],
+)
+def test_cifar10_as_class_folders_becomes_its_three_splits(
+    store: InMemoryStore, tmp_path: Path, archive: str, sizes: tuple[int, int, int]
+) -> None:
+    path = SHARED / archive
+    if not path.exists():
+        pytest.skip(f"{archive} is not on this machine (it is looked for in ../shared/data)")
+    version = prepare(open_source(str(path), Settings(), quiet), store, 0, quiet)
+    dataset = load_dataset(store, version, ["train", "validation", "test"], tmp_path)
+    for split, size in zip(("train", "validation", "test"), sizes, strict=True):
+        assert set(version.counts[split].values()) == {size // 10}
+        assert len(dataset.splits[split]) == size
