@@ -12,7 +12,7 @@ from cifar_tasks.storage.s3 import ObjectEntry, ObjectRef, Snapshot, sha256_hex,
 
 
 class InMemoryStore:
-    """Behaves as `S3Store` does: the contract in `tests/unit/test_storage.py` holds for both."""
+    """Behaves as `S3Store` does: the contract in `tests/unit/storage/test_storage.py` holds for both."""
 
     def __init__(self) -> None:
         self.objects: MutableMapping[str, bytes] = {}

@@ -40,7 +40,7 @@ def predict(paths: Sequence[Path], registered_model: str, *, fast: bool = False)
         champion = registry.version_with_alias(client, registered_model, registry.CHAMPION)
         if champion is None:
             raise ConfigError(f"{registered_model} has no champion yet: train one first (`make demo` or `cifar run`).")
-        classes, image_format = json.loads(champion.tags["cifar.classes"]), _image_format(champion.tags)
+        classes, image_format = json.loads(champion.tags["cifar.classes"]), image_format_of(champion.tags)
         images = np.stack([decode(path.read_bytes(), str(path), image_format) for path in paths])
         model = load_model(registry.saved_model_of(champion))
     logits = predict_logits(FastClassifier(model) if fast else model, torch.from_numpy(images))
@@ -49,6 +49,6 @@ def predict(paths: Sequence[Path], registered_model: str, *, fast: bool = False)
     return int(champion.version), [Prediction(path, classes[label], chance) for path, label, chance in answers]
 
 
-def _image_format(tags: Mapping[str, str]) -> ImageFormat:
-    """Models that were registered without a size take 32 × 32 pixels, whatever the sides were before."""
+def image_format_of(tags: Mapping[str, str]) -> ImageFormat:
+    """The format that a registered version was trained on; versions without these tags squashed images to 32 × 32."""
     return ImageFormat(int(tags.get("cifar.image_size", 32)), tags.get("cifar.resize", "squash"))  # type: ignore[arg-type]

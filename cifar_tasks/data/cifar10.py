@@ -1,4 +1,4 @@
-"""The official CIFAR-10 archive (Krizhevsky, 2009): downloaded, or wherever it already lies.
+"""The official CIFAR-10 archive (Krizhevsky, 2009): downloaded, or read from where the user has it.
 
 Its batches are Python 2 pickles. A batch is opened only when its MD5 is the published one, and by an unpickler that
 builds nothing but NumPy arrays.

@@ -1,4 +1,4 @@
-"""A large file over HTTP: resumed where it broke off, tried again, verified before anyone sees it."""
+"""A large file over HTTP: interrupted downloads are resumed, failed ones retried, and only verified files are used."""
 
 import queue
 import threading
@@ -25,13 +25,13 @@ HEADERS = {"Accept-Encoding": "identity"}
 
 
 class _InterruptedError(Exception):
-    """The connection or the server failed in a way that may pass."""
+    """The connection or the server failed; another attempt may succeed."""
 
 
 def download(url: str, target: Path, *, size: int, md5: str, report: Callable[[str], None], pause: float = 1.0) -> Path:
-    """The verified file at `target`; a second process waits for the first and takes its file.
+    """The verified file at `target`; a second process waits for the first and uses its file.
 
-    What came before a break is kept beside it as `.part`. `pause`: seconds before the second attempt, then doubled.
+    An interrupted download is kept beside it as `.part`. `pause`: seconds before the second attempt, then doubled.
     Raises `SourceUnreachable` when the server does not deliver, `DataError` when it delivers something else.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def _fetch(url: str, part: Path, size: int, report: Callable[[str], None], pause
         attempts(_continue, url, part, size, report)
     except _InterruptedError as error:
         raise SourceUnreachable(
-            f"{url} cannot be downloaded: {error}. What has come is kept: run again to go on, "
+            f"{url} cannot be downloaded: {error}. The downloaded part is kept: run again to resume, "
             "or give the path of a copy as the source."
         ) from error
 
@@ -70,7 +70,7 @@ def _fetch(url: str, part: Path, size: int, report: Callable[[str], None], pause
 def unreachable(url: str, seconds: float) -> str | None:
     """Why `url` cannot be downloaded now, or none when it can; decided within `seconds`.
 
-    In a thread, because a name server that does not answer holds a process up for longer than any timeout of ours.
+    In a thread: a name server that does not answer blocks for longer than any timeout that `requests` takes.
     """
     answer: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Thread(target=lambda: answer.put(_probe(url)), daemon=True).start()
@@ -82,7 +82,7 @@ def unreachable(url: str, seconds: float) -> str | None:
 
 def _probe(url: str) -> str | None:
     try:
-        # GET, its body left unread: some mirrors refuse HEAD.
+        # GET without reading the body: some mirrors refuse HEAD.
         with requests.get(url, headers=HEADERS, stream=True, timeout=CONNECT_SECONDS) as response:
             if not response.ok:
                 return f"HTTP {response.status_code}"
@@ -92,7 +92,7 @@ def _probe(url: str) -> str | None:
 
 
 def _continue(url: str, part: Path, size: int, report: Callable[[str], None]) -> None:
-    """Appends to `part` what is missing; starts over if the server cannot continue."""
+    """Appends to `part` what is missing; starts over if the server cannot resume."""
     have = part.stat().st_size if part.exists() else 0
     if have >= size:
         return
@@ -130,7 +130,7 @@ def _check_answer(url: str, response: requests.Response, part: Path, size: int) 
 
 
 def _save(response: requests.Response, part: Path, start: int, size: int, report: Callable[[str], None]) -> None:
-    began = told = time.monotonic()
+    started = reported = time.monotonic()
     have = start
     with part.open("ab" if start else "wb") as file:
         for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
@@ -139,9 +139,9 @@ def _save(response: requests.Response, part: Path, start: int, size: int, report
             file.write(chunk)
             have += len(chunk)
             now = time.monotonic()
-            if now - told >= REPORT_SECONDS:
-                told = now
-                speed = (have - start) / (now - began) / 1e6
+            if now - reported >= REPORT_SECONDS:
+                reported = now
+                speed = (have - start) / (now - started) / 1e6
                 report(f"{part.stem}: {have / size:.0%} of {size / 1e6:,.0f} MB, {speed:.1f} MB/s")
 
 
@@ -162,7 +162,7 @@ def _announces_html(response: requests.Response) -> bool:
 
 
 def _announced_size(response: requests.Response) -> int | None:
-    """Bytes of the whole file, if the server says so."""
+    """Bytes of the whole file, if the server sends them."""
     whole = response.headers.get("Content-Range", "").rpartition("/")[2] or response.headers.get("Content-Length", "")
     return int(whole) if whole.isdigit() else None
 

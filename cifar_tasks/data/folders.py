@@ -38,7 +38,7 @@ def read_class_folders(tree: FileTree, names: list[str], name: str) -> ImageStre
 
 
 def survey(names: list[str], where: str) -> ClassFolders:
-    """Checks the layout. One folder around `train` and `test` is tolerated; loose files beside them are left alone."""
+    """Checks the layout. One folder around `train` and `test` is tolerated; files beside them are ignored."""
     if not any(not name.endswith("/") for name in names):
         raise DataError(f"{where} is empty. {LAYOUT}")
     top = _top_folder(names)
@@ -59,7 +59,7 @@ def survey(names: list[str], where: str) -> ClassFolders:
 
 
 def _top_folder(names: list[str]) -> str:
-    """`cats/` when all lies in `cats/train` and `cats/test`, else nothing."""
+    """`cats/` if everything is in `cats/train` and `cats/test`, else nothing."""
     tops = {name.split("/")[0] for name in names if "/" in name}
     if len(tops) != 1 or tops & set(SPLITS):
         return ""
@@ -67,17 +67,17 @@ def _top_folder(names: list[str]) -> str:
 
 
 def _refuse_other_folder(folder: str, rest: list[str], where: str) -> None:
-    """A loose file (a licence, a list of labels) is none of our business; images in a third folder would be lost."""
+    """A file beside the folders (a licence, a list of labels) is ignored; images in a third folder would be lost."""
     if rest and folder:
         raise DataError(
             f"{where}: unexpected folder {folder!r}. {LAYOUT} "
-            "Validation images are drawn from train; put the folder's images there or take it away."
+            "Validation images are drawn from train; move the folder's images there or remove it."
         )
 
 
 def _check_place(rest: list[str], name: str, where: str) -> None:
     if len(rest) != 2:
-        raise DataError(f"{where}: {name} does not lie directly in a class folder. {LAYOUT}")
+        raise DataError(f"{where}: {name} is not directly in a class folder. {LAYOUT}")
     if PurePosixPath(name).suffix.lower() not in SUFFIXES:
         raise DataError(f"{where}: {name} is no image by its name. Class folders hold .png, .jpg and .jpeg only.")
 
@@ -88,8 +88,8 @@ def _check_counts(train: Counter[str], test: Counter[str], where: str) -> None:
             raise DataError(f"{where} has no images in {split}/. {LAYOUT}")
     if unknown := sorted(set(test) - set(train)):
         raise DataError(
-            f"{where}: class {unknown[0]!r} stands in test/ but not in train/. "
-            "Add training images of it or take it out of test/."
+            f"{where}: class {unknown[0]!r} is in test/ but not in train/. "
+            "Add training images of it or remove it from test/."
         )
     for name, count in sorted(train.items()):
         if count < 2:

@@ -28,7 +28,7 @@ class LabelledImages:
 
 
 class SourceImage(NamedTuple):
-    """One image, of any size, as it lies in the source."""
+    """One image, of any size, as the source has it."""
 
     position: int
     """Training images are counted first, then test images."""

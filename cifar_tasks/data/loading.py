@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset version and the splits that were asked for: whoever must not see the test set does not load it."""
+    """A dataset version and the splits that were asked for: a training does not load the test set."""
 
     version: DatasetVersion
     splits: Mapping[str, LabelledImages]
@@ -44,8 +44,7 @@ class Dataset:
 def load_dataset(store: ObjectStore, version: DatasetVersion, splits: Sequence[str], cache: Path) -> Dataset:
     """The images of these splits, every byte verified. Raises `IntegrityError` for a damaged or missing shard.
 
-    Images are read-only: they are files in `cache`, fetched once per machine, of which the system keeps in memory what
-    there is room for.
+    The images are read-only: a file in `cache`, fetched once per machine and mapped into memory.
     """
     shards, folder = shards_of(store, version), cache / version.digest[:16]
     loaded = {}

@@ -1,4 +1,4 @@
-"""Work on a thread pool that never runs far ahead of its consumer."""
+"""A thread pool that does not run far ahead of its consumer."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 def bounded_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Like `Executor.map`, which would hold all items and all results in memory; here at most 2 a worker wait."""
+    """Like `Executor.map`, which holds all items and results in memory; here at most 2 per worker wait."""
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:

@@ -1,4 +1,4 @@
-"""Where images come from: one interface, and the words, paths and URLs that a user may give for it."""
+"""Where images come from: one interface, and the words, paths and URLs that a user may give."""
 
 import tempfile
 from collections.abc import Callable
@@ -40,13 +40,13 @@ class Source(Protocol):
         """Whether these images take CIFAR-10's place: show `PLACEHOLDER_BANNER`."""
 
     def fingerprint(self) -> str:
-        """A digest of the content that costs no decoding, so that preparing the same again is noticed at once."""
+        """A digest of the content, computed without decoding: what is prepared already is not read again."""
 
     def read(self, report: Report) -> ImageStream: ...
 
 
 class TreeSource:
-    """Images in a folder or archive: class folders, or the official batches, told apart by the names in it."""
+    """Images in a folder or archive: class folders or the official batches, distinguished by the names in it."""
 
     placeholder = False
 
@@ -65,7 +65,7 @@ class TreeSource:
 
 
 class StoredArchiveSource:
-    """An archive that is an object. It is fetched only when its images are needed."""
+    """An archive in object storage, fetched when its images are read."""
 
     placeholder = False
 

@@ -1,4 +1,4 @@
-"""The validation split: exact, stratified, seeded, and never with one of two equal images on each side."""
+"""The validation split: exact, stratified and seeded, with equal images on one side."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,6 +1,6 @@
-"""A folder of files, wherever it lies: on disk, in a zip or tar, under a prefix in object storage.
+"""A folder of files: on disk, in a zip or tar, or under a prefix in object storage.
 
-All three list their files without reading them and refuse, when listing, what leaves the folder.
+Each lists its files without reading them, and refuses paths that leave the folder.
 """
 
 import hashlib
@@ -20,15 +20,15 @@ from cifar_tasks.errors import DataError
 from cifar_tasks.storage.s3 import ObjectStore, canonical_json, sha256_hex
 
 MAX_FILE_BYTES = 64 * 2**20
-"""No picture and no CIFAR-10 batch is larger; an archive member that claims more is there to fill the memory."""
+"""No picture and no CIFAR-10 batch is larger; an archive member that claims more would fill the memory."""
 IGNORED_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 S3_READERS = 10
-"""As many connections as a boto3 client keeps open."""
+"""The number of connections that a boto3 client keeps open."""
 
 
 class FileTree(Protocol):
     where: str
-    """What messages call it."""
+    """Its name in messages."""
 
     def fingerprint(self) -> str:
         """Changes with the content; costs at most reading the bytes once, never decoding them."""
@@ -85,7 +85,7 @@ class DirectoryTree:
         if not path.resolve().is_relative_to(self._root):
             raise leaves(self.where, f"{name} (a link to {path.resolve()})")
         if path.is_dir():
-            raise DataError(f"{self.where}: {name} is a link to another folder. Put the images there, or a copy.")
+            raise DataError(f"{self.where}: {name} is a link to another folder. Replace it by the images.")
 
     @contextmanager
     def _readable(self, name: str) -> Iterator[None]:
@@ -217,7 +217,7 @@ class StoredTree:
 
 
 def open_archive(path: Path, where: str | None = None) -> FileTree:
-    """A zip or tar, told apart by content. Raises `DataError` for anything else."""
+    """A zip or tar, distinguished by content. Raises `DataError` for anything else."""
     where = where or str(path)
     with path.open("rb") as file:
         head = file.read(512)

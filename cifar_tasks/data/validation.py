@@ -1,4 +1,4 @@
-"""What every dataset must be, and what a user should know about it all the same."""
+"""What makes a dataset unusable, and what a user should know about it."""
 
 from collections import Counter
 

@@ -84,7 +84,7 @@ def test_a_server_error_is_tried_again(tmp_path: Path) -> None:
 def test_a_server_that_keeps_failing_is_unreachable_and_what_came_is_kept(tmp_path: Path) -> None:
     site = Site(CONTENT, drops_after=[300_000, 0, 0, 0, 0])
     message = refusal(site, tmp_path, SourceUnreachable)
-    assert "run again to go on" in message
+    assert "run again to resume" in message
     assert (tmp_path / "archive.tar.gz.part").stat().st_size > 0
 
 
