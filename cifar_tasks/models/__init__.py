@@ -1,17 +1,17 @@
-"""The two networks of the report, each with its preprocessing inside."""
+"""Networks: what is known of each (`ModelSpec`), and the module that is trained, saved and served.
 
-from cifar_tasks.models.classifier import Channels, ImageClassifier, build_classifier, count_parameters, summarise
-from cifar_tasks.models.cnn import VGGStyleCNN
-from cifar_tasks.models.resnet50 import backbone_of, build_resnet50, load_imagenet_weights
+Nothing here loads torch before a network is built.
+"""
+
+from cifar_tasks.models.registry import available_models, default_models, get_model, parse_models
+from cifar_tasks.models.spec import Channels, ModelSpec, PretrainedWeights
 
 __all__ = [
     "Channels",
-    "ImageClassifier",
-    "VGGStyleCNN",
-    "backbone_of",
-    "build_classifier",
-    "build_resnet50",
-    "count_parameters",
-    "load_imagenet_weights",
-    "summarise",
+    "ModelSpec",
+    "PretrainedWeights",
+    "available_models",
+    "default_models",
+    "get_model",
+    "parse_models",
 ]

@@ -1,22 +1,20 @@
 """A network with its preprocessing: what is trained, saved, evaluated and served is one module."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tasks.config import TrainConfig
-from cifar_tasks.models.cnn import VGGStyleCNN
-from cifar_tasks.models.resnet50 import build_resnet50
-
-Channels = tuple[float, float, float]
-"""A value for red, green and blue."""
-
-IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
-IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
+from cifar_tasks.errors import WeightsError
+from cifar_tasks.models.registry import get_model
+from cifar_tasks.models.spec import Channels, ModelSpec
 
 
 class ImageClassifier(nn.Module):
-    """uint8 images (N, 32, 32, 3) in, logits (N, classes) out.
+    """uint8 images (N, S, S, 3) in, logits (N, classes) out.
 
     Scaling to 0–1, normalisation and upsampling happen inside, so that training, evaluation and a serving client
     cannot disagree about them (the report's second defect).
@@ -26,16 +24,11 @@ class ImageClassifier(nn.Module):
     std: Tensor
 
     def __init__(
-        self,
-        network: nn.Module,
-        mean: Channels,
-        std: Channels,
-        image_size: int = 32,
-        logit_scale: float = 1.0,
+        self, network: nn.Module, mean: Channels, std: Channels, input_size: int = 0, logit_scale: float = 1.0
     ) -> None:
         super().__init__()
         self.network = network
-        self.image_size = image_size
+        self.input_size = input_size
         self.logit_scale = logit_scale
         # Not parameters and not part of the state: they are configuration.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
@@ -46,25 +39,41 @@ class ImageClassifier(nn.Module):
         return logits
 
     def prepare(self, images: Tensor) -> Tensor:
-        """uint8 images as the network takes them: float32 (N, 3, S, S)."""
+        """uint8 images as the network takes them: float32 (N, 3, S, S), upsampled if S is below `input_size`."""
         # The permuted view of (N, H, W, C) already is channels_last, the faster layout for convolutions.
         x = (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
-        if self.image_size != images.shape[1]:
-            x = F.interpolate(x, size=(self.image_size, self.image_size), mode="bilinear", antialias=False)
+        if images.shape[1] < self.input_size:
+            x = F.interpolate(x, size=(self.input_size, self.input_size), mode="bilinear", antialias=False)
         return x
 
 
 def build_classifier(config: TrainConfig, classes: int, mean: Channels, std: Channels) -> ImageClassifier:
-    """The untrained module for `config`; `mean` and `std` (of values 0–1) are those of the training images.
+    """The untrained module for `config`. `mean` and `std`, of values 0–1, are those of the training images.
 
-    ResNet50 takes ImageNet's instead: that is what its weights were trained with.
+    A model whose weights were trained with another normalisation takes that one instead.
     """
-    if config.model == "cnn":
-        network: nn.Module = VGGStyleCNN(classes, config.dropout, config.hidden_units)
-    else:
-        network, mean, std = build_resnet50(classes, config.hidden_units), IMAGENET_MEAN, IMAGENET_STD
-    model = ImageClassifier(network, mean, std, config.image_size, config.logit_scale)
+    spec = get_model(config.model)
+    mean, std = spec.normalization or (mean, std)
+    model = ImageClassifier(spec.build(config, classes), mean, std, config.input_size, config.logit_scale)
     return model.to(memory_format=torch.channels_last)
+
+
+def load_pretrained(model: ImageClassifier, spec: ModelSpec, path: Path, report: Callable[[str], None]) -> None:
+    """Load the state dict in `path`, whose digest the caller has verified, into all of the network but its head.
+
+    Raises `WeightsError` if it is not a state dict of this network.
+    """
+    try:
+        # weights_only: a file from outside never runs code.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        body = {name: value for name, value in state.items() if not name.startswith(f"{spec.head}.")}
+        missing, unexpected = model.network.load_state_dict(body, strict=False)
+    except Exception as error:  # torch.load raises whatever the damage leads to
+        raise WeightsError(f"{path} does not hold the weights of {spec.name}: {error}") from error
+    wrong = [*(name for name in missing if not name.startswith(f"{spec.head}.")), *unexpected]
+    if wrong:
+        raise WeightsError(f"{path} does not hold the weights of {spec.name}: {wrong[:3]} do not match.")
+    report(f"{spec.name}: pretrained weights loaded from {path.name}")
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -74,11 +83,11 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     return {"trainable": trainable, "not_trainable": statistics, "total": trainable + statistics}
 
 
-def summarise(model: ImageClassifier) -> str:
-    """The report's figures 2 and 4: a row a layer with output shape and parameters."""
+def summarise(model: ImageClassifier, image_size: int) -> str:
+    """The report's figures 2 and 4: one row per layer with output shape and parameters."""
     from torchinfo import summary
 
-    example = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    example = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8)
     return str(
         summary(
             model,
