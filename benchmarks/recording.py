@@ -33,7 +33,7 @@ def measure(rounds: int) -> list[Row]:
         fit(state(), train, validation, lambda _: None, lambda _: None)
 
     with own_stack():
-        client, store = runs.connect(), S3Store(Settings().bucket)
+        client, store = runs.mlflow_client(), S3Store(Settings().bucket)
         experiment = runs.experiment_id(client, "benchmarks")
 
         def recorded() -> None:

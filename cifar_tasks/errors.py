@@ -15,12 +15,16 @@ class ConfigError(CifarError):
     """A value that the user gave is not usable."""
 
 
+class PayloadError(CifarError):
+    """A step was given, or returned, a value that its annotations do not allow."""
+
+
 class DataError(CifarError):
     """The images are not what a dataset must be."""
 
 
 class WeightsError(CifarError):
-    """Pretrained weights cannot be had or are not the expected ones."""
+    """Pretrained weights are not available or are not the expected ones."""
 
 
 class IntegrityError(CifarError):
@@ -28,7 +32,7 @@ class IntegrityError(CifarError):
 
 
 class TrainingError(CifarError):
-    """Training cannot go on, and the same training would fail again (a loss that is not finite, say)."""
+    """Training cannot go on, and the same training would fail again (the loss is not finite)."""
 
 
 class SearchError(CifarError):

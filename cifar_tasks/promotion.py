@@ -1,4 +1,4 @@
-"""Which version answers from now on: values in, a decision with its reasons out."""
+"""Which version is the champion: values in, a decision with its reasons out."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A registered version and what is known of it."""
 
     version: int
@@ -26,9 +26,9 @@ class Decision:
     """What was decided; kept with the version."""
 
     champion: int
-    """The version that answers from now on."""
+    """The version that is the champion."""
     replaced: int | None
-    """The version that answered before, if another one does now."""
+    """The champion before, if another version takes its place."""
     challenger: int | None
     """The best version of this run, if it was compared and did not win."""
     reasons: tuple[str, ...]
@@ -37,12 +37,12 @@ class Decision:
         return asdict(self)
 
 
-def best_of(candidates: Sequence[Contender]) -> Contender:
+def best_of(candidates: Sequence[Candidate]) -> Candidate:
     """The highest test accuracy; of equals the smaller model, then the older version."""
     return max(candidates, key=lambda c: (c.test_accuracy, -c.parameters, -c.version))
 
 
-def decide(candidates: Sequence[Contender], champion: Contender | None) -> Decision:
+def decide(candidates: Sequence[Candidate], champion: Candidate | None) -> Decision:
     """Compare the best candidate with the champion in place, if there is one.
 
     A champion's accuracy must have been measured on the candidates' test set, unless the classes differ.
@@ -60,7 +60,7 @@ def decide(candidates: Sequence[Contender], champion: Contender | None) -> Decis
     return Decision(champion.version, None, challenger, (*reasons, reason))
 
 
-def _compare(best: Contender, champion: Contender) -> tuple[bool, str]:
+def _compare(best: Candidate, champion: Candidate) -> tuple[bool, str]:
     names = f"version {best.version} ({best.model})", f"version {champion.version} ({champion.model})"
     if best.classes != champion.classes:
         if champion.placeholder and not best.placeholder:
@@ -77,6 +77,6 @@ def _compare(best: Contender, champion: Contender) -> tuple[bool, str]:
     return False, f"{names[0]} does not beat the champion {names[1]}: {measured}"
 
 
-def _ranking(candidates: Sequence[Contender]) -> str:
+def _ranking(candidates: Sequence[Candidate]) -> str:
     ranked = sorted(candidates, key=lambda c: -c.test_accuracy)
     return "test accuracy: " + ", ".join(f"{c.model} {c.test_accuracy:.2%} (version {c.version})" for c in ranked)

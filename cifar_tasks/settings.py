@@ -4,12 +4,24 @@ their own clients read: `AWS_ENDPOINT_URL_S3`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cifar_tasks.config import Profile
 from cifar_tasks.errors import ConfigError
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+class WeightsFile(BaseModel):
+    """Pretrained weights from another place than the publisher's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    """A file, or an `s3://` URL."""
+    sha256: str
+    """Of the file; 64 hex digits."""
 
 
 class Settings(BaseSettings):
@@ -36,10 +48,14 @@ class Settings(BaseSettings):
 
     source: str = "auto"
     """Default of the form: `auto`, `cifar10`, `digits`, a path or an `s3://` URL."""
-    models: Literal["both", "cnn", "resnet50"] = "both"
-    """Default of the form: what to train."""
-    profile: Literal["demo", "full"] = "demo"
+    models: str = ""
+    """Default of the form: names of models with commas between; none for those of a default run."""
+    profile: Profile = "demo"
     """Default of the form: minutes on a CPU, or the whole training on a GPU."""
+    image_size: int = Field(default=32, ge=16, le=512)
+    """Default of the form: pixels per side that all images are resized to."""
+    resize: Literal["crop", "squash", "pad"] = "crop"
+    """Default of the form: how images that are not square become so."""
     schedule: str | None = None
     """Cron expression on which the training DAG runs with these defaults; none: only when triggered."""
     studies_url: SecretStr | None = None
@@ -51,10 +67,8 @@ class Settings(BaseSettings):
 
     cifar10_url: str = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     """Where the official archive is downloaded from; a mirror serves the same bytes."""
-    resnet50_weights: str | None = None
-    """ImageNet weights from a file or an `s3://` URL instead of torchvision's host."""
-    resnet50_weights_sha256: str | None = None
-    """SHA-256 that such a file must have."""
+    pretrained_weights: dict[str, WeightsFile] = {}
+    """Model → its pretrained weights, as JSON: `{"resnet50": {"source": "s3://bucket/key", "sha256": "…"}}`."""
 
 
 def read_settings() -> Settings:

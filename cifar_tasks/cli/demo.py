@@ -206,7 +206,7 @@ class Watcher:
         if not self.models:
             self.models = [lane["config"]["model"] for lane in self.run.result("plan")]
         model = self.models[task.map_index]
-        client = runs.connect()
+        client = runs.mlflow_client()
         experiment = runs.experiment_id(client, Settings().experiment)
         wanted = f"tags.`{WORKFLOW}` = '{DAG}/{self.run.run_id}' AND tags.`{MODEL}` = '{model}'"
         for child in client.search_runs([experiment], wanted):

@@ -35,7 +35,7 @@ def predict(paths: Sequence[Path], registered_model: str, *, fast: bool = False)
     for path in paths:
         if not path.is_file():
             raise DataError(f"there is no picture at {path}")
-    client = runs.connect()
+    client = runs.mlflow_client()
     with runs.tracking_errors():
         champion = registry.version_with_alias(client, registered_model, registry.CHAMPION)
         if champion is None:

@@ -1,9 +1,10 @@
-"""A step in a process of its own: `run_step("package.module:function", …)` here, `python -m` this module there.
+"""A step in a process of its own: `run_step("package.module:function", …)` starts it with `python -m` and this module.
 
 The child has its own process group, an environment tuned for its work, and holds memory and GPU only while it works.
 Its standard input is a lifeline: when the parent dies, however it dies, the pipe closes and the child stops.
 """
 
+import inspect
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import pkgutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +20,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import IO, Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
+
 from cifar_tasks import errors
-from cifar_tasks.errors import CifarError, Stopped, WorkerLost
+from cifar_tasks.errors import CifarError, PayloadError, Stopped, WorkerLost
 from cifar_tasks.settings import Settings
 
-TUNED = {
+STEP_ENV = {
     # Large tensors are freed and allocated anew in every step; keeping the memory instead of handing it back to the
     # kernel took CNN training from 97 to 119 images/s (page faults gone; 2 CPU cores, glibc).
     "MALLOC_MMAP_MAX_": "0",
@@ -41,40 +45,39 @@ _log = logging.getLogger(__name__)
 def run_step(step: str, on_line: Callable[[str], None] | None = None, **arguments: Any) -> Any:
     """Call the function `step`, written `package.module:function`, in a process of its own.
 
-    Arguments and result are JSON values.
-
-    What the step prints reaches `on_line` (the log, if none) line by line. A `CifarError` there is raised here again;
-    `WorkerLost` if the process ends without a result; `Stopped` if this process is told to stop meanwhile.
+    Arguments and result are JSON values; both are validated by the function's annotations. What the step prints reaches
+    `on_line` (the log, if none) line by line. A `CifarError` there is raised here again; `WorkerLost` if the process
+    ends without a result; `Stopped` if this process receives SIGTERM meanwhile.
     """
     emit = on_line or _log.info
-    result_reader, result_writer = os.pipe()
+    # A file, because a result that is larger than a pipe's buffer would wait for a reader.
     with (
-        open(result_reader) as results,
-        _child(step, result_writer) as process,
-        _pass_on_sigterm(process) as told,
+        tempfile.TemporaryFile() as result,
+        _child(step, result.fileno()) as process,
+        _pass_on_sigterm(process) as sigterm_received,
     ):
         _send(process.stdin, json.dumps(arguments))
         for line in process.stdout or ():
             emit(line.rstrip("\n"))
         process.wait()
-        if told:
+        if sigterm_received:
             raise Stopped(f"{step} was stopped")
-        return _result(step, process.returncode, results.read())
+        result.seek(0)
+        return _result(step, process.returncode, result.read())
 
 
 @contextmanager
-def _child(step: str, result_writer: int) -> Iterator[subprocess.Popen[str]]:
+def _child(step: str, result_fd: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "cifar_tasks.steps.process", step, str(result_writer)],
+        [sys.executable, "-m", "cifar_tasks.steps.process", step, str(result_fd)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={"OMP_NUM_THREADS": str(fair_threads()), **os.environ, **TUNED, "PYTHONUNBUFFERED": "1"},
-        pass_fds=[result_writer],
+        env={"OMP_NUM_THREADS": str(fair_threads()), **os.environ, **STEP_ENV, "PYTHONUNBUFFERED": "1"},
+        pass_fds=[result_fd],
         start_new_session=True,
     )
-    os.close(result_writer)
     try:
         yield process
     finally:
@@ -92,7 +95,7 @@ def fair_threads() -> int:
 
 def _send(pipe: IO[str] | None, line: str) -> None:
     try:
-        assert pipe is not None  # noqa: S101  (Popen was told to make one)
+        assert pipe is not None  # noqa: S101  (Popen was sigterm_received to make one)
         pipe.write(line + "\n")
         pipe.flush()
     except BrokenPipeError:
@@ -125,26 +128,26 @@ def _signal_group(leader: int, number: signal.Signals) -> None:
 @contextmanager
 def _pass_on_sigterm(process: subprocess.Popen[str]) -> Iterator[list[int]]:
     """While the step runs, SIGTERM goes to it; the list is no longer empty once that happened."""
-    told: list[int] = []
+    sigterm_received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield told
+        yield sigterm_received
         return
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+        sigterm_received.append(number)
         _signal_group(process.pid, signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, pass_on)
     try:
-        yield told
+        yield sigterm_received
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _result(step: str, code: int, text: str) -> Any:
+def _result(step: str, code: int, text: bytes) -> Any:
     if not text:
         ended = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
-        raise WorkerLost(f"the process of {step} ended {ended} and left no result. The lines above are its last words.")
+        raise WorkerLost(f"the process of {step} ended {ended} and left no result: see the log above.")
     answer = json.loads(text)
     if "error" in answer:
         kind = getattr(errors, answer["error"]["type"], WorkerLost)
@@ -153,20 +156,46 @@ def _result(step: str, code: int, text: str) -> Any:
 
 
 def main() -> None:
-    """The child: read the arguments, do the step, write the result to the pipe that the parent opened."""
+    """The child: read the arguments, call the step, write the result to the file that the parent opened."""
     step, result_fd = sys.argv[1], int(sys.argv[2])
     signal.signal(signal.SIGTERM, _stop)
     log_to_stdout()
-    arguments = json.loads(sys.stdin.readline() or "{}")
+    arguments = sys.stdin.readline() or "{}"
     threading.Thread(target=_watch_lifeline, daemon=True).start()
     try:
-        answer = {"result": pkgutil.resolve_name(step)(**arguments)}
+        answer = b'{"result":%b}' % call(step, arguments)
     except CifarError as error:
-        answer = {"error": {"type": type(error).__name__, "message": str(error)}}
+        answer = json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}).encode()
     except Stopped:
         os.killpg(os.getpgrp(), signal.SIGKILL)  # cleaned up; nothing that the step started may outlive it
-    with open(result_fd, "w") as results:
-        json.dump(answer, results)
+    with open(result_fd, "wb") as result:
+        result.write(answer)
+
+
+def call(step: str, arguments: str) -> bytes:
+    """The step's result as JSON; `PayloadError` names step and field that do not fit the annotations."""
+    function = pkgutil.resolve_name(step)
+    signature = inspect.signature(function, eval_str=True)
+    fields: Any = {
+        name: (parameter.annotation, ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        for name, parameter in signature.parameters.items()
+    }
+    accepted = create_model("Arguments", __config__=ConfigDict(extra="forbid"), **fields)
+    result_type: TypeAdapter[Any] = TypeAdapter(signature.return_annotation)
+    try:
+        given = accepted.model_validate_json(arguments, strict=True)
+    except ValidationError as error:
+        raise PayloadError(f"{step} cannot use what it was given: {_first_error(error)}") from None
+    result = function(**{name: getattr(given, name) for name in fields})
+    try:
+        return result_type.dump_json(result_type.validate_python(result, strict=True))
+    except ValidationError as error:
+        raise PayloadError(f"{step} returned something else than it promises: {_first_error(error)}") from None
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def log_to_stdout() -> None:
@@ -176,7 +205,7 @@ def log_to_stdout() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # said once is enough: the clean-up is not to be interrupted
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the clean-up
     raise Stopped
 
 

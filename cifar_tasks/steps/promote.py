@@ -1,13 +1,14 @@
-"""Registration, and which version answers from now on."""
+"""Promotion: the best new version is compared with the champion, and the aliases follow the decision."""
 
 import json
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cifar_tasks.data import DatasetVersion, load_version
-from cifar_tasks.promotion import Contender, best_of, decide
+from cifar_tasks.data import DatasetVersion, load_dataset, load_version
+from cifar_tasks.promotion import Candidate, best_of, decide
 from cifar_tasks.settings import Settings
+from cifar_tasks.steps.payloads import Promotion, RegisteredModel
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import registry, runs
 from cifar_tasks.tracking.runs import DATASET, MODEL
@@ -16,62 +17,43 @@ from cifar_tasks.tracking.saved_model import SavedModel
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-Json = dict[str, Any]
-
 _log = logging.getLogger(__name__)
 
 
-def register_model(evaluated: Json, data: Json, name: str) -> Json:
-    """A version of the registered model `name` for this training run; adds `version` and `registered_model`."""
-    client, version = runs.connect(), load_version(S3Store(Settings().bucket), data["uri"])
-    tags = {
-        MODEL: evaluated["model"],
-        DATASET: version.digest,
-        "cifar.dataset_uri": version.uri,
-        "cifar.classes": json.dumps(version.classes),
-        "cifar.placeholder": str(version.placeholder).lower(),
-        "cifar.image_size": version.image_size,
-        "cifar.resize": version.resize,
-        "cifar.config_sha256": evaluated["config_sha256"],
-        "cifar.code_sha256": evaluated["code_sha256"],
-        "cifar.parameters": evaluated["parameters"],
-        "cifar.validation_accuracy": evaluated["validation_accuracy"],
-        "cifar.test_accuracy": evaluated["test_accuracy"],
-        **{name: value for name, value in runs.origin_tags(evaluated["origin"]).items() if value is not None},
-    }
-    saved = SavedModel(evaluated["model_uri"], evaluated["model_sha256"])
-    with runs.tracking_errors():
-        number = registry.register(client, name, saved, evaluated["run_id"], tags)
-    _log.info("registered as version %d of %s", number, name)
-    return {**evaluated, "version": number, "registered_model": name}
+def promote(candidates: list[RegisteredModel]) -> Promotion:
+    """Set `champion` to the best new version if it beats the champion in place; returns the decision with its reasons.
 
-
-def promote(candidates: list[Json], data: Json, name: str) -> Json:
-    """Point `champion` to the better model, if it beats the one in place; returns the decision with its reasons.
-
-    The decision is kept with the parent run and with the winning version.
+    The decision is kept with the parent run and with the best new version. The alias `champion` moves last.
     """
-    client, version = runs.connect(), load_version(S3Store(Settings().bucket), data["uri"])
+    name, data = candidates[0].name, candidates[0].evaluated.trained.plan.data
+    client, version = runs.mlflow_client(), load_version(S3Store(Settings().bucket), data.dataset_uri)
     with runs.tracking_errors():
-        contenders = [_contender(client.get_model_version(name, str(c["version"]))) for c in candidates]
+        compared = [_candidate(client.get_model_version(name, str(c.version))) for c in candidates]
         in_place = registry.version_with_alias(client, name, registry.CHAMPION)
-        decision = decide(contenders, _champion(in_place, version) if in_place else None)
+        decision = decide(compared, _champion(in_place, version) if in_place else None)
         if decision.replaced is not None:
-            registry.point(client, name, registry.PREVIOUS, decision.replaced)
+            registry.set_alias(client, name, registry.PREVIOUS, decision.replaced)
         if decision.challenger is not None:
-            registry.point(client, name, registry.CHALLENGER, decision.challenger)
-        registry.point(client, name, registry.CHAMPION, decision.champion)
-        kept = json.dumps(decision.as_dict())
-        client.set_model_version_tag(name, str(best_of(contenders).version), "cifar.decision", kept)
-        client.log_dict(data["parent_run_id"], decision.as_dict(), "promotion.json")
+            registry.set_alias(client, name, registry.CHALLENGER, decision.challenger)
+        registry.set_alias(client, name, registry.CHAMPION, decision.champion)
+        best = str(best_of(compared).version)
+        client.set_model_version_tag(name, best, "cifar.decision", json.dumps(decision.as_dict()))
+        client.log_dict(data.parent_run_id, decision.as_dict(), "promotion.json")
     for reason in decision.reasons:
         _log.info("%s", reason)
-    return {**decision.as_dict(), "registered_model": name}
+    return Promotion(
+        candidates=candidates,
+        champion=decision.champion,
+        replaced=decision.replaced,
+        challenger=decision.challenger,
+        reasons=list(decision.reasons),
+        mlflow_url=data.mlflow_url,
+    )
 
 
-def _contender(version: "ModelVersion") -> Contender:
+def _candidate(version: "ModelVersion") -> Candidate:
     tags = version.tags
-    return Contender(
+    return Candidate(
         version=int(version.version),
         model=tags[MODEL],
         test_accuracy=float(tags["cifar.test_accuracy"]),
@@ -82,13 +64,23 @@ def _contender(version: "ModelVersion") -> Contender:
     )
 
 
-def _champion(in_place: "ModelVersion", data: DatasetVersion) -> Contender:
-    """The champion as it scores on this run's test images: measured anew when its own were others."""
-    champion = _contender(in_place)
+def _champion(in_place: "ModelVersion", data: DatasetVersion) -> Candidate:
+    """The champion as it scores on this run's test images: scored again when its own were others."""
+    champion = _candidate(in_place)
     if champion.dataset == data.digest or champion.classes != data.classes:
         return champion
-    from cifar_tasks.steps.evaluate import test_accuracy  # loads torch, and is seldom needed
-
-    accuracy = test_accuracy(registry.saved_model_of(in_place), data)
+    accuracy = _test_accuracy(registry.saved_model_of(in_place), data)
     _log.info("champion version %d scores %.2f %% on these test images", champion.version, 100 * accuracy)
     return replace(champion, test_accuracy=accuracy, dataset=data.digest)
+
+
+def _test_accuracy(saved: SavedModel, version: DatasetVersion) -> float:
+    """Of a model that was saved for another dataset version, on the test images of this one."""
+    # Loads torch, and is seldom needed.
+    from cifar_tasks.tracking.saved_model import load_model
+    from cifar_tasks.training import choose_device, predict_logits
+
+    settings = Settings()
+    test = load_dataset(S3Store(settings.bucket), version, ["test"], settings.home / "cache").test
+    predicted = predict_logits(load_model(saved, choose_device()), test.images).argmax(axis=1)
+    return float((predicted == test.labels).mean())

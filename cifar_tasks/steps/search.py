@@ -43,7 +43,7 @@ def train_trials(work: Json, data: Json) -> Json:
     worker, config = worker_name(work, data), config_from_dict(work["config"])
     study = SharedStudy(work["study"], seed=work["seed"])
     study.take_back(worker)
-    client, store, done = runs.connect(), S3Store(Settings().bucket), 0
+    client, store, done = runs.mlflow_client(), S3Store(Settings().bucket), 0
     version = load_version(store, data["uri"])
     parts, space = load_parts(store, version, config), searched(config, work["fixed"])
     while (trial := study.claim(worker, space, Budget(**work["budget"]))) is not None:

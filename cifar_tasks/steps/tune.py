@@ -63,7 +63,7 @@ def choose(lanes: list[Json], worked: list[Json], data: Json, name: str) -> list
 
     A lane that was not tuned goes on with what is known from earlier runs.
     """
-    client = runs.connect()
+    client = runs.mlflow_client()
     studies = {each["model"]: each["study"] for each in worked}
     return [
         _with_best(client, lane, studies[lane["config"]["model"]])
@@ -75,7 +75,7 @@ def choose(lanes: list[Json], worked: list[Json], data: Json, name: str) -> list
 
 def remember(lanes: list[Json], data: Json, name: str) -> list[Json]:
     """The lanes with the best parameters that earlier searches found for the same data, as the registry knows them."""
-    client = runs.connect()
+    client = runs.mlflow_client()
     return [_with_known(client, lane, data, name) for lane in lanes]
 
 
@@ -92,7 +92,7 @@ def _open(config: TrainConfig, fixed: list[str], data: Json) -> str:
     name = study_name(config.model, identity)
     shared = SharedStudy(name, create=True)
     if "mlflow_run_id" not in shared.study.user_attrs:
-        client = runs.connect()
+        client = runs.mlflow_client()
         with runs.tracking_errors():
             experiment = runs.experiment_id(client, Settings().experiment)
             title = f"search {config.model}"

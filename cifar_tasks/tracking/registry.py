@@ -1,4 +1,4 @@
-"""The MLflow registry: a version a training run, and the aliases `champion`, `challenger` and `previous`."""
+"""The MLflow registry: one version per training run, and the aliases `champion`, `challenger` and `previous`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ def version_with_alias(client: "MlflowClient", name: str, alias: str) -> "ModelV
     try:
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
-        # An alias that nobody has set answers INVALID_PARAMETER_VALUE, a model that nobody registered DOES_NOT_EXIST.
+        # An alias that is not set gives INVALID_PARAMETER_VALUE, a model that is not registered DOES_NOT_EXIST.
         if error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"):
             return None
         raise
@@ -48,12 +48,12 @@ def best_tuned(client: "MlflowClient", name: str, tags: Mapping[str, str]) -> "M
     return max(found, key=lambda version: float(version.tags["cifar.validation_accuracy"]), default=None)
 
 
-def point(client: "MlflowClient", name: str, alias: str, version: int) -> None:
-    """Set an alias and read it back; never deleted before it is set, so that it always answers."""
+def set_alias(client: "MlflowClient", name: str, alias: str, version: int) -> None:
+    """Set an alias and read it back. It is never deleted before it is set, so that it always names a version."""
     client.set_registered_model_alias(name, alias, str(version))
-    answer = int(client.get_model_version_by_alias(name, alias).version)
-    if answer != version:
-        raise IntegrityError(f"alias {alias} of {name} points to version {answer} after being set to {version}")
+    found = int(client.get_model_version_by_alias(name, alias).version)
+    if found != version:
+        raise IntegrityError(f"alias {alias} of {name} names version {found} after being set to {version}")
 
 
 def saved_model_of(version: "ModelVersion") -> SavedModel:
@@ -61,7 +61,7 @@ def saved_model_of(version: "ModelVersion") -> SavedModel:
     if DIGEST_TAG not in version.tags:
         raise IntegrityError(
             f"version {version.version} of {version.name} carries no {DIGEST_TAG} tag: it was not registered by this "
-            "pipeline. Point the alias to a version that was."
+            "pipeline. Set the alias to a version that was."
         )
     return SavedModel(str(version.source), version.tags[DIGEST_TAG])
 

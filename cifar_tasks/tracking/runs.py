@@ -1,4 +1,4 @@
-"""MLflow runs: one parent a workflow run, one child a model; found again, never made twice."""
+"""MLflow runs: one parent per workflow run, one child per model; found again, never made twice."""
 
 import json
 import math
@@ -24,7 +24,7 @@ WORKFLOW, MODEL, TRAINING, DATASET = "cifar.workflow", "cifar.model", "cifar.tra
 """Tags by which runs are found again: workflow run, model, training digest, dataset digest."""
 
 
-def connect() -> "MlflowClient":
+def mlflow_client() -> "MlflowClient":
     """A client of the server named by `MLFLOW_TRACKING_URI`; there is no default server."""
     from mlflow import MlflowClient
 
@@ -33,7 +33,7 @@ def connect() -> "MlflowClient":
     # A model that somebody swapped for a pickled one is refused instead of run.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # bars do not belong into a log
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # no bars in a log
     return MlflowClient()
 
 
@@ -83,9 +83,9 @@ def find_runs(client: "MlflowClient", experiment: str, identity: Mapping[str, st
 
 @contextmanager
 def closing(client: "MlflowClient", run_id: str) -> Iterator[None]:
-    """Says in MLflow how the work on a run ended: FINISHED, FAILED, or KILLED when it was told to stop.
+    """Sets the run's status when the context ends: FINISHED, FAILED, or KILLED after SIGTERM.
 
-    Nothing when another process has taken over the work: the run is that one's now.
+    The status stays when another process has taken over the lease: the run is that one's now.
     """
     status: str | None = "FINISHED"
     try:
@@ -114,18 +114,6 @@ def log_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, Any]) -> No
     from mlflow.entities import RunTag
 
     client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items() if value is not None])
-
-
-def origin_tags(origin: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What run and registered version say of where the parameters come from."""
-    origin = origin or {"text": "recipe"}
-    parameters = origin.get("parameters")
-    return {
-        "cifar.parameters_from": origin["text"],
-        "cifar.study": origin.get("study"),
-        "cifar.trial": origin.get("trial"),
-        "cifar.tuned_parameters": json.dumps(parameters) if parameters else None,
-    }
 
 
 def log_metrics(

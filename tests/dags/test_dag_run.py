@@ -25,7 +25,7 @@ NAME = "cifar10-classifier"
 
 @pytest.fixture
 def client(connected: RunningStack) -> MlflowClient:
-    return runs.connect()
+    return runs.mlflow_client()
 
 
 def runs_of(client: MlflowClient, run: demo.AirflowRun, model: str) -> list[Any]:

@@ -46,7 +46,7 @@ METRICS = ("train_loss", "validation_loss", "validation_accuracy")
 
 @pytest.fixture
 def client(tracked: RunningStack) -> MlflowClient:
-    return runs.connect()
+    return runs.mlflow_client()
 
 
 @pytest.fixture(autouse=True)

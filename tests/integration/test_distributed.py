@@ -35,7 +35,7 @@ def trained(backend: RunningStack, pictures, tmp_path_factory) -> dict[str, Any]
 
 
 def test_two_processes_leave_one_finished_run_with_each_epoch_once(trained, tracked):
-    client = runs.connect()
+    client = runs.mlflow_client()
     (run,) = child_run(client, "test/together")
     assert run.info.run_id == trained["run_id"]
     assert run.info.status == "FINISHED"
@@ -45,7 +45,7 @@ def test_two_processes_leave_one_finished_run_with_each_epoch_once(trained, trac
 
 
 def test_two_processes_leave_one_model_and_no_checkpoints(trained, tracked):
-    client, store = runs.connect(), S3Store(Settings().bucket)
+    client, store = runs.mlflow_client(), S3Store(Settings().bucket)
     experiment = runs.experiment_id(client, Settings().experiment)
     saved = client.search_logged_models([experiment], filter_string=f"source_run_id='{trained['run_id']}'")
     assert [f"models:/{model.model_id}" for model in saved] == [trained["model_uri"]]
@@ -66,4 +66,4 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused_before_a_run_is_opened
     data = prepare_data(str(pictures), 0, workflow("unequal"))
     with pytest.raises(ConfigError, match=r"batch of 32 images .* by 3 processes"):
         train_model(train_config(epochs=1), data, workflow("unequal"))
-    assert child_run(runs.connect(), "test/unequal") == []
+    assert child_run(runs.mlflow_client(), "test/unequal") == []

@@ -51,13 +51,13 @@ def test_a_stack_without_airflow_is_well_and_leaves_nothing_but_one_run(deployme
     assert {"PostgreSQL", "S3", "MLflow", "write and read", "conditional write", "strangers", "artifacts"} <= well
     assert {"clock of S3", "clock of MLflow", "roles", "disk", "memory", "GPU"} <= well
     assert list(S3Store(deployment.settings.bucket).keys("runs/doctor/")) == []
-    client = runs.connect()
+    client = runs.mlflow_client()
     found = client.search_runs([runs.experiment_id(client, EXPERIMENT)])
     assert [run.info.status for run in found] == ["FINISHED"]
 
 
 def test_an_experiment_that_was_thrown_away_is_taken_back(deployment: Deployment) -> None:
-    client = runs.connect()
+    client = runs.mlflow_client()
     client.delete_experiment(runs.experiment_id(client, EXPERIMENT))
     assert findings(deployment, "MLflow", "artifacts")["artifacts"].verdict == "ok"
 

@@ -34,7 +34,7 @@ FORM = {"tune": "cnn", "profile": "demo", "trials": 4, "search_minutes": None, "
 
 @pytest.fixture
 def client(tracked: RunningStack) -> MlflowClient:
-    return runs.connect()
+    return runs.mlflow_client()
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_a_trial_that_lost_mlflow_is_put_back_and_not_counted_as_failed(pictures
         for name, value in environment.items():
             patch.setenv(name, value)
         patch.setattr(search, "start_model", without_server)
-        patch.setattr(runs, "connect", lambda: client)
+        patch.setattr(runs, "mlflow_client", lambda: client)
         with pytest.raises(TrackingError):
             search.train_trials(work[0], data)
     assert states(work[0]["study"]) == ["FAIL", "WAITING"]

@@ -27,7 +27,7 @@ from tests.trainings import SMALL, child_run, train_config, workflow
 
 @pytest.fixture
 def client(tracked: RunningStack) -> MlflowClient:
-    return runs.connect()
+    return runs.mlflow_client()
 
 
 def run_named(name: str, pictures: Path, models: str = "cnn", **overrides: Any) -> dict[str, Any]:

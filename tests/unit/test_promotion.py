@@ -4,15 +4,15 @@ import dataclasses
 
 import pytest
 
-from cifar_tasks.promotion import Contender, best_of, decide
+from cifar_tasks.promotion import Candidate, best_of, decide
 
 CLASSES = ("cat", "dog")
-CNN = Contender(3, "cnn", 0.80, "d1", CLASSES, parameters=2_000_000, placeholder=False)
+CNN = Candidate(3, "cnn", 0.80, "d1", CLASSES, parameters=2_000_000, placeholder=False)
 RESNET = dataclasses.replace(CNN, version=4, model="resnet50", test_accuracy=0.85, parameters=26_000_000)
 CHAMPION = dataclasses.replace(CNN, version=1, test_accuracy=0.82)
 
 
-def changed(contender: Contender, **changes) -> Contender:
+def changed(contender: Candidate, **changes) -> Candidate:
     return dataclasses.replace(contender, **changes)
 
 

@@ -32,7 +32,7 @@ def artifacts(deployment: Deployment) -> Finding:
 
 def _round_trip() -> tuple[int, int]:
     """The number that was logged, and the one read: greater if another doctor is at it."""
-    client = runs.connect()
+    client = runs.mlflow_client()
     experiment = runs.experiment_id(client, EXPERIMENT)
     if client.get_experiment(experiment).lifecycle_stage == "deleted":
         client.restore_experiment(experiment)

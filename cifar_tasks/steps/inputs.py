@@ -1,0 +1,73 @@
+"""What a training or a trial starts from: the images, and a model with its first weights."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from cifar_tasks.config import TrainConfig
+from cifar_tasks.data import DatasetVersion, LabelledImages, load_dataset, load_version
+from cifar_tasks.errors import WeightsError
+from cifar_tasks.models import get_model
+from cifar_tasks.models.classifier import ImageClassifier, build_classifier, load_pretrained
+from cifar_tasks.settings import Settings
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.storage.weights import fetch_weights
+from cifar_tasks.training import without_transfer
+from cifar_tasks.training.setup import channel_statistics, init_running_stats, sample_indices
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    version: DatasetVersion
+    train: LabelledImages
+    validation: LabelledImages
+
+
+def load_training_images(dataset_uri: str, config: TrainConfig) -> TrainingImages:
+    """The images to train on and to validate with, or the samples of them that the configuration wants."""
+    settings = Settings()
+    store = S3Store(settings.bucket)
+    version = load_version(store, dataset_uri)
+    dataset = load_dataset(store, version, ["train", "validation"], settings.home / "cache")
+    return TrainingImages(
+        version,
+        sample(dataset.train, config.train_images, config.seed),
+        sample(dataset.validation, config.validation_images, config.seed),
+    )
+
+
+def sample(part: LabelledImages, wanted: int | None, seed: int) -> LabelledImages:
+    """This many of the images, the same for the same seed; all of them if there are not more."""
+    return part if wanted is None or wanted >= len(part) else part.take(sample_indices(len(part), wanted, seed))
+
+
+def initial_model(config: TrainConfig, images: TrainingImages) -> tuple[ImageClassifier, TrainConfig, str | None]:
+    """The model before training, the configuration that suits its weights, and the SHA-256 of the file that its
+    pretrained weights come from; none if its weights are random."""
+    torch.manual_seed(config.seed)
+    statistics = channel_statistics(images.train.images)
+    model = build_classifier(config, len(images.version.classes), *statistics)
+    pretrained = _load_pretrained(model, config)
+    if pretrained is None:
+        init_running_stats(model, images.train.images)
+        return model, without_transfer(config), None
+    return model, config, pretrained
+
+
+def _load_pretrained(model: ImageClassifier, config: TrainConfig) -> str | None:
+    spec = get_model(config.model)
+    if config.transfer.pretrained == "none" or spec.pretrained is None:
+        return None
+    try:
+        path, digest = fetch_weights(spec, Settings(), _log.info)
+        load_pretrained(model, spec, path, _log.info)
+    except WeightsError as error:
+        if config.transfer.pretrained == "required":
+            raise
+        _log.warning("%s", error)
+        _log.warning("RANDOM WEIGHTS: %s starts untrained; expect a low accuracy from a short training.", spec.title)
+        return None
+    return digest
