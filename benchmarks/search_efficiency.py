@@ -15,6 +15,7 @@ from typing import Annotated
 
 import optuna
 import typer
+from cifar_tasks.steps.start import sample, start_model
 from optuna.samplers import RandomSampler
 
 from cifar_tasks.config import TrainConfig, cnn_demo
@@ -22,7 +23,6 @@ from cifar_tasks.data import ImageFormat, LabelledImages, open_source, spooled
 from cifar_tasks.data.preparation import VALIDATION_FRACTION
 from cifar_tasks.errors import TrainingError
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.start import sample, start_model
 from cifar_tasks.training import Split, TrainingState, choose_device, describe, fit
 from cifar_tasks.training.augment import steps_per_epoch
 from cifar_tasks.tuning import SPACES, apply, recipe_parameters

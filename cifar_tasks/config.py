@@ -226,6 +226,11 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, int | float | str | bool]
     return check_overrides(values)
 
 
+def as_form(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides as the trigger form spells them: a boolean is a choice of on and off there."""
+    return {name: ("off", "on")[value] if isinstance(value, bool) else value for name, value in values.items()}
+
+
 def check_overrides(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that override something, checked: `None` and `AS_RECIPE` do not, and `on` and `off` are booleans."""
     given = {name: value for name, value in values.items() if value not in (None, AS_RECIPE)}

@@ -123,7 +123,14 @@ def _models_field(title: str, description: str, chosen: list[str], **schema: Any
     names = list(MODELS)
     items = {"type": "string", "enum": names}
     return Param(
-        chosen, type="array", items=items, examples=names, uniqueItems=True, title=title, description=description, **schema
+        chosen,
+        type="array",
+        items=items,
+        examples=names,
+        uniqueItems=True,
+        title=title,
+        description=description,
+        **schema,
     )
 
 
@@ -237,8 +244,8 @@ def cifar10_training():
 
     @task(
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
-        doc_md="The hyperparameters of each model: the best of its study, else the best that earlier searches found for "
-        "the same data, else the recipe's.",
+        doc_md="The hyperparameters of each model: the best of its study, else the best that earlier searches found "
+        "for the same data, else the recipe's.",
     )
     def select_params(plans: list[dict[str, Any]], results: Any) -> list[dict[str, Any]]:
         return run_task_step("select_params:select_params", plans=plans, results=as_list(results))

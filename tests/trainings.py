@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from cifar_tasks.config import configure
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.process import run_step
-from cifar_tasks.storage.lease import Terms, hold_lease
+from cifar_tasks.storage.lease import LeaseTerms, acquire_lease
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 
@@ -33,7 +33,7 @@ def child_run(client: MlflowClient, workflow_id: str, model: str = "cnn") -> lis
     return list(runs.find_runs(client, experiment, {runs.WORKFLOW: workflow_id, runs.MODEL: model}))
 
 
-SHORT_TERMS = Terms(lasts=8, renewed_every=0.5, trusted_for=6, looked_at_every=0.3)
+SHORT_TERMS = LeaseTerms(ttl=8, renew_interval=0.5, trusted_for=6, poll_interval=0.3)
 """Of leases; S3 tells ages in whole seconds."""
 
 
@@ -85,5 +85,5 @@ def train_on_short_terms(**arguments: Any) -> Any:
     """A training that others take over soon after it died."""
     from cifar_tasks.steps import train
 
-    train.hold_lease = partial(hold_lease, terms=SHORT_TERMS)  # type: ignore[assignment]
+    train.acquire_lease = partial(acquire_lease, terms=SHORT_TERMS)  # type: ignore[assignment]
     return train.train_model(**arguments)

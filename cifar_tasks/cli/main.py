@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cifar_tasks.config import OVERRIDES, chosen_models, configure, parse_overrides
+from cifar_tasks.config import OVERRIDES, PROFILES, as_form, parse_overrides
 from cifar_tasks.errors import CifarError, StackError
+from cifar_tasks.models import available_models, default_models, parse_models
 from cifar_tasks.settings import read_settings
+from cifar_tasks.steps.payloads import RunRequest
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +24,7 @@ app = typer.Typer(
     help="Train, compare and promote image classifiers. The whole stack runs on this machine: [b]cifar up[/b].",
 )
 console = Console(highlight=False)
+MODELS = available_models()
 errors = Console(stderr=True, highlight=False)
 
 
@@ -128,10 +131,18 @@ Source = Annotated[
         default_factory=lambda: read_settings().source,
     ),
 ]
-Models = Annotated[str, typer.Option(help="both, cnn or resnet50.", default_factory=lambda: read_settings().models)]
-Profile = Annotated[
+Models = Annotated[
     str,
     typer.Option(
+        metavar="MODEL[,MODEL…]",
+        help=f"What to train, side by side. {' '.join(f'[b]{s.name}[/b]: {s.description}' for s in MODELS.values())}",
+        default_factory=lambda: read_settings().models or ",".join(default_models()),
+    ),
+]
+RunProfile = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(PROFILES),
         help="demo: minutes on a CPU. full: all images; for a GPU, or the CNN alone.",
         default_factory=lambda: read_settings().profile,
     ),
@@ -139,11 +150,32 @@ Profile = Annotated[
 RegisteredModel = Annotated[
     str, typer.Option(help="Name in the MLflow registry.", default_factory=lambda: read_settings().registered_model)
 ]
+ImageSize = Annotated[
+    int,
+    typer.Option(
+        min=16,
+        max=512,
+        help="Pixels per side that all images are resized to.",
+        default_factory=lambda: read_settings().image_size,
+    ),
+]
+Resize = Annotated[
+    str,
+    typer.Option(
+        metavar="crop|squash|pad",
+        help="How an image becomes square. crop: its middle. squash: with another aspect ratio. pad: with a border.",
+        default_factory=lambda: read_settings().resize,
+    ),
+]
 Tune = Annotated[
-    str, typer.Option(help="off, both, cnn or resnet50: which models to search parameters for before training.")
+    str,
+    typer.Option(
+        metavar="MODEL[,MODEL…]",
+        help="Models whose hyperparameters are searched before they are trained. [default: none]",
+    ),
 ]
 Trials = Annotated[int | None, typer.Option(min=1, help="Short trainings of each study. [default: 8; full: 24]")]
-Override = Annotated[
+SetOverride = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help=f"Change the recipe; NAME is one of {', '.join(OVERRIDES)}."),
 ]
@@ -153,11 +185,13 @@ Override = Annotated[
 def demo(
     source: Source,
     models: Models,
-    profile: Profile,
+    profile: RunProfile,
     registered_model: RegisteredModel,
-    tune: Tune = "off",
+    image_size: ImageSize,
+    resize: Resize,
+    tune: Tune = "",
     trials: Trials = None,
-    override: Override = None,
+    override: SetOverride = None,
 ) -> None:
     """Start the stack, run the training DAG in Airflow, and print what came out.
 
@@ -165,43 +199,50 @@ def demo(
 
     Example: [b]cifar demo --source ~/pictures.zip --models cnn --set epochs=6[/b]
     """
-    from cifar_tasks.cli import demo as dag
+    from cifar_tasks.cli import dag_run
+    from cifar_tasks.cli.summary import print_summary
+    from cifar_tasks.cli.watch import Watcher
     from cifar_tasks.data import absolute_source
     from cifar_tasks.deployment import stack
     from cifar_tasks.deployment.airflow_api import airflow
+    from cifar_tasks.steps.payloads import RunReport
 
     conf = {
         "source": absolute_source(source),
-        "models": models,
+        "models": parse_models(models),
         "profile": profile,
         "registered_model": registered_model,
-        "tune": tune,
+        "image_size": image_size,
+        "resize": resize,
+        "tune": parse_models(tune),
         "trials": trials,
-        **parse_overrides(override or []),
+        **as_form(parse_overrides(override or [])),
     }
     settings = read_settings()
-    access = dag.access_to_deployment(settings)
+    access = dag_run.access_to_deployment(settings)
     if access is None:
         up()
-        access = dag.access_to_embedded_stack(settings.home)
+        access = dag_run.access_to_embedded_stack(settings.home)
     with airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
-        run = dag.trigger(client, conf)
+        run = dag_run.trigger(client, conf)
         console.print(f"Airflow run {escape(run.run_id)}: {escape(run.url)}", soft_wrap=True)
-        if dag.Watcher(console, run).watch() != "success":
+        if Watcher(console, run).watch() != "success":
             raise StackError(f"the run failed; its logs are at {run.url}")
-        dag.print_summary(console, run.result("report"), access.hints)
+        print_summary(console, RunReport.model_validate(run.result("report")), access.hints)
 
 
 @app.command()
 def run(
     source: Source,
     models: Models,
-    profile: Profile,
+    profile: RunProfile,
     registered_model: RegisteredModel,
-    name: Annotated[str | None, typer.Option(help="The same name again goes on where that run ended.")] = None,
-    tune: Tune = "off",
+    image_size: ImageSize,
+    resize: Resize,
+    name: Annotated[str | None, typer.Option(help="The same name again resumes where that run ended.")] = None,
+    tune: Tune = "",
     trials: Trials = None,
-    override: Override = None,
+    override: SetOverride = None,
 ) -> None:
     """Do the same steps in this process, without Airflow. Storage and MLflow must run (`cifar up --no-airflow`).
 
@@ -210,20 +251,26 @@ def run(
     from cifar_tasks.deployment import stack
 
     stack.use(read_settings().home)
-    overrides = parse_overrides(override or [])
-    if tune != "off":
-        chosen_models(tune)
-    for model in chosen_models(models):
-        configure(model, profile, overrides)  # a bad value is told before anything heavy is loaded
-    from cifar_tasks.cli.demo import print_summary
+    request = RunRequest(
+        source=source,
+        models=parse_models(models),
+        profile=profile,  # type: ignore[arg-type]  # checked by pydantic
+        registered_model=registered_model,
+        image_size=image_size,
+        resize=resize,  # type: ignore[arg-type]
+        tune=parse_models(tune),
+        trials=trials,
+        search_workers=1,  # one process
+        overrides=parse_overrides(override or []),
+    )
     from cifar_tasks.cli.local_run import run_workflow
+    from cifar_tasks.cli.summary import print_summary
     from cifar_tasks.steps.process import log_to_stdout
 
     log_to_stdout()
     name = name or f"run-{secrets.token_hex(4)}"
     console.print(f"Run {escape(name)}")
-    summary = run_workflow(name, source, models, profile, registered_model, overrides, tune, trials)
-    print_summary(console, summary)
+    print_summary(console, run_workflow(name, request))
 
 
 @app.command()

@@ -24,7 +24,9 @@ def available_models() -> dict[str, ModelSpec]:
         try:
             spec = point.load()
         except Exception as error:  # another package's code may raise anything
-            raise ConfigError(f"the model {point.value} cannot be imported: {error}. Repair or uninstall it.") from error
+            raise ConfigError(
+                f"the model {point.value} cannot be imported: {error}. Repair or uninstall it."
+            ) from error
         if not isinstance(spec, ModelSpec) or spec.name in found:
             raise ConfigError(f"the entry point {point.value} must be a ModelSpec with a name of its own.")
         found[spec.name] = spec

@@ -72,9 +72,7 @@ def _check_validation_accuracy(model: torch.nn.Module, validation: LabelledImage
     _log.info("validation accuracy of the reloaded model: %.4f, as training logged", accuracy)
 
 
-def _log_evaluation(
-    client: "MlflowClient", trained: TrainedModel, result: Evaluation, version: DatasetVersion
-) -> None:
+def _log_evaluation(client: "MlflowClient", trained: TrainedModel, result: Evaluation, version: DatasetVersion) -> None:
     run_id = trained.run_id
     numbers = {"test_loss": result.loss, "test_accuracy": result.accuracy}
     averages = {f"test_macro_{name}": result.report["macro avg"][name] for name in ("precision", "recall", "f1-score")}

@@ -3,7 +3,7 @@
 A value holds the one that it continues, so that a task needs nothing but what the task before it returned.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -36,10 +36,10 @@ class RunRequest(Payload):
     """Names of models to train."""
     profile: Profile
     registered_model: str
-    image_size: int
+    image_size: int = 32
     """Pixels per side that all images are resized to."""
-    resize: str
-    """How images that are not square become so: `crop`, `squash`, `pad`."""
+    resize: Literal["crop", "squash", "pad"] = "crop"
+    """How images that are not square become so."""
     tune: list[str] = []
     """Names of models whose hyperparameters are searched before they are trained."""
     trials: int | None = None

@@ -26,26 +26,26 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Terms:
-    """Seconds; the same for all who want a lease."""
+class LeaseTerms:
+    """Seconds; the same for all processes that want the lease."""
 
-    lasts: float = 60
-    """Older than this it may be taken over. The retry of a training that was killed waits this long at most."""
-    renewed_every: float = 10
+    ttl: float = 60
+    """Age at which a lease may be taken over. The retry of a training that was killed waits this long at most."""
+    renew_interval: float = 10
     """Several renewals may fail before the holder gives up."""
     trusted_for: float = 40
-    """How long the holder goes on without a renewal. Less than the lease lasts: training asks once a log interval, 5 s,
-    between two steps, and has to have stopped when another one begins."""
-    looked_at_every: float = 3
-    """By those who wait; one read each."""
+    """How long the holder works without a renewal. Well below `ttl`: training checks between two steps, every 5 s, and
+    must have stopped when another process begins."""
+    poll_interval: float = 3
+    """Between two looks of a process that waits; each is one read."""
 
 
-TERMS = Terms()
+TERMS = LeaseTerms()
 
 
 @dataclass(frozen=True)
-class Hold:
-    """What those ask who work under a lease. Can be given to processes that are being started."""
+class Lease:
+    """A lease that is held, for whoever works under it. It can be passed to processes that are being started."""
 
     uri: str
     until: c_double
@@ -64,52 +64,52 @@ class Hold:
 
 
 @contextmanager
-def hold_lease(store: ObjectStore, key: str, terms: Terms = TERMS) -> Iterator[Hold]:
+def acquire_lease(store: ObjectStore, key: str, terms: LeaseTerms = TERMS) -> Iterator[Lease]:
     """Wait until the lease `key` is free or its holder is dead, then hold it until the context is left.
 
     `store` must give up on a request well within the time for which a holder goes on without a renewal.
     """
-    lease = _Lease(store, key, terms)
-    lease.take()
-    threading.Thread(target=lease.keep, name="lease", daemon=True).start()
+    holder = _Holder(store, key, terms)
+    holder.acquire()
+    threading.Thread(target=holder.keep_renewed, name="lease", daemon=True).start()
     try:
-        yield lease.hold
+        yield holder.lease
     finally:
-        lease.release()
+        holder.release()
 
 
-class _Lease:
-    def __init__(self, store: ObjectStore, key: str, terms: Terms) -> None:
-        self.hold = Hold(store.uri(key), RawValue(c_double, LOST))
+class _Holder:
+    def __init__(self, store: ObjectStore, key: str, terms: LeaseTerms) -> None:
+        self.lease = Lease(store.uri(key), RawValue(c_double, LOST))
         self._store, self._key, self._terms = store, key, terms
         self._owner = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
         self._writes, self._etag = 0, ""
         self._released = threading.Event()
 
-    def take(self) -> None:
-        told_of = None
+    def acquire(self) -> None:
+        announced = None
         while True:
-            there = None
+            found = None
             with suppress(KeyError):
-                there = self._store.snapshot(self._key)
-            if there is None or there.age > self._terms.lasts:
-                with suppress(IntegrityError, KeyError):  # another one was faster
-                    self._write(there.etag if there else None)
-                    if there:
-                        _log.warning("taking over from %s", _in_words(there))
+                found = self._store.snapshot(self._key)
+            if found is None or found.age > self._terms.ttl:
+                with suppress(IntegrityError, KeyError):  # another process was faster
+                    self._write(found.etag if found else None)
+                    if found:
+                        _log.warning("taking over from %s", _describe(found))
                     return
-            elif _owner(there) != told_of:
-                told_of = _owner(there)
-                _log.info("waiting: this is being done by %s", _in_words(there))
-            time.sleep(self._terms.looked_at_every)
+            elif _owner(found) != announced:
+                announced = _owner(found)
+                _log.info("waiting for %s, which does this work now", _describe(found))
+            time.sleep(self._terms.poll_interval)
 
-    def keep(self) -> None:
+    def keep_renewed(self) -> None:
         """Renew until it is released or lost; for a thread."""
-        while not self._released.wait(self._terms.renewed_every):
+        while not self._released.wait(self._terms.renew_interval):
             try:
                 self._renew()
             except (IntegrityError, KeyError):
-                self.hold.until.value = LOST
+                self.lease.until.value = LOST
                 return
             except StorageError as error:
                 _log.warning("the lease was not renewed: %s", error)
@@ -117,34 +117,34 @@ class _Lease:
     def release(self) -> None:
         """Also ends the renewals: one under way cannot bring the object back, it only replaces."""
         self._released.set()
-        if time.monotonic() > self.hold.until.value:
+        if time.monotonic() > self.lease.until.value:
             return  # it may be another's
         try:
             self._store.delete(self._key)
         except StorageError as error:
-            _log.warning("the lease was not released, others wait up to %g s for it: %s", self._terms.lasts, error)
+            _log.warning("the lease was not released, others wait up to %g s for it: %s", self._terms.ttl, error)
 
     def _renew(self) -> None:
         try:
             self._write(self._etag)
         except IntegrityError:
-            there = self._store.snapshot(self._key)
-            if _owner(there) != self._owner:
+            found = self._store.snapshot(self._key)
+            if _owner(found) != self._owner:
                 raise
-            self._write(there.etag)  # an earlier renewal reached the server, its answer did not reach us
+            self._write(found.etag)  # an earlier renewal reached the server, but its response was lost
 
     def _write(self, etag: str | None) -> None:
-        """Write what was never written before, hence with a new mark, in place of what has the mark `etag`."""
-        began = time.monotonic()  # earlier than the server's time of writing: we give up before others take over
+        """Write new content, hence with a new ETag, in place of the content that has the ETag `etag`."""
+        began = time.monotonic()  # earlier than the server's time of writing: the holder gives up before others take over
         self._writes += 1
         self._etag = self._store.put_if(self._key, canonical_json({"owner": self._owner, "writes": self._writes}), etag)
-        self.hold.until.value = began + self._terms.trusted_for
+        self.lease.until.value = began + self._terms.trusted_for
 
 
 def _owner(lease: Snapshot) -> dict[str, str]:
     return dict(json.loads(lease.data)["owner"])
 
 
-def _in_words(lease: Snapshot) -> str:
+def _describe(lease: Snapshot) -> str:
     owner = _owner(lease)
-    return f"process {owner['pid']} on {owner['host']}, last heard of {lease.age:.0f} s ago"
+    return f"process {owner['pid']} on {owner['host']}, last renewed {lease.age:.0f} s ago"

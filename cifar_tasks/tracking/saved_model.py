@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the registry needs to know where a model is, and no torch f
     from mlflow import MlflowClient
     from numpy.typing import NDArray
 
-    from cifar_tasks.models import ImageClassifier
+    from cifar_tasks.models.classifier import ImageClassifier
 
 DIGEST_TAG = "cifar.model_sha256"
 PROGRAM = Path("data", "model.pt2")

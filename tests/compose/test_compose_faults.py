@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 import pytest
+from cifar_tasks.cli.demo import AirflowRun
 from mlflow import MlflowClient
 
-from cifar_tasks.cli.demo import AirflowRun
 from tests.compose.conftest import EXPERIMENT, Deployment, finish, start
 
 if not os.environ.get("COMPOSE"):

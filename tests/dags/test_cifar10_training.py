@@ -9,8 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-
 from cifar_tasks.cli.demo import FLOW
+
 from cifar_tasks.config import OVERRIDES
 from cifar_tasks.settings import PROJECT
 

@@ -24,7 +24,7 @@ from cifar_tasks.steps import train as train_step
 from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage.checkpoints import newest_checkpoint
-from cifar_tasks.storage.lease import hold_lease
+from cifar_tasks.storage.lease import acquire_lease
 from cifar_tasks.storage.s3 import S3Store, canonical_json
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.mlflow_run import MlflowRun
@@ -52,7 +52,7 @@ def client(tracked: RunningStack) -> MlflowClient:
 @pytest.fixture(autouse=True)
 def short_terms(monkeypatch: pytest.MonkeyPatch) -> None:
     """A retry waits for the lease of the try that was killed: not for a minute."""
-    monkeypatch.setattr(train_step, "hold_lease", partial(hold_lease, terms=SHORT_TERMS))
+    monkeypatch.setattr(train_step, "acquire_lease", partial(acquire_lease, terms=SHORT_TERMS))
 
 
 @pytest.fixture(scope="module")

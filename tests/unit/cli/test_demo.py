@@ -4,10 +4,10 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
+from cifar_tasks.cli.demo import Watcher, access_to_deployment, print_summary
 from pydantic import SecretStr
 from rich.console import Console
 
-from cifar_tasks.cli.demo import Watcher, access_to_deployment, print_summary
 from cifar_tasks.settings import Settings
 
 ROW = {

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from cifar_tasks.steps.start import channel_statistics, sample
 
 from cifar_tasks.data import LabelledImages
-from cifar_tasks.steps.start import channel_statistics, sample
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 

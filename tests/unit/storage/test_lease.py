@@ -14,13 +14,13 @@ from contextlib import contextmanager
 import pytest
 
 from cifar_tasks.errors import LeaseLost, Stopped, StorageError
-from cifar_tasks.storage.lease import Hold, Terms, hold_lease
+from cifar_tasks.storage.lease import TERMS, Lease, LeaseTerms, acquire_lease
 from tests.stores import FailingStore, InMemoryStore
 
 KEY = "runs/1/lease.json"
 ANOTHERS = json.dumps({"owner": {"host": "gone", "pid": 7, "token": "x"}, "writes": 3}).encode()
-QUICK = Terms(renewed_every=0.02, looked_at_every=0.02)
-IMPATIENT = Terms(renewed_every=0.02, trusted_for=0.3, looked_at_every=0.02)
+QUICK = LeaseTerms(renew_interval=0.02, poll_interval=0.02)
+IMPATIENT = LeaseTerms(renew_interval=0.02, trusted_for=0.3, poll_interval=0.02)
 
 
 def lasting(condition, seconds: float = 10) -> bool:
@@ -33,26 +33,26 @@ def lasting(condition, seconds: float = 10) -> bool:
     return True
 
 
-def error_of(hold: Hold) -> LeaseLost:
+def error_of(lease: Lease) -> LeaseLost:
     """What the holder hears, once it hears it."""
 
     def lost() -> bool:
         try:
-            hold.check()
+            lease.check()
         except LeaseLost:
             return True
         return False
 
     assert lasting(lost)
     with pytest.raises(LeaseLost) as caught:
-        hold.check()
+        lease.check()
     return caught.value
 
 
 def leave_stale(store: InMemoryStore) -> None:
     """As a holder that was killed leaves it, a while later."""
     store.put(KEY, ANOTHERS)
-    store.written[KEY] -= QUICK.lasts + 1
+    store.written[KEY] -= QUICK.ttl + 1
 
 
 @pytest.fixture
@@ -68,11 +68,11 @@ def test_of_several_that_want_it_at_once_one_has_it_at_a_time_and_each_gets_it(s
 
     def work(number: int) -> None:
         together.wait()
-        with hold_lease(store, KEY, QUICK) as hold:
+        with acquire_lease(store, KEY, QUICK) as lease:
             holding.append(number)
             seen.append(list(holding))
             time.sleep(0.05)
-            hold.check()
+            lease.check()
             holding.remove(number)
 
     with ThreadPoolExecutor(5) as pool:
@@ -82,14 +82,14 @@ def test_of_several_that_want_it_at_once_one_has_it_at_a_time_and_each_gets_it(s
 
 
 def test_it_is_renewed_while_it_is_held(store):
-    with hold_lease(store, KEY, IMPATIENT) as hold:
+    with acquire_lease(store, KEY, IMPATIENT) as lease:
         time.sleep(2 * IMPATIENT.trusted_for)
-        hold.check()
+        lease.check()
         assert store.snapshot(KEY).age < IMPATIENT.trusted_for
 
 
 def test_it_says_who_has_it_and_nothing_else(store):
-    with hold_lease(store, KEY, Terms()):
+    with acquire_lease(store, KEY, LeaseTerms()):
         lease = json.loads(store.get(KEY))
     assert lease.keys() == {"owner", "writes"}
     assert lease["owner"].keys() == {"host", "pid", "token"}
@@ -98,7 +98,7 @@ def test_it_says_who_has_it_and_nothing_else(store):
 
 @pytest.mark.parametrize("ending", [ValueError, Stopped])
 def test_it_is_released_however_the_work_ends(store, ending):
-    with pytest.raises(ending), hold_lease(store, KEY, QUICK):
+    with pytest.raises(ending), acquire_lease(store, KEY, QUICK):
         raise ending
     assert not store.exists(KEY)
 
@@ -107,34 +107,34 @@ def test_storage_that_fails_at_the_release_does_not_spoil_the_work(store, monkey
     def fail(key: str) -> None:
         raise StorageError("storage did not answer")
 
-    with hold_lease(store, KEY, QUICK):
+    with acquire_lease(store, KEY, QUICK):
         monkeypatch.setattr(store, "delete", fail)
     assert "others wait up to 60 s" in caplog.text
 
 
 def test_one_that_waits_says_once_for_whom(store, caplog):
     def wait() -> None:
-        with hold_lease(store, KEY, QUICK):
+        with acquire_lease(store, KEY, QUICK):
             waited.set()
 
     waited = threading.Event()
     with caplog.at_level(logging.INFO):
-        with hold_lease(store, KEY, QUICK):
+        with acquire_lease(store, KEY, QUICK):
             waiting = threading.Thread(target=wait)
             waiting.start()
             assert not waited.wait(0.3)
         assert waited.wait(10)
         waiting.join()
     (line,) = caplog.messages
-    assert line.startswith(f"waiting: this is being done by process {os.getpid()} on ")
-    assert line.endswith("last heard of 0 s ago")
+    assert line.startswith(f"waiting for process {os.getpid()} on ")
+    assert line.endswith("last renewed 0 s ago, which does this work now")
 
 
 def test_a_stale_one_is_taken_over_and_it_is_said_from_whom(store, caplog):
     leave_stale(store)
-    with hold_lease(store, KEY, QUICK) as hold:
-        hold.check()
-    assert caplog.messages == ["taking over from process 7 on gone, last heard of 61 s ago"]
+    with acquire_lease(store, KEY, QUICK) as lease:
+        lease.check()
+    assert caplog.messages == ["taking over from process 7 on gone, last renewed 61 s ago"]
 
 
 def test_one_that_waits_is_stopped_at_once(store):
@@ -143,10 +143,10 @@ def test_one_that_waits_is_stopped_at_once(store):
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        with hold_lease(store, KEY, QUICK):
+        with acquire_lease(store, KEY, QUICK):
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
             began = time.monotonic()
-            with pytest.raises(Stopped), hold_lease(store, KEY, Terms(looked_at_every=30)):
+            with pytest.raises(Stopped), acquire_lease(store, KEY, LeaseTerms(poll_interval=30)):
                 pytest.fail("it was taken while another one held it")
             assert time.monotonic() - began < 5
             assert store.exists(KEY)
@@ -155,35 +155,35 @@ def test_one_that_waits_is_stopped_at_once(store):
 
 
 def test_a_holder_whose_lease_was_taken_over_stops_and_leaves_it_to_the_other(store):
-    with hold_lease(store, KEY, QUICK) as hold:
+    with acquire_lease(store, KEY, QUICK) as lease:
         store.put(KEY, ANOTHERS)
-        assert "another process has taken over memory://runs/1/lease.json" in str(error_of(hold))
+        assert "another process has taken over memory://runs/1/lease.json" in str(error_of(lease))
     assert store.get(KEY) == ANOTHERS
     assert LeaseLost.retryable
 
 
 def test_a_holder_whose_lease_was_deleted_stops_and_does_not_write_it_again(store):
-    with hold_lease(store, KEY, QUICK) as hold:
+    with acquire_lease(store, KEY, QUICK) as lease:
         store.delete(KEY)
-        error_of(hold)
+        error_of(lease)
     assert not store.exists(KEY)
 
 
 def test_a_holder_stops_when_storage_is_away_for_too_long():
     store = FailingStore(fails_at=2)
-    with hold_lease(store, KEY, IMPATIENT) as hold:
-        hold.check()
-        assert "could not be renewed in time" in str(error_of(hold))
+    with acquire_lease(store, KEY, IMPATIENT) as lease:
+        lease.check()
+        assert "could not be renewed in time" in str(error_of(lease))
     assert store.exists(KEY)  # it may be another's by now
 
 
 def test_a_holder_survives_storage_that_is_away_for_a_while(caplog):
     store = FailingStore(fails_at=2)
-    with hold_lease(store, KEY, Terms(renewed_every=0.02)) as hold:
+    with acquire_lease(store, KEY, LeaseTerms(renew_interval=0.02)) as lease:
         assert lasting(lambda: "the lease was not renewed" in caplog.text)
         store.repair()
         assert lasting(lambda: len(store.writes) > 3)
-        hold.check()
+        lease.check()
 
 
 class LosesAnswers(InMemoryStore):
@@ -198,35 +198,35 @@ class LosesAnswers(InMemoryStore):
 
 def test_a_renewal_whose_answer_is_lost_is_no_loss():
     store = LosesAnswers()
-    with hold_lease(store, KEY, QUICK) as hold:
+    with acquire_lease(store, KEY, QUICK) as lease:
         assert lasting(lambda: len(store.writes) > 10)
-        hold.check()
+        lease.check()
     assert not store.exists(KEY)
 
 
 def test_a_process_that_was_frozen_hears_of_it_before_it_could_renew(store):
-    with hold_lease(store, KEY, Terms(trusted_for=0.1)) as hold:
+    with acquire_lease(store, KEY, LeaseTerms(trusted_for=0.1)) as lease:
         time.sleep(0.2)
         with pytest.raises(LeaseLost):
-            hold.check()
+            lease.check()
 
 
-def check_when_told(hold: Hold, told: object, answers: object) -> None:
+def check_when_told(lease: Lease, told: object, answers: object) -> None:
     """In another process."""
-    hold.check()
+    lease.check()
     answers.put("held")
     told.wait()
     try:
-        hold.check()
+        lease.check()
     except LeaseLost as error:
         answers.put(str(error))
 
 
 @contextmanager
-def another_process(hold: Hold) -> Iterator[tuple]:
+def another_process(lease: Lease) -> Iterator[tuple]:
     context = multiprocessing.get_context("spawn")
     told, answers = context.Event(), context.Queue()
-    process = context.Process(target=check_when_told, args=(hold, told, answers))
+    process = context.Process(target=check_when_told, args=(lease, told, answers))
     process.start()
     try:
         yield told, answers
@@ -236,9 +236,15 @@ def another_process(hold: Hold) -> Iterator[tuple]:
 
 
 def test_processes_that_were_started_under_it_hear_of_its_loss(store):
-    with hold_lease(store, KEY, QUICK) as hold, another_process(hold) as (told, answers):
+    with acquire_lease(store, KEY, QUICK) as lease, another_process(lease) as (told, answers):
         assert answers.get(timeout=30) == "held"
         store.put(KEY, ANOTHERS)
-        error_of(hold)
+        error_of(lease)
         told.set()
         assert "another process has taken over" in answers.get(timeout=10)
+
+
+def test_a_holder_has_stopped_before_another_process_may_begin():
+    between_checks = 5  # seconds: training checks its lease whenever it logs
+    assert TERMS.trusted_for + 2 * between_checks < TERMS.ttl <= 60
+    assert 3 * TERMS.renew_interval <= TERMS.trusted_for

@@ -1,9 +1,9 @@
 """Batch norm's running statistics before the first step; its statistics over processes are in test_distributed.py."""
 
 import torch
+from cifar_tasks.models.cnn import VGGStyleCNN
 from torch import nn
 
-from cifar_tasks.models.cnn import VGGStyleCNN
 from cifar_tasks.training.batch_norm import begin_statistics
 
 

@@ -1,0 +1,38 @@
+"""What a run found, for a terminal: table, reasons, links."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cifar_tasks.steps.payloads import RunReport
+
+
+def print_summary(console: Console, report: RunReport, hints: Mapping[str, str] | None = None) -> None:
+    """Everything as text that can be pasted; `hints` are lines of a title and a text."""
+    if report.banner:
+        console.print(f"[bold yellow]{escape(report.banner)}[/]")
+    table = Table("model", "parameters", "epochs", "validation", "test", "version", "alias")
+    for row in report.rows:
+        table.add_row(
+            row.model,
+            f"{row.parameters:,}",
+            str(row.epochs),
+            f"{row.validation_accuracy:.2%}",
+            f"{row.test_accuracy:.2%}",
+            str(row.version),
+            ", ".join(row.aliases),
+        )
+    console.print(table)
+    for reason in report.reasons:
+        console.print(f"  {escape(reason)}", soft_wrap=True)
+    links = {
+        "Report": report.report_url,
+        "MLflow run": report.mlflow_url,
+        "Compare": report.compare_url,
+        "Airflow run": report.airflow_url,
+    }
+    for title, text in [*links.items(), *(hints or {}).items()]:
+        if text:
+            console.print(f"{title:<12} {escape(text)}", soft_wrap=True)
