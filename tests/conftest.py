@@ -18,7 +18,7 @@ from filelock import FileLock
 from PIL import Image
 from xdist.scheduler import LoadFileScheduling
 
-from cifar_tasks.cli import demo
+from cifar_tasks.cli.dag_run import ENDED, DagRun, trigger
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import airflow as logged_in
 from cifar_tasks.deployment.stack.environment import overlay
@@ -178,12 +178,12 @@ def airflow(stack: RunningStack) -> Iterator["ApiClient"]:
 
 
 @pytest.fixture(scope="session")
-def dag_run(airflow: "ApiClient", pictures: Path) -> demo.AirflowRun:
+def dag_run(airflow: "ApiClient", pictures: Path) -> DagRun:
     """The main job, whole: both models, one of them tuned, through Airflow. Started once, never changed."""
-    search = {"tune": "cnn", "trials": 3, "search_workers": 2}
-    run = demo.trigger(airflow, {"source": str(pictures), "pretrained": "none", "epochs": 1, **search})
+    search = {"tune": ["cnn"], "trials": 3, "search_workers": 2}
+    run = trigger(airflow, {"source": str(pictures), "pretrained": "none", "epochs": 1, **search})
     deadline = time.monotonic() + 480
-    while (state := run.state()) not in demo.ENDED:
+    while (state := run.state()) not in ENDED:
         assert time.monotonic() < deadline, "the DAG run did not end"
         time.sleep(1)
     assert state == "success", [(task.task_id, task.state) for task in run.tasks()]

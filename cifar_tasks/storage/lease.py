@@ -135,7 +135,9 @@ class _Holder:
 
     def _write(self, etag: str | None) -> None:
         """Write new content, hence with a new ETag, in place of the content that has the ETag `etag`."""
-        began = time.monotonic()  # earlier than the server's time of writing: the holder gives up before others take over
+        began = (
+            time.monotonic()
+        )  # before the server writes: the holder gives up before others take over
         self._writes += 1
         self._etag = self._store.put_if(self._key, canonical_json({"owner": self._owner, "writes": self._writes}), etag)
         self.lease.until.value = began + self._terms.trusted_for

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from cifar_tasks.cli import demo
+from cifar_tasks.cli.dag_run import DAG
 from cifar_tasks.deployment import stack as embedded
 from tests.conftest import RunningStack, airflow_password
 
@@ -54,7 +54,7 @@ def keep(page: Page) -> Callable[[str], None]:
 
 
 def test_the_dag_page_shows_the_picture_of_the_flow(page, keep, dag_run, stack):
-    page.goto(f"{stack.airflow_url}/dags/{demo.DAG}")
+    page.goto(f"{stack.airflow_url}/dags/{DAG}")
     page.get_by_role("button", name="Dag Docs").click()
     picture = page.get_by_role("img", name=re.compile("prepare, plan"))
     expect(picture).to_be_visible()
@@ -64,7 +64,7 @@ def test_the_dag_page_shows_the_picture_of_the_flow(page, keep, dag_run, stack):
 
 
 def test_the_form_shows_every_field_and_refuses_a_bad_value(page, keep, dag_run, stack):
-    page.goto(f"{stack.airflow_url}/dags/{demo.DAG}")
+    page.goto(f"{stack.airflow_url}/dags/{DAG}")
     page.get_by_role("button", name="Trigger Dag").click()
     for title in ("Data source", "Models", "Profile", "Registered model"):
         expect(page.get_by_text(re.compile(f"^{title}")).first).to_be_visible()

@@ -16,7 +16,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from cifar_tasks.cli import demo
+from cifar_tasks.cli.dag_run import DAG, ENDED, DagRun, trigger
 from cifar_tasks.deployment.stack.temporary import free_ports
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Deployment:
     def airflow(self, path: str) -> Any:
         """What Airflow's API says of the DAG."""
         answer = requests.get(
-            f"{self.airflow_url}/api/v2/dags/{demo.DAG}/{path}",
+            f"{self.airflow_url}/api/v2/dags/{DAG}/{path}",
             headers={"Authorization": f"Bearer {self.token()}", "Accept": "application/json"},
             timeout=60,
         )
@@ -161,12 +161,12 @@ def tracking(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return client
 
 
-def start(deployment: Deployment, **conf: object) -> demo.AirflowRun:
+def start(deployment: Deployment, **conf: object) -> DagRun:
     """Trigger the DAG, as the form does. Its client stays logged in for a day."""
-    return demo.trigger(_client(deployment), {"source": "digits", **conf}, patience=120)
+    return trigger(_client(deployment), {"source": "digits", **conf}, patience=120)
 
 
-def finish(deployment: Deployment, run: demo.AirflowRun, seconds: float) -> str:
+def finish(deployment: Deployment, run: DagRun, seconds: float) -> str:
     """The state in which the run ended; Airflow itself may be away for a while."""
     from airflow_client.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
@@ -174,10 +174,10 @@ def finish(deployment: Deployment, run: demo.AirflowRun, seconds: float) -> str:
     deadline, state = time.monotonic() + seconds, ""
     while time.monotonic() < deadline:
         try:
-            state = demo.AirflowRun(_client(deployment), run.run_id).state()
+            state = DagRun(_client(deployment), run.run_id).state()
         except (ApiException, HTTPError, OSError, AssertionError):
             state = "unknown"
-        if state in demo.ENDED:
+        if state in ENDED:
             return state
         time.sleep(3)
     pytest.fail(f"the run is still {state} after {seconds:.0f} s")

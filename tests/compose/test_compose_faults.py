@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from cifar_tasks.cli.demo import AirflowRun
 from mlflow import MlflowClient
 
+from cifar_tasks.cli.dag_run import DagRun
 from tests.compose.conftest import EXPERIMENT, Deployment, finish, start
 
 if not os.environ.get("COMPOSE"):
@@ -82,13 +82,13 @@ def test_doctor_names_a_secret_that_differs(deployment: Deployment):
     assert "AIRFLOW__API_AUTH__JWT_SECRET" in wrong.stdout
 
 
-def training_of(client: MlflowClient, run: AirflowRun) -> "list[object]":
+def training_of(client: MlflowClient, run: DagRun) -> "list[object]":
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     wanted = f"tags.`cifar.workflow` = 'cifar10_training/{run.run_id}' AND tags.`cifar.model` = 'cnn'"
     return list(client.search_runs([experiment], wanted))
 
 
-def wait_for_epoch(client: MlflowClient, run: AirflowRun, epoch: int, seconds: float = 300) -> None:
+def wait_for_epoch(client: MlflowClient, run: DagRun, epoch: int, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for found in training_of(client, run):
@@ -98,7 +98,7 @@ def wait_for_epoch(client: MlflowClient, run: AirflowRun, epoch: int, seconds: f
     pytest.fail(f"epoch {epoch} was not reached within {seconds:.0f} s")
 
 
-def assert_trained_once(client: MlflowClient, run: AirflowRun) -> None:
+def assert_trained_once(client: MlflowClient, run: DagRun) -> None:
     """One MLflow run, each epoch in it once, and a registered version of it."""
     (trained,) = training_of(client, run)
     assert trained.info.status == "FINISHED"
@@ -109,7 +109,7 @@ def assert_trained_once(client: MlflowClient, run: AirflowRun) -> None:
     assert len(versions) == 1
 
 
-def tries(deployment: Deployment, run: AirflowRun) -> int:
+def tries(deployment: Deployment, run: DagRun) -> int:
     """Of the training."""
     task = deployment.airflow(f"dagRuns/{run.run_id}/taskInstances/model.train/0")
     return int(task["try_number"])

@@ -8,7 +8,8 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from cifar_tasks.cli import demo
+from cifar_tasks.cli.dag_run import DAG, ENDED, DagRun, trigger
+from cifar_tasks.cli.watch import TRAIN
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store, split_s3_url
@@ -28,9 +29,9 @@ def client(connected: RunningStack) -> MlflowClient:
     return runs.mlflow_client()
 
 
-def runs_of(client: MlflowClient, run: demo.AirflowRun, model: str) -> list[Any]:
+def runs_of(client: MlflowClient, run: DagRun, model: str) -> list[Any]:
     experiment = runs.experiment_id(client, Settings().experiment)
-    identity = {WORKFLOW: f"{demo.DAG}/{run.run_id}", MODEL: model}
+    identity = {WORKFLOW: f"{DAG}/{run.run_id}", MODEL: model}
     return list(runs.find_runs(client, experiment, identity))
 
 
@@ -81,7 +82,7 @@ def test_one_parent_run_and_a_child_a_model_are_linked_both_ways_with_the_dag_ru
         (child,) = runs_of(client, dag_run, model)
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.info.status == "FINISHED"
-        links = f"{stack.airflow_url}/api/v2/dags/{demo.DAG}/dagRuns/{dag_run.run_id}/taskInstances/model.train/links"
+        links = f"{stack.airflow_url}/api/v2/dags/{DAG}/dagRuns/{dag_run.run_id}/taskInstances/model.train/links"
         token = dag_run.client.configuration.access_token
         answer = requests.get(
             links, params={"map_index": index}, headers={"Authorization": f"Bearer {token}"}, timeout=10
@@ -102,7 +103,7 @@ def test_every_artifact_lies_in_object_storage(dag_run, client):
 
 
 def test_tasks_are_named_after_their_models(dag_run):
-    names = {t.rendered_map_index for t in dag_run.tasks() if t.task_id == demo.TRAIN}
+    names = {t.rendered_map_index for t in dag_run.tasks() if t.task_id == TRAIN}
     assert names == {"cnn", "resnet50"}
 
 
@@ -120,7 +121,7 @@ def test_a_retried_lane_makes_no_second_run_version_or_object(dag_run, client, a
 
     before, rows = everything(), dag_run.result("report")["rows"]
     TaskInstanceApi(airflow).post_clear_task_instances(
-        demo.DAG,
+        DAG,
         ClearTaskInstancesBody(
             dry_run=False,
             dag_run_id=dag_run.run_id,
@@ -130,7 +131,7 @@ def test_a_retried_lane_makes_no_second_run_version_or_object(dag_run, client, a
             reset_dag_runs=True,
         ),
     )
-    wait_for(lambda: dag_run.state() in demo.ENDED, 120)
+    wait_for(lambda: dag_run.state() in ENDED, 120)
     assert dag_run.state() == "success"
     tries = {task.try_number for task in dag_run.tasks() if task.task_id == "report"}
     assert tries == {2}
@@ -140,8 +141,8 @@ def test_a_retried_lane_makes_no_second_run_version_or_object(dag_run, client, a
 
 def test_one_model_alone_is_trained_and_promoted_too(client, pictures, airflow: "ApiClient"):
     conf = {"source": str(pictures), "models": "cnn", "epochs": 1, "registered_model": "alone"}
-    run = demo.trigger(airflow, conf)
-    wait_for(lambda: run.state() in demo.ENDED, 180)
+    run = trigger(airflow, conf)
+    wait_for(lambda: run.state() in ENDED, 180)
     assert run.state() == "success"
     assert [row["model"] for row in run.result("report")["rows"]] == ["cnn"]
     skipped = {str(task.task_id) for task in run.tasks() if task.state.value == "skipped"}
@@ -162,15 +163,15 @@ def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(
             if "cifar_tasks.steps.train:train_model" in (p.info["cmdline"] or [])
         ]
 
-    run = demo.trigger(airflow, {"source": str(pictures), "models": "cnn", "epochs": 1000})
+    run = trigger(airflow, {"source": str(pictures), "models": "cnn", "epochs": 1000})
     wait_for(lambda: any(r.data.metrics for r in runs_of(client, run, "cnn")), 120)
     (process,) = trainings()
     assert process.ppid() != 1
     TaskInstanceApi(airflow).patch_task_instance(
-        demo.DAG, run.run_id, demo.TRAIN, PatchTaskInstanceBody(new_state="failed"), map_index=0
+        DAG, run.run_id, TRAIN, PatchTaskInstanceBody(new_state="failed"), map_index=0
     )
     assert wait_for(lambda: not process.is_running(), 20) < 10
-    wait_for(lambda: run.state() in demo.ENDED, 30)
+    wait_for(lambda: run.state() in ENDED, 30)
     assert [r.info.status for r in runs_of(client, run, "cnn")] == ["KILLED"]
     wait_for(lambda: runs_of(client, run, "all")[0].info.status == "FAILED", 30)
 
@@ -178,4 +179,4 @@ def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(
 @pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("models", "vgg"), ("learning_rate", 100)])
 def test_the_api_refuses_a_bad_value_and_names_it(airflow: "ApiClient", name, value):
     with pytest.raises(ConfigError, match=name):
-        demo.trigger(airflow, {name: value})
+        trigger(airflow, {name: value})

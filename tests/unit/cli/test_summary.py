@@ -1,0 +1,64 @@
+"""The table and the links at the end of a run."""
+
+import io
+
+from rich.console import Console
+
+from cifar_tasks.cli.summary import print_summary
+from cifar_tasks.steps.payloads import ReportRow, RunReport
+
+ROW = ReportRow(
+    model="cnn",
+    parameters=2_429_270,
+    epochs=4,
+    validation_accuracy=0.6465,
+    test_accuracy=0.6712,
+    version=2,
+    aliases=["champion"],
+    mlflow_url="http://127.0.0.1:5000/#/run/1",
+    registry_url="http://127.0.0.1:5000/#/version/2",
+)
+REPORT = RunReport(
+    rows=[ROW],
+    banner="PLACEHOLDER DATA",
+    reasons=["version 2 is the first champion"],
+    report_url="http://127.0.0.1:5000/#/report",
+    mlflow_url="http://127.0.0.1:5000/#/run",
+    compare_url="http://127.0.0.1:5000/#/compare",
+    airflow_url="http://127.0.0.1:8080/run",
+)
+
+
+def printed(report: RunReport, hints: dict[str, str]) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    print_summary(console, report, hints)
+    return console.file.getvalue()
+
+
+def test_each_number_stands_in_its_own_column():
+    lines = printed(REPORT, {}).splitlines()
+    header, row = (next(line for line in lines if word in line) for word in ("parameters", "2,429,270"))
+    cells = [cell.strip() for cell in row.strip("│┃ ").split("│")]
+    assert [title.strip() for title in header.strip("┃ ").split("┃")] == [
+        "model",
+        "parameters",
+        "epochs",
+        "validation",
+        "test",
+        "version",
+        "alias",
+    ]
+    assert cells == ["cnn", "2,429,270", "4", "64.65%", "67.12%", "2", "champion"]
+
+
+def test_banner_reasons_and_every_link_are_printed_unbroken(tmp_path):
+    text = printed(REPORT, {"Stop": f"make down {tmp_path}/[x]"})
+    for wanted in ("PLACEHOLDER DATA", "first champion"):
+        assert wanted in text
+    for url in (REPORT.report_url, REPORT.mlflow_url, REPORT.compare_url, REPORT.airflow_url):
+        assert f" {url}\n" in text
+    assert f"{tmp_path}/[x]\n" in text
+
+
+def test_without_airflow_there_is_no_line_for_it():
+    assert "Airflow run" not in printed(REPORT.model_copy(update={"airflow_url": None}), {})

@@ -1,0 +1,45 @@
+"""What a terminal shows of a DAG run."""
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+from rich.console import Console
+
+from cifar_tasks.cli.watch import Watcher
+
+
+def task(task_id: str, **fields: Any) -> SimpleNamespace:
+    defaults = {"map_index": -1, "rendered_map_index": None, "state": None, "duration": None, "id": task_id}
+    return SimpleNamespace(task_id=task_id, **{**defaults, **fields})
+
+
+class RunThatEnds:
+    """A DAG run that is over after one look."""
+
+    def __init__(self, *tasks: SimpleNamespace) -> None:
+        self.states = iter(["running", "success"])
+        self._tasks = list(tasks)
+
+    def state(self) -> str:
+        return next(self.states)
+
+    def tasks(self) -> list[SimpleNamespace]:
+        return self._tasks
+
+
+def test_a_mapped_task_is_shown_with_the_name_of_its_model():
+    mapped = task("model.register", map_index=1, rendered_map_index="resnet50", state=SimpleNamespace(value="success"))
+    console = Console(file=io.StringIO(), width=100)
+    console.print(Watcher(console, run=None)._table([task("prepare"), mapped]))
+    text = console.file.getvalue()
+    assert "model.register [resnet50]" in text
+    assert "waiting" in text
+
+
+def test_without_a_terminal_each_change_is_one_line(monkeypatch):
+    monkeypatch.setattr("cifar_tasks.cli.watch.POLL_SECONDS", 0)
+    console = Console(file=io.StringIO(), width=100)
+    run = RunThatEnds(task("prepare", state=SimpleNamespace(value="success")), task("report"))
+    assert Watcher(console, run).watch() == "success"
+    assert console.file.getvalue() == "  prepare: success\n"
