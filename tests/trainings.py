@@ -4,13 +4,18 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
 from mlflow import MlflowClient
+from pydantic import BaseModel
 
-from cifar_tasks.config import configure
+from cifar_tasks.config import with_values
+from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
+from cifar_tasks.steps.payloads import PreparedData, RunRequest, TrainedModel, TrainPlan, WorkflowRun
+from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.steps.process import run_step
 from cifar_tasks.storage.lease import LeaseTerms, acquire_lease
 from cifar_tasks.storage.s3 import S3Store
@@ -20,12 +25,29 @@ SMALL = {"epochs": 3, "batch_size": 32, "learning_rate": 0.02}
 TRAIN = "cifar_tasks.steps.train:train_model"
 
 
-def workflow(name: str) -> dict[str, Any]:
-    return {"id": f"test/{name}", "name": name, "url": f"http://airflow.example/{name}"}
+def workflow(name: str) -> WorkflowRun:
+    return WorkflowRun(id=f"test/{name}", name=name, url=f"http://airflow.example/{name}")
 
 
-def train_config(model: str = "cnn", **changes: Any) -> dict[str, Any]:
-    return configure(model, "demo", {**SMALL, **changes}).__dict__.copy()
+def request(source: Path | str, **changes: Any) -> RunRequest:
+    fields = {"models": ["cnn"], "profile": "demo", "registered_model": "tests", "overrides": SMALL}
+    return RunRequest(**{"source": str(source), **fields, **changes})
+
+
+def prepared(source: Path | str, name: str, **changes: Any) -> PreparedData:
+    """The dataset of a workflow run of this name."""
+    return prepare_data(request(source, **changes), workflow(name))
+
+
+def train_plan(data: PreparedData, model: str = "cnn", **overrides: Any) -> TrainPlan:
+    """A small training; `overrides` by the names of `config.flat`."""
+    config = with_values(get_model(model).config("demo", {}), {**SMALL, **overrides})
+    return TrainPlan(data=data, config=config, fixed=[])
+
+
+def as_json(payload: BaseModel) -> Any:
+    """As Airflow hands it to a step."""
+    return payload.model_dump(mode="json")
 
 
 def child_run(client: MlflowClient, workflow_id: str, model: str = "cnn") -> list[Any]:
@@ -61,11 +83,11 @@ class Background(threading.Thread):
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
 
 
-def train_and_hang_while_writing_a_checkpoint(**arguments: Any) -> None:
+def train_and_hang_while_writing_a_checkpoint(plan: TrainPlan) -> None:
     """A training whose second checkpoint never gets its manifest."""
     put = S3Store.put
 
@@ -78,12 +100,12 @@ def train_and_hang_while_writing_a_checkpoint(**arguments: Any) -> None:
     S3Store.put = hang  # type: ignore[method-assign]
     from cifar_tasks.steps.train import train_model
 
-    train_model(**arguments)
+    train_model(plan)
 
 
-def train_on_short_terms(**arguments: Any) -> Any:
+def train_on_short_terms(plan: TrainPlan) -> TrainedModel:
     """A training that others take over soon after it died."""
     from cifar_tasks.steps import train
 
     train.acquire_lease = partial(acquire_lease, terms=SHORT_TERMS)  # type: ignore[assignment]
-    return train.train_model(**arguments)
+    return train.train_model(plan)

@@ -1,20 +1,25 @@
 """The DAG as Airflow reads it: what it imports, what its form refuses, how its tasks are run."""
 
 import importlib.util
+import inspect
 import json
 import os
 import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from cifar_tasks.cli.demo import FLOW
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from cifar_tasks.config import OVERRIDES
+from cifar_tasks.cli import local_run
+from cifar_tasks.config import OVERRIDES, check_overrides
+from cifar_tasks.errors import ConfigError, Stopped, StorageError
 from cifar_tasks.settings import PROJECT
+from cifar_tasks.steps.payloads import RunRequest
 
-SEARCH = ("tune", "trials", "search_minutes", "search_workers")
 DAG_FILE = PROJECT / "dags" / "cifar10_training.py"
 HEAVY = ("torch", "torchvision", "mlflow", "numpy", "pandas", "sklearn", "boto3", "matplotlib", "optuna", "PIL")
 
@@ -22,7 +27,7 @@ HEAVY = ("torch", "torchvision", "mlflow", "numpy", "pandas", "sklearn", "boto3"
 @pytest.fixture(scope="module")
 def dag():
     spec = importlib.util.spec_from_file_location("cifar10_training", DAG_FILE)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.cifar10_training()
 
@@ -63,33 +68,121 @@ print(cifar10_training.cifar10_training().dag_id)
     assert answer.stdout.strip() == "cifar10_training"
 
 
-def test_the_flow_is_prepare_plan_a_lane_for_each_model_promote_report(dag):
-    downstream = {task.task_id: set(task.downstream_task_ids) for task in dag.tasks}
-    assert "whether_to_tune" in downstream["plan"]
-    assert "model.train" in downstream["settle"]
-    assert "model.evaluate" in downstream["model.train"]
-    assert "model.register" in downstream["model.evaluate"]
-    assert {"promote", "report"} <= downstream["model.register"]
-    assert downstream["promote"] == {"report"}
-    assert downstream["report"] == set()
+def test_the_flow_is_one_line_with_a_branch_around_the_search(dag):
+    assert {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks} == {
+        "prepare": ["plan_training"],
+        "plan_training": ["branch_on_tuning"],
+        "branch_on_tuning": ["select_params", "tuning.create_studies"],
+        "tuning.create_studies": ["tuning.run_trials"],
+        "tuning.run_trials": ["select_params"],
+        "select_params": ["model.train"],
+        "model.train": ["model.evaluate"],
+        "model.evaluate": ["model.register"],
+        "model.register": ["promote"],
+        "promote": ["report"],
+        "report": [],
+    }
+    assert dag.get_task("select_params").trigger_rule == "none_failed_min_one_success"
 
 
-def test_either_side_of_the_branch_leads_to_the_training(dag):
-    downstream = {task.task_id: set(task.downstream_task_ids) for task in dag.tasks}
-    assert downstream["whether_to_tune"] == {"remember", "search.open_studies"}
-    assert downstream["search.open_studies"] == {"search.worker"}
-    assert downstream["search.worker"] == {"search.choose"}
-    assert downstream["search.choose"] == downstream["remember"] == {"settle"}
-    assert dag.get_task("settle").trigger_rule == "none_failed_min_one_success"
+@pytest.mark.parametrize(
+    ("tune", "leads_to"),
+    [([], "select_params"), (["cnn"], "tuning.create_studies"), (["a", "b"], "tuning.create_studies")],
+)
+def test_the_branch_leads_to_the_search_only_if_the_form_asks_for_one(dag, monkeypatch, tune, leads_to):
+    pushed = {}
+    context = {"ti": SimpleNamespace(xcom_push=pushed.__setitem__)}
+    monkeypatch.setattr(sys.modules["cifar10_training"], "get_current_context", lambda: context)
+    branch = dag.get_task("branch_on_tuning").python_callable
+    assert branch(plans=["plan"], params={"tune": tune}) == leads_to
+    assert pushed == {"plans": ["plan"]}
 
 
-def test_the_terminal_s_table_knows_every_task(dag):
-    assert set(FLOW) == set(dag.task_ids)
+def test_the_command_line_does_the_same_steps_in_the_same_order(dag, monkeypatch):
+    """`cifar run` and the DAG are two ways through one flow."""
+    of_dag = steps_of(dag, monkeypatch)
+    called: list[str] = []
+
+    def recorded(name: str, result: Any) -> Any:
+        return lambda *values: called.append(name) or result
+
+    names = [step.partition(":")[2] for step in of_dag]
+    results = {"plan_training": [1], "create_studies": [1], "select_params": [1]}
+    for name in names:
+        monkeypatch.setattr(local_run, name, recorded(name, results.get(name)))
+    local_run.run_workflow("name", SimpleNamespace(tune=["cnn"]))
+    assert called == names
+
+
+def steps_of(dag: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The step that each task runs, in the order of the flow."""
+    called: list[str] = []
+    module = sys.modules["cifar10_training"]
+    monkeypatch.setattr(module, "run_task_step", lambda step, **_: called.append(step))
+    monkeypatch.setattr(module, "workflow_run", dict)
+    monkeypatch.setattr(module, "show_name", lambda name: None)
+    for task in dag.topological_sort():
+        function = task.python_callable if hasattr(task, "python_callable") else task.operator_class.python_callable
+        if task.task_id != "branch_on_tuning":
+            arguments = dict.fromkeys(inspect.signature(function).parameters, ANYTHING)
+            function(**arguments)
+    return called
+
+
+class _Anything(dict):
+    """Stands for any argument of a task."""
+
+    def __missing__(self, key: str) -> "_Anything":
+        return self
+
+
+ANYTHING = _Anything()
+
+
+@pytest.mark.parametrize(
+    ("raised", "airflow_fails"),
+    [
+        (ConfigError("no"), AirflowFailException),
+        (StorageError("away"), AirflowException),
+        (Stopped("stopped"), AirflowException),
+    ],
+)
+def test_only_what_a_retry_can_mend_is_retried(dag, monkeypatch, raised, airflow_fails):
+    def fail(step: str, **arguments: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)
+    with pytest.raises(AirflowException) as caught:
+        sys.modules["cifar10_training"].run_task_step("train:train_model")
+    assert type(caught.value) is airflow_fails
+
+
+def test_a_retry_waits_and_waits_longer_each_time(dag):
+    for task in dag.tasks:
+        assert timedelta(seconds=10) <= task.retry_delay < task.max_retry_delay
+        assert task.retry_exponential_backoff
+
+
+def test_the_form_s_values_become_the_request_of_the_steps(dag, monkeypatch):
+    given = {}
+    module = sys.modules["cifar10_training"]
+    monkeypatch.setattr(module, "workflow_run", lambda: {"id": "dag/run", "name": "run"})
+    monkeypatch.setattr(module, "run_task_step", lambda step, **arguments: given.update(arguments))
+    params = {**dag.params.validate(), "seed": 7, "epochs": 2, "tune": ["cnn"]}
+    dag.get_task("prepare").python_callable(params=params)
+    request = RunRequest.model_validate(given["request"], strict=True)
+    assert (request.models, request.tune, request.image_size) == (["cnn", "resnet50"], ["cnn"], 32)
+    assert check_overrides(request.overrides) == {"seed": 7, "epochs": 2}
 
 
 def test_heavy_tasks_wait_for_a_gpu_slot_and_all_have_retries_timeouts_and_a_description(dag):
     for task in dag.tasks:
-        on_gpu = task.task_id in ("search.worker", "model.train", "model.evaluate", "promote")  # those that need torch
+        on_gpu = task.task_id in (
+            "tuning.run_trials",
+            "model.train",
+            "model.evaluate",
+            "promote",
+        )  # those that need torch
         assert (task.pool, task.queue) == (("gpu", "gpu") if on_gpu else ("default_pool", "default")), task.task_id
         assert task.retries == 2
         assert timedelta(0) < task.execution_timeout <= timedelta(days=1)
@@ -98,7 +191,8 @@ def test_heavy_tasks_wait_for_a_gpu_slot_and_all_have_retries_timeouts_and_a_des
 
 
 def test_the_form_explains_every_field(dag):
-    assert {"source", "models", "profile", "registered_model", *SEARCH, *OVERRIDES} == set(dag.params)
+    fields = {*RunRequest.model_fields} - {"overrides"}
+    assert {*fields, *OVERRIDES} == set(dag.params)
     for name in dag.params:
         param = dag.params.get_param(name)
         assert param.schema["title"], name
@@ -118,15 +212,21 @@ def test_the_form_s_own_values_are_accepted(dag):
         ("batch_size", 1),
         ("learning_rate", 0),
         ("learning_rate", "fast"),
-        ("image_size", 16),
+        ("image_size", 15),
+        ("image_size", 513),
+        ("resize", "stretch"),
+        ("input_size", 513),
         ("pretrained", "maybe"),
         ("seed", -1),
         ("flip", True),
-        ("models", "vgg"),
+        ("models", "cnn"),
+        ("models", ["vgg"]),
+        ("models", []),
+        ("models", ["cnn", "cnn"]),
         ("profile", "huge"),
         ("source", ""),
         ("registered_model", "a/b"),
-        ("tune", "vgg"),
+        ("tune", ["vgg"]),
         ("trials", 0),
         ("search_minutes", 1.5),
         ("search_workers", -1),
@@ -152,14 +252,7 @@ def test_the_settings_give_schedule_and_values():
     printed = parse_elsewhere(
         program, CIFAR_SCHEDULE="0 3 * * *", CIFAR_SOURCE="s3://b/k.zip", CIFAR_MODELS="cnn", CIFAR_PROFILE="full"
     )
-    assert json.loads(printed) == ["0 3 * * *", False, "s3://b/k.zip", "cnn", "full"]
-
-
-def test_the_picture_on_the_dag_page_names_every_task(dag):
-    assert "/cifar/flow.svg" in dag.doc_md
-    picture = (PROJECT / "plugins" / "flow.svg").read_text()
-    for task in dag.tasks:
-        assert f">{task.task_id.rpartition('.')[2]}<" in picture
+    assert json.loads(printed) == ["0 3 * * *", False, "s3://b/k.zip", ["cnn"], "full"]
 
 
 def test_no_dag_file_is_left_untested():

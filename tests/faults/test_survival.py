@@ -1,6 +1,7 @@
 """What a training that is killed, stopped or broken leaves, and what its retry makes of it."""
 
 import hashlib
+import json
 import logging
 import re
 import signal
@@ -21,23 +22,24 @@ from torchvision.models import resnet50
 from cifar_tasks.errors import LeaseLost, TrainingError, WorkerLost
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps import train as train_step
-from cifar_tasks.steps.prepare import prepare_data
+from cifar_tasks.steps.payloads import PreparedData, TrainedModel, TrainPlan
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage.checkpoints import newest_checkpoint
 from cifar_tasks.storage.lease import acquire_lease
 from cifar_tasks.storage.s3 import S3Store, canonical_json
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.mlflow_run import MlflowRun
-from cifar_tasks.tracking.saved_model import SavedModel, load_model
+from cifar_tasks.tracking.saved_model import load_model
 from tests.conftest import RunningStack, connect
 from tests.trainings import (
     SHORT_TERMS,
     TRAIN,
     Background,
+    as_json,
     child_run,
-    train_config,
+    prepared,
+    train_plan,
     wait_until,
-    workflow,
 )
 
 TRAIN_ON_SHORT_TERMS = "tests.trainings:train_on_short_terms"
@@ -56,41 +58,41 @@ def short_terms(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(backend: RunningStack, pictures: Path) -> dict[str, Any]:
+def uninterrupted(backend: RunningStack, pictures: Path) -> TrainedModel:
     """What a training of three epochs that nobody disturbs returns."""
     with pytest.MonkeyPatch.context() as patch:
         connect(patch, backend.environment)
-        data = prepare_data(str(pictures), 0, workflow("uninterrupted"))
-        return train_model(train_config(epochs=3), data, workflow("uninterrupted"))
+        data = prepared(pictures, "uninterrupted")
+        return train_model(train_plan(data, epochs=3))
 
 
 def history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, float]]:
     return [(metric.step, metric.value) for metric in client.get_metric_history(run_id, name)]
 
 
-def check_retry(client: MlflowClient, name: str, data: dict[str, Any], uninterrupted: dict[str, Any]) -> None:
+def check_retry(client: MlflowClient, name: str, data: PreparedData, uninterrupted: TrainedModel) -> None:
     """The retry goes on in the same run and ends exactly like a training that nobody disturbed."""
     (before,) = child_run(client, f"test/{name}")
-    retried = train_model(train_config(epochs=3), data, workflow(name))
+    retried = train_model(train_plan(data, epochs=3))
     (after,) = child_run(client, f"test/{name}")
-    assert retried["run_id"] == before.info.run_id == after.info.run_id
+    assert retried.run_id == before.info.run_id == after.info.run_id
     assert after.info.status == "FINISHED"
     for metric in METRICS:
-        assert history(client, retried["run_id"], metric) == history(client, uninterrupted["run_id"], metric), metric
+        assert history(client, retried.run_id, metric) == history(client, uninterrupted.run_id, metric), metric
     weights, expected = (saved_weights(trained) for trained in (retried, uninterrupted))
     assert weights.keys() == expected.keys()
     for key, value in expected.items():
         assert torch.equal(weights[key], value), key
-    assert not list(S3Store(Settings().bucket).keys(f"{retried['prefix']}/checkpoints"))
+    assert not list(S3Store(Settings().bucket).keys(f"{retried.prefix}/checkpoints"))
 
 
-def saved_weights(trained: dict[str, Any]) -> dict[str, torch.Tensor]:
-    return dict(load_model(SavedModel(trained["model_uri"], trained["model_sha256"])).state_dict())
+def saved_weights(trained: TrainedModel) -> dict[str, torch.Tensor]:
+    return dict(load_model(trained.saved).state_dict())
 
 
 def test_a_training_killed_in_mid_epoch_goes_on_in_the_same_run_to_the_same_end(client, pictures, uninterrupted):
-    data = prepare_data(str(pictures), 0, workflow("killed"))
-    step = Background(TRAIN, config=train_config(epochs=3), data=data, workflow=workflow("killed"))
+    data = prepared(pictures, "killed")
+    step = Background(TRAIN, plan=as_json(train_plan(data, epochs=3)))
     wait_until(lambda: any(line.startswith("epoch 2/3") for line in step.lines))
     step.child().send_signal(signal.SIGKILL)
     step.join()
@@ -101,29 +103,29 @@ def test_a_training_killed_in_mid_epoch_goes_on_in_the_same_run_to_the_same_end(
 def test_a_training_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
     client, pictures, uninterrupted, caplog
 ):
-    data = prepare_data(str(pictures), 0, workflow("killed-writing"))
+    data = prepared(pictures, "killed-writing")
     hangs = "tests.trainings:train_and_hang_while_writing_a_checkpoint"
-    step = Background(hangs, config=train_config(epochs=3), data=data, workflow=workflow("killed-writing"))
+    step = Background(hangs, plan=as_json(train_plan(data, epochs=3)))
     wait_until(lambda: "hanging" in step.lines)
     step.child().send_signal(signal.SIGKILL)
     step.join()
     with caplog.at_level(logging.INFO):
         check_retry(client, "killed-writing", data, uninterrupted)
-    assert "epoch-0002: its writing was broken off" in caplog.text
+    assert "epoch-0002: its writing was interrupted" in caplog.text
     assert "resuming after epoch 1" in caplog.text
 
 
-def check_once(client: MlflowClient, name: str, trained: dict[str, Any], uninterrupted: dict[str, Any]) -> None:
+def check_once(client: MlflowClient, name: str, trained: TrainedModel, uninterrupted: TrainedModel) -> None:
     """Two tries left what one that nobody disturbed leaves."""
     (run,) = child_run(client, f"test/{name}")
-    assert (run.info.run_id, run.info.status) == (trained["run_id"], "FINISHED")
+    assert (run.info.run_id, run.info.status) == (trained.run_id, "FINISHED")
     for metric in METRICS:
-        assert history(client, trained["run_id"], metric) == history(client, uninterrupted["run_id"], metric), metric
+        assert history(client, trained.run_id, metric) == history(client, uninterrupted.run_id, metric), metric
     saved = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id='{run.info.run_id}'")
     whole = [f"models:/{model.model_id}" for model in saved if model.status == LoggedModelStatus.READY]
-    assert whole == [trained["model_uri"]]
-    left = list(S3Store(Settings().bucket).keys(f"{trained['prefix']}/"))
-    assert left == [f"{trained['prefix']}/trained.json"]
+    assert whole == [trained.saved.uri]
+    left = list(S3Store(Settings().bucket).keys(f"{trained.prefix}/"))
+    assert left == [f"{trained.prefix}/trained.json"]
 
 
 def said(step: Background, words: str) -> bool:
@@ -138,9 +140,9 @@ def alive(process: psutil.Process) -> bool:
 
 def tries_of(pictures: Path, name: str) -> Iterator[Background]:
     """The same training, as often as it is asked for, each time in a process of its own."""
-    data = prepare_data(str(pictures), 0, workflow(name))
+    data = prepared(pictures, name)
     while True:
-        yield Background(TRAIN_ON_SHORT_TERMS, config=train_config(epochs=3), data=data, workflow=workflow(name))
+        yield Background(TRAIN_ON_SHORT_TERMS, plan=as_json(train_plan(data, epochs=3)))
 
 
 def test_a_training_that_is_started_twice_at_once_runs_once(client, pictures, uninterrupted):
@@ -149,12 +151,12 @@ def test_a_training_that_is_started_twice_at_once_runs_once(client, pictures, un
     for step in both:
         step.join()
     assert both[0].result == both[1].result
-    check_once(client, "twice", both[0].result, uninterrupted)
+    check_once(client, "twice", TrainedModel.model_validate(both[0].result), uninterrupted)
     first, second = sorted(both, key=lambda step: said(step, "waiting"))
     assert said(first, "epoch 3/3")
     assert not said(second, "epoch")
     assert said(second, "trained already")
-    assert len([line for line in second.lines if "waiting: this is being done by process" in line]) == 1
+    assert len([line for line in second.lines if line.startswith("waiting for process")]) == 1
 
 
 def test_one_that_waits_takes_over_when_the_training_is_killed(client, pictures, uninterrupted):
@@ -170,7 +172,7 @@ def test_one_that_waits_takes_over_when_the_training_is_killed(client, pictures,
     assert isinstance(killed.error, WorkerLost)
     assert said(waits, f"taking over from process {trains.pid} on ")
     assert said(waits, "resuming after epoch")
-    check_once(client, "killed-beside-another", waits.result, uninterrupted)
+    check_once(client, "killed-beside-another", TrainedModel.model_validate(waits.result), uninterrupted)
 
 
 def test_one_that_was_believed_dead_stops_when_it_wakes_and_leaves_the_run_to_the_other(
@@ -187,7 +189,7 @@ def test_one_that_was_believed_dead_stops_when_it_wakes_and_leaves_the_run_to_th
     first.join(10)
     assert isinstance(first.error, LeaseLost)
     second.join()
-    check_once(client, "frozen", second.result, uninterrupted)
+    check_once(client, "frozen", TrainedModel.model_validate(second.result), uninterrupted)
 
 
 def test_processes_that_train_together_stop_when_their_lease_is_taken_and_leave_the_run_alone(
@@ -195,8 +197,8 @@ def test_processes_that_train_together_stop_when_their_lease_is_taken_and_leave_
 ):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("CIFAR_TRAINING_PROCESSES", "2")
-    data = prepare_data(str(pictures), 0, workflow("taken"))
-    step = Background(TRAIN_ON_SHORT_TERMS, config=train_config(epochs=500), data=data, workflow=workflow("taken"))
+    data = prepared(pictures, "taken")
+    step = Background(TRAIN_ON_SHORT_TERMS, plan=as_json(train_plan(data, epochs=500)))
     wait_until(lambda: said(step, "epoch 1/500"))
     store, trains = S3Store(Settings().bucket), step.child()
     (key,) = (key for key in store.keys("runs/") if key.endswith("/lease.json"))
@@ -212,8 +214,8 @@ def test_processes_that_train_together_stop_when_their_lease_is_taken_and_leave_
 
 
 def test_a_stopped_training_says_so_in_mlflow_ends_in_time_and_keeps_its_checkpoint(client, pictures):
-    data = prepare_data(str(pictures), 0, workflow("stopped"))
-    step = Background(TRAIN, config=train_config(epochs=500), data=data, workflow=workflow("stopped"))
+    data = prepared(pictures, "stopped")
+    step = Background(TRAIN, plan=as_json(train_plan(data, epochs=500)))
     wait_until(lambda: any("epoch 2/500" in line for line in step.lines))
     began = time.monotonic()
     step.child().send_signal(signal.SIGTERM)
@@ -243,20 +245,20 @@ def test_a_retry_on_another_device_can_say_so(client):
     assert "cifar.epochs" not in data.tags
 
 
-def break_off_before_saving(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> None:
+def interrupt_before_saving(monkeypatch: pytest.MonkeyPatch, plan: TrainPlan) -> None:
     def interrupt(*arguments: Any) -> None:
         raise InterruptedError
 
     with monkeypatch.context() as patch:
         patch.setattr(train_step, "save_model", interrupt)
         with pytest.raises(InterruptedError):
-            train_model(**arguments)
+            train_model(plan)
 
 
 def test_a_loss_that_is_no_number_fails_the_run_at_once_and_for_good(client, pictures):
-    data = prepare_data(str(pictures), 0, workflow("diverged"))
+    data = prepared(pictures, "diverged")
     with pytest.raises(TrainingError, match=r"loss is (nan|inf) in epoch 1, step \d+, at learning rate") as raised:
-        train_model({**train_config(), "learning_rate": 1e30}, data, workflow("diverged"))
+        train_model(train_plan(data, learning_rate=1e30))
     assert not raised.value.retryable
     (run,) = child_run(client, "test/diverged")
     assert run.info.status == "FAILED"
@@ -267,20 +269,19 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Weights for ResNet50, told to the steps as ImageNet's."""
     path = tmp_path / "resnet50.pth"
     torch.save(resnet50(weights=None).state_dict(), path)
-    monkeypatch.setenv("CIFAR_RESNET50_WEIGHTS", str(path))
-    monkeypatch.setenv("CIFAR_RESNET50_WEIGHTS_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    own = {"source": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    monkeypatch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps({"resnet50": own}))
     return path
 
 
 def test_resnet50_starts_over_once_there_are_weights_and_learns_its_head_first_and_only_once(
     client, pictures, monkeypatch, weights
 ):
-    data = prepare_data(str(pictures), 0, workflow("weights-later"))
-    config = train_config("resnet50", pretrained="preferred", epochs=1, batch_size=64)
-    arguments = {"config": config, "data": data, "workflow": workflow("weights-later")}
+    data = prepared(pictures, "weights-later")
+    plan = train_plan(data, "resnet50", pretrained="preferred", epochs=1, batch_size=64)
     with monkeypatch.context() as patch:
-        patch.setenv("CIFAR_RESNET50_WEIGHTS", str(weights.with_name("nowhere")))
-        break_off_before_saving(monkeypatch, **arguments)
+        patch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps({"resnet50": {"source": "/nowhere", "sha256": "0" * 64}}))
+        interrupt_before_saving(monkeypatch, plan)
     (run,) = child_run(client, "test/weights-later", "resnet50")
     assert {name: run.data.params[name] for name in ("initial_weights", "head_epochs", "stage_decay")} == {
         "initial_weights": "random",
@@ -289,12 +290,12 @@ def test_resnet50_starts_over_once_there_are_weights_and_learns_its_head_first_a
     }
     assert not history(client, run.info.run_id, "head_validation_loss")
 
-    break_off_before_saving(monkeypatch, **arguments)
+    interrupt_before_saving(monkeypatch, plan)
     head = client.get_metric_history(run.info.run_id, "head_validation_loss")
     assert [metric.step for metric in head] == [1, 2]
 
-    trained = train_model(**arguments)
-    assert trained["run_id"] == run.info.run_id
+    trained = train_model(plan)
+    assert trained.run_id == run.info.run_id
     assert client.get_metric_history(run.info.run_id, "head_validation_loss") == head
     tags = client.get_run(run.info.run_id).data.tags
-    assert tags["cifar.initial_weights"].startswith("ImageNet (SHA-256 ")
+    assert tags["cifar.initial_weights"].startswith("pretrained (SHA-256 ")

@@ -17,12 +17,13 @@ from cifar_tasks.data import PLACEHOLDER_BANNER
 from cifar_tasks.errors import IntegrityError, StorageError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
-from cifar_tasks.steps.prepare import plan_training, prepare_data
+from cifar_tasks.steps.payloads import RunReport
+from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import registry, runs
 from tests.conftest import COLOURS, RunningStack, connect
-from tests.trainings import SMALL, child_run, train_config, workflow
+from tests.trainings import child_run, prepared, request, train_plan
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def client(tracked: RunningStack) -> MlflowClient:
     return runs.mlflow_client()
 
 
-def run_named(name: str, pictures: Path, models: str = "cnn", **overrides: Any) -> dict[str, Any]:
-    return run_workflow(name, str(pictures), models, "demo", f"{name}-classifier", {**SMALL, **overrides})
+def run_named(name: str, source: Path | str, **changes: Any) -> RunReport:
+    return run_workflow(name, request(source, **{"registered_model": f"{name}-classifier", **changes}))
 
 
 def artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> set[str]:
@@ -42,7 +43,7 @@ def artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> s
 
 
 @pytest.fixture(scope="module")
-def summary(backend: RunningStack, pictures: Path) -> dict[str, Any]:
+def summary(backend: RunningStack, pictures: Path) -> RunReport:
     """What one whole run returned."""
     with pytest.MonkeyPatch.context() as patch:
         connect(patch, backend.environment)
@@ -51,10 +52,10 @@ def summary(backend: RunningStack, pictures: Path) -> dict[str, Any]:
 
 class TestAWholeRun:
     def test_the_model_learns_and_becomes_champion(self, summary):
-        (row,) = summary["rows"]
-        assert row["test_accuracy"] > 0.9
-        assert list(row["aliases"]) == ["champion"]
-        assert summary["banner"] is None
+        (row,) = summary.rows
+        assert row.test_accuracy > 0.9
+        assert row.aliases == ["champion"]
+        assert summary.banner is None
 
     def test_parent_and_child_are_linked_and_finished(self, summary, client):
         (parent,) = child_run(client, "cli/whole", "all")
@@ -119,52 +120,53 @@ class TestAWholeRun:
 
         before = everything()
         again = run_named("whole", pictures)
-        assert again["rows"][0]["test_accuracy"] == summary["rows"][0]["test_accuracy"]
+        assert again.rows[0].test_accuracy == summary.rows[0].test_accuracy
         assert everything() == before
 
     def test_another_run_with_an_equal_model_leaves_the_champion(self, summary, client, pictures):
-        again = run_workflow("twin", str(pictures), "cnn", "demo", "whole-classifier", SMALL)
-        assert again["rows"][0]["test_accuracy"] == summary["rows"][0]["test_accuracy"]
-        assert "does not beat" in again["reasons"][-1]
+        again = run_named("twin", pictures, registered_model="whole-classifier")
+        assert again.rows[0].test_accuracy == summary.rows[0].test_accuracy
+        assert "does not beat" in again.reasons[-1]
         assert registry.version_with_alias(client, "whole-classifier", "champion").version == "1"
         assert registry.version_with_alias(client, "whole-classifier", "challenger").version == "2"
 
 
 def test_a_stored_model_that_was_altered_is_not_evaluated(client, pictures):
-    data = prepare_data(str(pictures), 0, workflow("altered"))
-    trained = train_model(train_config(epochs=1), data, workflow("altered"))
+    data = prepared(pictures, "altered")
+    trained = train_model(train_plan(data, epochs=1))
     artifacts_of = S3Store("mlflow")
-    (program,) = [key for key in artifacts_of.keys("") if key.endswith("model.pt2") and trained["model_uri"][8:] in key]
+    (program,) = [key for key in artifacts_of.keys("") if key.endswith("model.pt2") and trained.saved.model_id in key]
     artifacts_of.put(program, artifacts_of.get(program)[:-1000])
     with pytest.raises(IntegrityError, match="is damaged"):
-        evaluate_model(trained, data)
+        evaluate_model(trained)
 
 
 def test_a_model_that_scores_otherwise_than_in_training_fails_the_run(client, pictures):
     """The report's second defect: 95.72 % in training, 80 % in evaluation."""
-    data = prepare_data(str(pictures), 0, workflow("disagrees"))
-    trained = train_model(train_config(epochs=1), data, workflow("disagrees"))
+    data = prepared(pictures, "disagrees")
+    trained = train_model(train_plan(data, epochs=1))
     with pytest.raises(IntegrityError, match="what was saved is not what was trained"):
-        evaluate_model({**trained, "validation_accuracy": trained["validation_accuracy"] - 0.1572}, data)
+        evaluate_model(trained.model_copy(update={"validation_accuracy": trained.validation_accuracy - 0.1572}))
     (run,) = child_run(client, "test/disagrees")
     assert run.info.status == "FAILED"
     assert "test_accuracy" not in run.data.metrics
 
 
 def test_placeholder_data_says_so_wherever_a_result_is_shown(client):
-    summary = run_workflow("digits", "digits", "cnn", "demo", "digits-classifier", {"epochs": 1})
+    summary = run_named("digits", "digits", overrides={"epochs": 1})
     (parent,) = child_run(client, "cli/digits", "all")
     (child,) = child_run(client, "cli/digits")
-    assert summary["banner"] == PLACEHOLDER_BANNER
+    assert summary.banner == PLACEHOLDER_BANNER
     assert PLACEHOLDER_BANNER in parent.data.tags["mlflow.note.content"]
     page = Path(client.download_artifacts(parent.info.run_id, "report.html")).read_text()
     assert PLACEHOLDER_BANNER in html.unescape(page)
-    assert child.data.params["flip"] == "off"
+    assert child.data.params["flip"] == "False"
 
 
 def test_storage_that_is_gone_is_an_error_worth_a_retry(client, pictures, monkeypatch):
+    data = prepared(pictures, "storage-gone")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(StorageError) as caught:
-        plan_training({"uri": "s3://cifar/datasets/0123456789abcdef/manifest.json"}, "cnn", "demo", {})
+        plan_training(data)
     assert caught.value.retryable

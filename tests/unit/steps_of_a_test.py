@@ -1,4 +1,4 @@
-"""What `tests/unit/test_process.py` runs in processes of their own."""
+"""What `tests/unit/steps/test_process.py` runs in processes of their own."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_tasks.errors import ConfigError, StorageError
+from cifar_tasks.steps.payloads import Payload
 
 
 def double(number: int) -> dict[str, Any]:
@@ -20,6 +21,25 @@ def double(number: int) -> dict[str, Any]:
         "waiting": os.environ["OMP_WAIT_POLICY"],
         "threads": os.environ["OMP_NUM_THREADS"],
     }
+
+
+class Numbers(Payload):
+    """A value between steps of a test."""
+
+    label: str
+    values: list[int]
+
+
+def add(numbers: Numbers, factor: float = 1) -> Numbers:
+    return Numbers(label=numbers.label, values=[int(sum(numbers.values) * factor)])
+
+
+def promise_text() -> str:
+    return 7  # type: ignore[return-value]
+
+
+def repeat(letter: str, times: int) -> str:
+    return letter * times
 
 
 def fail(kind: str) -> None:

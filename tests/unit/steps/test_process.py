@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cifar_tasks.errors import ConfigError, Stopped, StorageError, WorkerLost
+from cifar_tasks.errors import ConfigError, PayloadError, Stopped, StorageError, WorkerLost
 from cifar_tasks.steps.process import run_step
 
 STEPS = "tests.unit.steps_of_a_test"
@@ -43,6 +43,35 @@ def test_the_result_comes_back_and_the_output_is_logged():
     result = run("double", on_line=lines.append, number=21)
     assert result["number"] == 42
     assert lines == ["doubling"]
+
+
+def test_values_arrive_typed_and_go_back_as_json():
+    assert run("add", numbers={"label": "a", "values": [1, 2]}, factor=2) == {"label": "a", "values": [6]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"numbers": {"label": "a"}}, r"steps_of_a_test:add .*numbers\.values: Field required"),
+        ({"numbers": {"label": "a", "values": [1], "more": 1}}, r"add .*numbers\.more: Extra inputs"),
+        ({"numbers": {"label": "a", "values": ["1"]}}, r"add .*numbers\.values\.0: Input should be a valid integer"),
+        ({"numbers": {"label": "a", "values": [1]}, "other": 1}, r"add .*other: Extra inputs"),
+        ({}, r"add .*numbers: Field required"),
+    ],
+)
+def test_a_field_that_is_missing_unknown_or_of_another_type_is_an_error_that_names_step_and_field(arguments, message):
+    with pytest.raises(PayloadError, match=message) as caught:
+        run("add", **arguments)
+    assert not caught.value.retryable
+
+
+def test_a_step_that_returns_something_else_than_it_promises_is_an_error():
+    with pytest.raises(PayloadError, match=r"promise_text returned .*valid string"):
+        run("promise_text")
+
+
+def test_a_result_larger_than_a_pipe_s_buffer_comes_back():
+    assert run("repeat", letter="x", times=1_000_000) == "x" * 1_000_000
 
 
 def test_the_step_leads_a_process_group_of_its_own_with_a_tuned_environment():

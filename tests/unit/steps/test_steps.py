@@ -10,7 +10,7 @@ def test_steps_of_the_default_queue_load_without_torch() -> None:
             sys.executable,
             "-c",
             "import sys; sys.modules['torch'] = None; "  # an import of torch fails, as where it is not installed
-            "from cifar_tasks.steps import prepare, promote, report, tune",
+            "from cifar_tasks.steps import create_studies, plan, prepare, promote, register, report, select_params",
         ],
         capture_output=True,
         text=True,

@@ -1,0 +1,88 @@
+"""A model from an installed package: found by its entry point, and used everywhere without a change in this tree."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from mlflow import MlflowClient
+
+from cifar_tasks.settings import PROJECT
+from cifar_tasks.tracking import registry, runs
+from tests.conftest import RunningStack
+from tests.trainings import child_run
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder in which pip has installed the package; to be put into PYTHONPATH."""
+    source, target = tmp_path_factory.mktemp("source") / "tiny", tmp_path_factory.mktemp("site")
+    subprocess.run(["cp", "-r", str(Path(__file__).parents[1] / "tiny_package"), str(source)], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    subprocess.run([*pip, str(target), str(source)], check=True, timeout=120)
+    return os.pathsep.join([str(PROJECT), str(target)])
+
+
+def cifar(installed: str, *words: str) -> CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": installed, "COLUMNS": "200"}
+    command = [sys.executable, "-m", "cifar_tasks.cli", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_the_command_line_offers_it(installed):
+    shown = cifar(installed, "run", "--help").stdout
+    assert "tiny: Three layers from another package." in " ".join(shown.replace("│", " ").split())
+
+
+def test_the_trigger_form_offers_it_but_a_default_run_does_not_train_it(installed):
+    code = (
+        f"import json, sys; sys.path.insert(0, {str(PROJECT / 'dags')!r}); import airflow.sdk, cifar10_training; "
+        "models = cifar10_training.cifar10_training().params.get_param('models'); "
+        "print(json.dumps([models.schema['items']['enum'], models.value]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": installed}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    offered, chosen = json.loads(done.stdout.splitlines()[-1])
+    assert "tiny" in offered
+    assert chosen == [name for name in offered if name != "tiny"]
+
+
+def test_it_is_tuned_trained_evaluated_registered_and_promoted(installed, tracked: RunningStack, pictures: Path):
+    words = ["--source", str(pictures), "--models", "tiny", "--registered-model", "tiny-classifier", "--name", "tiny"]
+    done = cifar(installed, "run", *words, "--tune", "tiny", "--trials", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    client = runs.mlflow_client()
+    champion = registry.version_with_alias(client, "tiny-classifier", registry.CHAMPION)
+    assert champion is not None
+    assert champion.tags["cifar.model"] == "tiny"
+    assert float(champion.tags["cifar.test_accuracy"]) > 0.8
+    assert champion.tags["cifar.params_source"].startswith("study tiny-")
+
+
+def test_its_training_resumes_after_a_kill(installed, tracked: RunningStack, pictures: Path, tmp_path: Path):
+    words = ["run", "--source", str(pictures), "--models", "tiny", "--registered-model", "tiny-killed"]
+    words += ["--name", "tiny-killed", "--set", "epochs=400"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cifar_tasks.cli", *words],
+            env={**os.environ, "PYTHONPATH": installed, "PYTHONUNBUFFERED": "1"},
+            stdout=file,
+        )
+    client = runs.mlflow_client()
+    deadline = time.monotonic() + 120
+    while "epoch 3/400" not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    done = cifar(installed, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resuming after epoch" in done.stdout
+    (run,) = child_run(MlflowClient(), "cli/tiny-killed", "tiny")
+    steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "validation_loss")]
+    assert steps == list(range(1, len(steps) + 1))
