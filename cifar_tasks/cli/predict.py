@@ -12,8 +12,7 @@ from cifar_tasks.data import ImageFormat, decode
 from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.tracking import registry, runs
 from cifar_tasks.tracking.saved_model import load_model
-from cifar_tasks.training import predict_logits
-from cifar_tasks.training.fast import FastClassifier
+from cifar_tasks.training import FastClassifier, predict_logits
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def predict(paths: Sequence[Path], registered_model: str, *, fast: bool = False)
         classes, image_format = json.loads(champion.tags["cifar.classes"]), image_format_of(champion.tags)
         images = np.stack([decode(path.read_bytes(), str(path), image_format) for path in paths])
         model = load_model(registry.saved_model_of(champion))
-    logits = predict_logits(FastClassifier(model) if fast else model, torch.from_numpy(images))
+    logits = torch.from_numpy(predict_logits(FastClassifier(model) if fast else model, images))
     chances, labels = logits.softmax(dim=1).max(dim=1)
     answers = zip(paths, labels.tolist(), chances.tolist(), strict=True)
     return int(champion.version), [Prediction(path, classes[label], chance) for path, label, chance in answers]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from cifar_tasks.training import EpochMetrics
+    from cifar_tasks.training import TrainingState
 
 TRAINING, VALIDATION = "#4c72b0", "#dd8452"
 RIGHT, WRONG = "#2a7f3f", "#c0392b"
@@ -40,11 +40,12 @@ def image_grid(
     return figure
 
 
-def learning_curves(history: "Sequence[EpochMetrics]", title: str) -> "Figure":
-    """Accuracy, loss and learning rate over the epochs (the report's figure 3)."""
+def learning_curves(state: "TrainingState") -> "Figure":
+    """Accuracy, loss and learning rate over the epochs of a training (the report's figure 3)."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+    history, title = state.history, f"{state.config.model}: best epoch {state.best.epoch} of {len(state.history)}"
     epochs = [metrics.epoch for metrics in history]
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     figure.suptitle(title)

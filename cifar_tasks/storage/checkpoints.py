@@ -1,10 +1,11 @@
-"""A checkpoint an epoch in object storage: content first, then the manifest that makes it exist."""
+"""One checkpoint per epoch in object storage: content first, then the manifest that makes it exist."""
 
 import json
 import logging
 
 from cifar_tasks.errors import IntegrityError
 from cifar_tasks.storage.s3 import ObjectRef, ObjectStore, canonical_json, read
+from cifar_tasks.training import Callback, Snapshot, TrainingState
 
 KEEP = 2
 """The newest, and the one before in case the newest is damaged."""
@@ -13,8 +14,26 @@ CONTENT, MANIFEST = ".safetensors", ".json"
 _log = logging.getLogger(__name__)
 
 
+class CheckpointCallback(Callback):
+    """Resumes a training from its newest checkpoint and saves one per epoch, below `prefix`."""
+
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
+
+    def on_train_start(self, state: TrainingState) -> None:
+        if (data := newest_checkpoint(self._store, self._epochs(state.label))) is not None:
+            state.load_bytes(data)
+            _log.info("%sresuming after epoch %d", state.label, len(state.history))
+
+    def on_epoch_end(self, snapshot: Snapshot) -> None:
+        save_checkpoint(self._store, self._epochs(snapshot.label), snapshot.history[-1].epoch, snapshot.checkpoint)
+
+    def _epochs(self, label: str) -> str:
+        return f"{self._prefix}/{label}epochs"
+
+
 def save_checkpoint(store: ObjectStore, prefix: str, epoch: int, data: bytes) -> None:
-    """Write the checkpoint of `epoch` (counted from 1), then forget all but the newest two."""
+    """Write the checkpoint of `epoch` (counted from 1), then delete all but the newest two."""
     ref = store.put(f"{prefix}/epoch-{epoch:04d}{CONTENT}", data)
     store.put(f"{prefix}/epoch-{epoch:04d}{MANIFEST}", canonical_json(ref.as_dict()))
     for old in _names(store, prefix, MANIFEST)[KEEP:]:
@@ -23,14 +42,14 @@ def save_checkpoint(store: ObjectStore, prefix: str, epoch: int, data: bytes) ->
 
 
 def newest_checkpoint(store: ObjectStore, prefix: str) -> bytes | None:
-    """The newest one that is whole; a damaged one is passed over with a warning."""
+    """The newest one that is whole; a damaged one is skipped with a warning."""
     for name in _names(store, prefix, CONTENT):
         try:
             return read(store, ObjectRef(**json.loads(store.get(name + MANIFEST))))
         except KeyError:
-            _log.warning("passing over checkpoint %s: its writing was broken off", name)
+            _log.warning("skipping checkpoint %s: writing it was interrupted", name)
         except (IntegrityError, TypeError, ValueError) as error:
-            _log.warning("passing over checkpoint %s: %s", name, error)
+            _log.warning("skipping checkpoint %s: %s", name, error)
     return None
 
 

@@ -19,6 +19,7 @@ from multiprocessing.sharedctypes import RawValue
 
 from cifar_tasks.errors import IntegrityError, LeaseLost, StorageError
 from cifar_tasks.storage.s3 import ObjectStore, Snapshot, canonical_json
+from cifar_tasks.training import callbacks
 
 LOST = float("-inf")
 
@@ -61,6 +62,19 @@ class Lease:
                 f"{self.uri} could not be renewed in time, so that another process may take it over: this one stops. "
                 "Is storage reachable?"
             )
+
+
+class LeaseCallback(callbacks.Callback):
+    """Ends a training with `LeaseLost` once its lease may have passed to another process."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def on_step(self, progress: callbacks.Progress) -> None:  # noqa: ARG002
+        self._lease.check()
+
+    def on_epoch_end(self, snapshot: callbacks.Snapshot) -> None:  # noqa: ARG002
+        self._lease.check()
 
 
 @contextmanager
@@ -135,9 +149,7 @@ class _Holder:
 
     def _write(self, etag: str | None) -> None:
         """Write new content, hence with a new ETag, in place of the content that has the ETag `etag`."""
-        began = (
-            time.monotonic()
-        )  # before the server writes: the holder gives up before others take over
+        began = time.monotonic()  # before the server writes: the holder gives up before others take over
         self._writes += 1
         self._etag = self._store.put_if(self._key, canonical_json({"owner": self._owner, "writes": self._writes}), etag)
         self.lease.until.value = began + self._terms.trusted_for

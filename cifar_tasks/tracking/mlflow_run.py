@@ -1,39 +1,55 @@
-"""A training's MLflow run, as a tracker."""
+"""A training in its MLflow run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cifar_tasks.evaluation import plots
 from cifar_tasks.tracking import runs
+from cifar_tasks.training import Callback, EpochMetrics, Snapshot, TrainingState
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
 
-class MlflowRun:
-    """Writes to a run that exists (`tracking.open_run`)."""
+class MlflowCallback(Callback):
+    """Logs to a run that exists: parameters, the metrics of each epoch once, and how training ended."""
 
-    def __init__(self, client: "MlflowClient", run_id: str) -> None:
-        self.client, self.run_id = client, run_id
+    def __init__(self, client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:
+        self._client, self._run_id, self._params = client, run_id, params
         self._logged: dict[str, set[int]] = {}
+        """Epochs that the run shows already, for each label."""
 
-    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """MLflow's parameters never change: what a resumed training says otherwise (its device, say) is a tag."""
-        known = self.client.get_run(self.run_id).data.params
-        runs.log_params(self.client, self.run_id, {k: v for k, v in parameters.items() if k not in known})
-        changed = {f"cifar.{k}": v for k, v in parameters.items() if k in known and known[k] != str(v)}
-        runs.log_tags(self.client, self.run_id, changed)
+    @runs.tracking_errors()
+    def on_train_start(self, state: TrainingState) -> None:
+        if not state.label:
+            self._log_params()
+        self._log_epochs(state.label, state.history)
 
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float], label: str = "") -> None:
-        named = {f"{label}{name}": value for name, value in metrics.items()}
-        if label not in self._logged:  # asked once: from then on nobody else writes to this run
-            self._logged[label] = runs.logged_steps(self.client, self.run_id, next(iter(named)))
-        if epoch not in self._logged[label]:
-            self._logged[label].add(epoch)
-            runs.log_metrics(self.client, self.run_id, named, step=epoch)
+    @runs.tracking_errors()
+    def on_epoch_end(self, snapshot: Snapshot) -> None:
+        self._log_epochs(snapshot.label, snapshot.history[-1:])
 
-    def log_figure(self, figure: "Figure", name: str) -> None:
-        self.client.log_figure(self.run_id, figure, name)
+    @runs.tracking_errors()
+    def on_train_end(self, state: TrainingState, error: BaseException | None) -> None:
+        if state.label or error is not None:
+            return
+        self._client.log_figure(self._run_id, plots.learning_curves(state), "learning_curves.png")
+        ending = {"cifar.ended_because": state.ending, "cifar.best_epoch": state.best.epoch}
+        runs.log_tags(self._client, self._run_id, ending)
 
-    def log_ending(self, reason: str, best_epoch: int) -> None:
-        runs.log_tags(self.client, self.run_id, {"cifar.ended_because": reason, "cifar.best_epoch": best_epoch})
+    def _log_params(self) -> None:
+        """MLflow's parameters never change. What is different in a resumed training, its device say, becomes a tag."""
+        known = self._client.get_run(self._run_id).data.params
+        new = {name: value for name, value in self._params.items() if name not in known}
+        runs.log_params(self._client, self._run_id, new)
+        changed = {f"cifar.{k}": v for k, v in self._params.items() if k in known and known[k] != str(v)}
+        runs.log_tags(self._client, self._run_id, changed)
+
+    def _log_epochs(self, label: str, history: Sequence[EpochMetrics]) -> None:
+        for metrics in history:
+            named = metrics.by_name(label)
+            if label not in self._logged:  # asked once: from then on nobody else writes to this run
+                self._logged[label] = runs.logged_steps(self._client, self._run_id, next(iter(named)))
+            if metrics.epoch not in self._logged[label]:
+                self._logged[label].add(metrics.epoch)
+                runs.log_metrics(self._client, self._run_id, named, step=metrics.epoch)

@@ -7,23 +7,23 @@ MLflow stays the record: whatever happens here is a warning at most, and the tra
 import io
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cifar_tasks.errors import ConfigError
+from cifar_tasks.evaluation import plots
 from cifar_tasks.settings import Settings
-from cifar_tasks.tracking.tracker import Tracker
+from cifar_tasks.training import Callback, EpochMetrics, Snapshot, TrainingState
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from wandb import Run
 
 START_SECONDS = 15.0
 """How long a server may take to answer before the run is kept offline."""
 FINISH_SECONDS = 5.0
-"""How long the end waits for uploads. Less than a step has to clean up when it is told to stop (`GRACE_SECONDS`)."""
+"""How long the end waits for uploads. Less than a step has to clean up after SIGTERM (`GRACE_SECONDS`)."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,70 +34,62 @@ def wanted() -> bool:
     return mode == "offline" or (mode != "disabled" and bool(os.environ.get("WANDB_API_KEY")))
 
 
-@contextmanager
-def wandb_run(
-    settings: Settings, run_id: str, name: str, group: str | None = None, tags: Sequence[str] = ()
-) -> Iterator[Tracker]:
-    """The run `run_id` (the MLflow run's id, so that a resumed training goes on in it), in the project named like the
-    MLflow experiment; its files lie in `wandb/` of the settings' home.
+class WandbCallback(Callback):
+    """Logs to the run with the id of the MLflow run, so that a resumed training continues it.
 
-    Kept offline when the server cannot be reached. `ConfigError` if it cannot be kept at all.
+    The project is named like the MLflow experiment; files lie in `wandb/` of the settings' home. The run is kept
+    offline when the server cannot be reached; `ConfigError` if it cannot be kept at all.
     """
-    _require_wandb(settings.home)
-    with _service():
-        run = _open_run(
-            settings.home,
-            project=os.environ.get("WANDB_PROJECT") or settings.experiment,
-            id=run_id,
-            name=name,
-            group=group,
-            tags=tags,
-            resume="allow",
-        )
-        exit_code = 1
-        try:
-            yield _WandbTracker(run)
-            exit_code = 0
-        finally:
-            with _only_warned(f"what is not uploaded can be: wandb sync {_folder(run)}"):
-                run.finish(exit_code)
 
+    def __init__(self, settings: Settings, run_id: str, params: Mapping[str, Any]) -> None:
+        self._settings, self._run_id, self._params = settings, run_id, params
+        self._run: Run
 
-class _WandbTracker:
-    """The epoch is a value of its own, on which charts are drawn: W&B's steps only count up."""
-
-    def __init__(self, run: "Run") -> None:
-        self._run = run
+    def on_train_start(self, state: TrainingState) -> None:
+        if not state.label:
+            _require_wandb(self._settings.home)
+            project = os.environ.get("WANDB_PROJECT") or self._settings.experiment
+            self._run = _open_run(
+                self._settings.home, project=project, id=self._run_id, name=state.config.model, resume="allow"
+            )
         with _only_warned():
-            run.define_metric("*", step_metric="epoch")
+            # Charts are drawn over the epoch, a value of its own: W&B's steps only count up.
+            self._run.define_metric(f"{state.label}*", step_metric=f"{state.label}epoch")
+            if not state.label:
+                # Allowed to change: a training can be resumed on another device.
+                self._run.config.update(dict(self._params), allow_val_change=True)  # type: ignore[no-untyped-call]
+        for metrics in state.history:
+            self._log_epoch(state.label, metrics)
 
-    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        with _only_warned():
-            # Allowed to change: a training can be resumed on another device.
-            self._run.config.update(dict(parameters), allow_val_change=True)  # type: ignore[no-untyped-call]
+    def on_epoch_end(self, snapshot: Snapshot) -> None:
+        self._log_epoch(snapshot.label, snapshot.history[-1])
 
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float], label: str = "") -> None:
+    def on_train_end(self, state: TrainingState, error: BaseException | None) -> None:
+        if state.label:
+            return
+        if error is None:
+            with _only_warned():
+                self._log_ending(state)
+        with _only_warned(f"what is not uploaded can be: wandb sync {_folder(self._run)}"):
+            self._run.finish(0 if error is None else 1)
+        _stop_service()
+
+    def _log_epoch(self, label: str, metrics: EpochMetrics) -> None:
         counter = f"{label}epoch"
         with _only_warned():
-            if label:
-                self._run.define_metric(f"{label}*", step_metric=counter)
             # The summary holds the newest epoch, that of an earlier try too.
-            if epoch > (self._run.summary.get(counter) or 0):  # type: ignore[no-untyped-call]
-                self._run.log({counter: epoch} | {f"{label}{name}": value for name, value in metrics.items()})
+            if metrics.epoch > (self._run.summary.get(counter) or 0):  # type: ignore[no-untyped-call]
+                self._run.log({counter: metrics.epoch, **metrics.by_name(label)})
 
-    def log_figure(self, figure: "Figure", name: str) -> None:
+    def _log_ending(self, state: TrainingState) -> None:
         from PIL import Image
         from wandb import Image as Picture
 
-        with _only_warned():
-            drawn = io.BytesIO()
-            figure.savefig(drawn)  # W&B's own way needs pyplot, and patches it
-            self._run.log({name.removesuffix(".png"): Picture(Image.open(drawn))})
-
-    def log_ending(self, reason: str, best_epoch: int) -> None:
-        with _only_warned():
-            self._run.summary["ended_because"] = reason
-            self._run.summary["best_epoch"] = best_epoch
+        drawn = io.BytesIO()
+        plots.learning_curves(state).savefig(drawn)  # W&B's own way needs pyplot, and patches it
+        self._run.log({"learning_curves": Picture(Image.open(drawn))})
+        self._run.summary["ended_because"] = state.ending
+        self._run.summary["best_epoch"] = state.best.epoch
 
 
 def _require_wandb(home: Path) -> None:
@@ -113,16 +105,12 @@ def _require_wandb(home: Path) -> None:
         ) from None
 
 
-@contextmanager
-def _service() -> Iterator[None]:
-    """W&B's service process, which the first run starts, is gone afterwards."""
+def _stop_service() -> None:
+    """End W&B's service process, which the first run starts."""
     import wandb
 
-    try:
-        yield
-    finally:
-        with _only_warned():
-            wandb.teardown()
+    with _only_warned():
+        wandb.teardown()
 
 
 def _open_run(home: Path, **identity: Any) -> "Run":
@@ -135,8 +123,11 @@ def _open_run(home: Path, **identity: Any) -> "Run":
             _log.warning("Weights & Biases: %s; the run is kept offline", error)
             wandb.teardown()  # the service holds on to the id of the run that it could not open
             run = _init(home, identity, mode="offline")
-    except wandb.Error as error:
-        raise ConfigError(f"Weights & Biases: {error} (WANDB_MODE=disabled trains without it)") from error
+    except BaseException as error:
+        _stop_service()
+        if isinstance(error, wandb.Error):
+            raise ConfigError(f"Weights & Biases: {error} (WANDB_MODE=disabled trains without it)") from error
+        raise
     _log.info("Weights & Biases: %s", f"wandb sync {_folder(run)}" if run.offline else run.url)
     return run
 
@@ -144,7 +135,7 @@ def _open_run(home: Path, **identity: Any) -> "Run":
 def _init(home: Path, identity: Mapping[str, Any], mode: Literal["offline"] | None = None) -> "Run":
     import wandb
 
-    # For the whole process, not for the run: logging in speaks, too.
+    # For the whole process, not for the run: logging in prints as well.
     wandb.setup(
         wandb.Settings(
             root_dir=str(home),

@@ -50,19 +50,20 @@ def training_batches(
     count, device = len(images), images.device
     batch = min(config.batch_size, count)
     order = torch.randperm(count, generator=generator)
-    if config.flip == "off" and config.crop_padding == 0:
+    flip, padding = config.augmentation.flip, config.augmentation.crop_padding
+    if not flip and padding == 0:
         for start in range(0, count - batch + 1, batch):
             index = order[start : start + batch][share].to(device, non_blocking=True)
             yield images[index], labels[index]
         return
     first = torch.rand(count, generator=torch.Generator().manual_seed(config.seed)) < 0.5
-    mirrored = (first ^ (epoch % 2 == 1)) & (config.flip == "on")
-    top, left = torch.randint(0, 2 * config.crop_padding + 1, (2, count), generator=generator)
+    mirrored = (first ^ (epoch % 2 == 1)) & flip
+    top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
     for start in range(0, count - batch + 1, batch):
         index = order[start : start + batch][share]
         plan = (index, top[index], left[index], mirrored[index])
         index, *crop = (part.to(device, non_blocking=True) for part in plan)
-        yield take_batch(images, index, *crop, padding=config.crop_padding), labels[index]
+        yield take_batch(images, index, *crop, padding=padding), labels[index]
 
 
 def steps_per_epoch(count: int, config: TrainConfig) -> int:

@@ -1,5 +1,4 @@
-"""Batch norm: running statistics that begin at the data, and, on the CPU, where torch's `SyncBatchNorm` does not run,
-statistics over the batch of all processes."""
+"""Batch norm over the batch of all processes, on the CPU, where torch's `SyncBatchNorm` does not run."""
 
 from typing import Any
 
@@ -9,22 +8,6 @@ from torch import Tensor, nn
 
 IMAGES_AND_PIXELS = (0, 2, 3)
 """The dimensions of (N, C, H, W) that a channel's statistics are taken over."""
-
-
-@torch.no_grad()
-def begin_statistics(model: nn.Module, images: Tensor) -> None:
-    """Set the running statistics of a model with random weights to those of a batch of what it takes.
-
-    torch begins with mean 0 and variance 1. Of that a third is left after ten steps, many times the variance of
-    untrained layers, so that a model which has learnt a small data set by then would be saved guessing.
-    """
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 1.0
-    model.train()(images)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):

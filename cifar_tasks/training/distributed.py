@@ -38,6 +38,14 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def broadcast(value: Any) -> Any:
+    """Rank 0's value, in all processes; it must be picklable."""
+    values = [value]
+    if size() > 1:
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
 def check_batch(batch_size: int, processes: int) -> None:
     """Raise `ConfigError` unless each of the processes gets as many images of a batch as the others."""
     if batch_size % processes:

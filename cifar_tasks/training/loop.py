@@ -1,9 +1,10 @@
-"""The training loop: arrays in, metrics out through callbacks. Knows no storage, no MLflow and no Airflow."""
+"""The training loop: tensors in, metrics out through callbacks. Knows no storage, no MLflow and no Airflow."""
 
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,26 +14,13 @@ from torch import Tensor, nn
 from cifar_tasks.errors import TrainingError
 from cifar_tasks.training import distributed
 from cifar_tasks.training.augment import steps_per_epoch, training_batches
+from cifar_tasks.training.callbacks import Callback, Progress, Snapshot, running
 from cifar_tasks.training.device import autocast, compiled
-from cifar_tasks.training.sharpness import sharpness_aware, uphill
+from cifar_tasks.training.inference import compute_logits
+from cifar_tasks.training.sharpness import sam_perturbation, sharpness_aware
 from cifar_tasks.training.state import EpochMetrics, TrainingState
 
-EVALUATION_BATCH = 500
-"""Images; large enough to keep a GPU busy, small enough for a CPU's cache not to matter."""
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands within an epoch."""
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    images_per_second: float
 
 
 @dataclass(frozen=True)
@@ -50,27 +38,56 @@ def fit(
     state: TrainingState,
     train: Split,
     validation: Split,
-    on_epoch: Callable[[TrainingState], None],
-    on_progress: Callable[[Progress], None],
+    callbacks: Sequence[Callback] = (),
     log_seconds: float = 5.0,
 ) -> None:
     """Train until the epochs are spent or validation loss has not fallen for `patience` epochs; best weights restored.
 
-    `state` may have been filled from a checkpoint: training goes on after its last epoch. `on_epoch` is called with
-    the state after every epoch. Raises `TrainingError` when the loss is not finite.
+    A callback may fill `state` from a checkpoint: training continues after its last epoch. `on_step` is called every
+    `log_seconds`. Raises `TrainingError` when the loss is not finite.
 
     Several processes that each call this with equal states and splits train together (`training.distributed`): each
     takes its share of every batch, and all see the same metrics.
     """
+    with started(state, callbacks):
+        train_epochs(state, train, validation, callbacks, log_seconds)
+
+
+@contextmanager
+def started(state: TrainingState, callbacks: Sequence[Callback]) -> Iterator[None]:
+    """From `on_train_start` to `on_train_end`. What a callback in rank 0 has resumed, all processes resume."""
+    with running(callbacks, state):
+        if distributed.size() > 1:
+            checkpoint = distributed.broadcast(state.to_bytes() if state.history else None)
+            if checkpoint is not None:
+                state.load_bytes(checkpoint)
+        yield
+
+
+def train_epochs(
+    state: TrainingState,
+    train: Split,
+    validation: Split,
+    callbacks: Sequence[Callback],
+    log_seconds: float = 5.0,
+) -> None:
+    """What `fit` does between `on_train_start` and `on_train_end`."""
     device = next(state.model.parameters()).device
     steps = state.config.epochs * steps_per_epoch(len(train.images), state.config)
     network = compiled(distributed.wrap(state.model, device), device, steps)
+
+    def on_step(progress: Progress) -> None:
+        for callback in callbacks:
+            callback.on_step(progress)
+
     while not state.finished:
         epoch = len(state.history) + 1
-        trained = _train_epoch(state, network, train, epoch, on_progress, log_seconds)
+        trained = _train_epoch(state, network, train, epoch, on_step, log_seconds)
         loss, accuracy = _validate(state.model, validation)
         state.record(EpochMetrics(epoch=epoch, validation_loss=loss, validation_accuracy=accuracy, **trained))
-        on_epoch(state)
+        snapshot = Snapshot.of(state)
+        for callback in callbacks:
+            callback.on_epoch_end(snapshot)
     state.restore_best_weights()
 
 
@@ -79,12 +96,12 @@ def _train_epoch(
     network: nn.Module,
     train: Split,
     epoch: int,
-    on_progress: Callable[[Progress], None],
+    on_step: Callable[[Progress], None],
     log_seconds: float,
 ) -> dict[str, float]:
     config, device = state.config, next(state.model.parameters()).device
     steps, processes = steps_per_epoch(len(train.images), config), distributed.size()
-    # Sums stay on the device: reading one is a synchronisation, done once a log interval.
+    # Sums stay on the device: reading one is a synchronisation, done once per log interval.
     sums, seen = torch.zeros(2, device=device), 0
     began = logged = time.perf_counter()
     network.train()
@@ -92,7 +109,7 @@ def _train_epoch(
     for step, (images, labels) in enumerate(batches, 1):
         learning_rate = state.learning_rate
         moved = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        gradients = _uphill_gradients if sharpness_aware(config, epoch) else _forward_backward
+        gradients = _sam_gradients if sharpness_aware(config, epoch) else _forward_backward
         sums += gradients(state, network, *moved)
         state.step()
         seen += len(images)
@@ -100,7 +117,8 @@ def _train_epoch(
         if now - logged >= log_seconds or step == steps:
             logged = now
             mean_loss = _finite(sums[0].item() / seen, epoch, step, learning_rate)
-            on_progress(Progress(epoch, step, steps, mean_loss, learning_rate, processes * seen / (now - began)))
+            rate = processes * seen / (now - began)
+            on_step(Progress(state.label, epoch, step, steps, mean_loss, learning_rate, rate))
     loss, accuracy = (distributed.total(sums) / (processes * seen)).tolist()
     return {
         "train_loss": _finite(loss, epoch, step, learning_rate),
@@ -110,14 +128,15 @@ def _train_epoch(
     }
 
 
-def _uphill_gradients(state: TrainingState, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Like `_forward_backward`, but every `sam_images` of the batch take their gradient uphill of the weights."""
-    at_once = max(1, state.config.sam_images // distributed.size())
+def _sam_gradients(state: TrainingState, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Like `_forward_backward`, but each `sam_images` of the batch take their gradient at their perturbed weights."""
+    chosen = state.config.optimizer
+    at_once = max(1, chosen.sam_images // distributed.size())
     sums = torch.zeros(2, device=images.device)
     mean: dict[nn.Parameter, Tensor] = {}
     for part in zip(torch.split(images, at_once), torch.split(labels, at_once), strict=True):
         sums += _forward_backward(state, network, *part)
-        with uphill(state.model, state.config.sam_radius):
+        with sam_perturbation(state.model, chosen.sam_radius):
             _forward_backward(state, network, *part)
         for weight in state.model.parameters():
             if weight.grad is not None:
@@ -129,7 +148,7 @@ def _uphill_gradients(state: TrainingState, network: nn.Module, images: Tensor, 
 
 
 def _forward_backward(state: TrainingState, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Gradients of one batch; returns the sums of losses and of right answers, (2,), on the device.
+    """Gradients of one batch; returns the sums of losses and of correct predictions, (2,), on the device.
 
     When the GPU's memory does not hold the batch, it is halved until it does: gradients add up to those of the whole
     batch, batch norm sees the halves.
@@ -151,12 +170,11 @@ def _forward_backward(state: TrainingState, network: nn.Module, images: Tensor, 
                 # Processes that train together cannot agree on it in the middle of a step.
                 raise TrainingError(
                     f"the GPU's memory does not hold a batch of {held} images: {_first_line(error)} "
-                    "Choose a smaller batch_size or image_size."
+                    "Choose a smaller batch_size or input_size."
                 ) from error
             state.micro_batch = (held + 1) // 2
             _log.warning(
-                "GPU memory does not hold %d images at once: going on with %d and accumulated gradients, "
-                "the batch stays %d",
+                "GPU memory does not hold %d images at once: gradients are accumulated from %d, the batch stays %d",
                 held,
                 state.micro_batch,
                 len(images),
@@ -189,26 +207,9 @@ def _finite(loss: float, epoch: int, step: int, learning_rate: float) -> float:
 def _validate(model: nn.Module, validation: Split) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy of 0–1, of the model as it will be saved."""
     share = distributed.share()
-    logits = predict_logits(model.eval(), validation.images[share])
+    logits = compute_logits(model.eval(), validation.images[share])
     labels = validation.labels[share].to(logits.device)
     loss = F.cross_entropy(logits, labels, reduction="sum")
     sums = distributed.total(torch.stack([loss, (logits.argmax(1) == labels).sum().float()]))
     mean_loss, accuracy = (sums / len(validation.labels)).tolist()
     return mean_loss, accuracy
-
-
-@torch.inference_mode()
-def predict_logits(model: nn.Module, images: Tensor) -> Tensor:
-    """float32 logits (N, classes) of uint8 images (N, H, W, C), on the model's device, in float32 throughout.
-
-    The model must be in evaluation mode; an exported one always is.
-    """
-    device = next(model.parameters()).device
-    return torch.cat([model(batch.to(device)) for batch in torch.split(images, EVALUATION_BATCH)]).float()
-
-
-def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy of 0–1."""
-    loss = F.cross_entropy(logits, labels).item()
-    accuracy = (logits.argmax(1) == labels).float().mean().item()
-    return loss, accuracy

@@ -1,4 +1,4 @@
-"""What moves the weights: parameter groups, optimizers and the one-cycle schedule."""
+"""Parameter groups, optimizers and the one-cycle schedule."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,9 +7,7 @@ from torch.optim import SGD, AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from cifar_tasks.config import TrainConfig
-
-STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
-"""Of a ResNet, from the image to the head."""
+from cifar_tasks.models import get_model
 
 MOMENTUM = 0.9
 """Of SGD and of Muon, whose own default, 0.95, gave less (docs/training-log.md)."""
@@ -45,54 +43,56 @@ def _matrix(filters: Tensor) -> Tensor:
 MUON_RATE = 0.25
 """Muon's learning rate as a share of the configured one, which everything else gets."""
 MUON_DECAY = 20
-"""Muon's weight decay as a multiple of the configured one. Its steps have a fixed length: only a decay that is felt
-keeps them from becoming small beside weights that grow."""
+"""Muon's weight decay as a multiple of the configured one. Its steps have a fixed length: without a strong decay the
+weights grow and the steps become small beside them."""
 
 
 def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     """One optimizer, or two where Muon takes the filters of all convolutions but the first.
 
     Weight decay acts on matrices and filters only: biases and batch norm have one dimension. With `stage_decay` below
-    1, a ResNet's stages learn the slower the nearer they are to the image.
+    1, which needs an `ImageClassifier`, stages learn the slower the nearer they are to the image.
     """
+    chosen = config.optimizer
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    filters = [(name, p) for name, p in named if p.ndim == 4][1:] if config.optimizer == "muon" else []
+    filters = [(name, p) for name, p in named if p.ndim == 4][1:] if chosen.optimizer == "muon" else []
     taken = {name for name, _ in filters}
     groups = list(_groups([(name, p) for name, p in named if name not in taken], config))
     fused = {p.device.type for _, p in named} <= {"cpu", "cuda"}
-    if config.optimizer == "adamw":
-        return [AdamW(groups, lr=config.learning_rate, fused=fused)]
-    optimizers: list[Optimizer] = [SGD(groups, lr=config.learning_rate, momentum=MOMENTUM, nesterov=True, fused=fused)]
+    if chosen.optimizer == "adamw":
+        return [AdamW(groups, lr=chosen.learning_rate, fused=fused)]
+    optimizers: list[Optimizer] = [SGD(groups, lr=chosen.learning_rate, momentum=MOMENTUM, nesterov=True, fused=fused)]
     if filters:
-        rate = config.learning_rate * MUON_RATE
-        optimizers.append(FilterMuon((p for _, p in filters), rate, config.weight_decay * MUON_DECAY))
+        rate = chosen.learning_rate * MUON_RATE
+        optimizers.append(FilterMuon((p for _, p in filters), rate, chosen.weight_decay * MUON_DECAY))
     return optimizers
 
 
 def _groups(named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig) -> Iterator[dict[str, object]]:
     gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
-        rate = config.learning_rate * config.stage_decay ** _stages_to_head(name)
-        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        rate = config.optimizer.learning_rate * _stage_factor(name, config)
+        decay = config.optimizer.weight_decay if parameter.ndim > 1 else 0.0
         gathered.setdefault((rate, decay), []).append(parameter)
     for (rate, decay), parameters in gathered.items():
         yield {"params": parameters, "lr": rate, "weight_decay": decay}
 
 
-def _stages_to_head(name: str) -> int:
-    stage = next((part for part in name.split(".") if part in STAGES), "fc")
-    # conv1 and its bn1 are one stage.
-    return len(STAGES) - 1 - max(1, STAGES.index(stage))
+def _stage_factor(name: str, config: TrainConfig) -> float:
+    if config.transfer.stage_decay == 1:
+        return 1.0
+    stages = get_model(config.model).stages_to_head(name.removeprefix("network."))
+    return float(config.transfer.stage_decay**stages)
 
 
 def one_cycle(optimizer: Optimizer, config: TrainConfig, steps: int) -> OneCycleLR:
-    """Learning rates that rise in a line to their peak and fall in a line to nearly nothing, over `steps`."""
+    """Learning rates that rise linearly to their peak and fall linearly to almost 0, over `steps`."""
     steps = max(4, steps)  # torch divides by the length of the rise and of the fall
     return OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=steps,
-        pct_start=max(config.warmup_fraction, 2 / steps),
+        pct_start=max(config.optimizer.warmup_fraction, 2 / steps),
         anneal_strategy="linear",
         cycle_momentum=False,
         div_factor=10,

@@ -1,4 +1,4 @@
-"""Everything that training carries from one epoch to the next, and its one spelling as bytes.
+"""Everything that training carries from one epoch to the next, and how it is written as bytes.
 
 Written as safetensors: no pickle, so a checkpoint from storage can never run code.
 """
@@ -35,25 +35,35 @@ class EpochMetrics:
     images_per_second: float
     """Training only, without validation."""
 
+    def by_name(self, label: str = "") -> dict[str, float]:
+        """All but the epoch, each name with the label of its part of the training before it."""
+        return {f"{label}{name}": value for name, value in asdict(self).items() if name != "epoch"}
+
 
 class TrainingState:
     """Model, optimizers, schedules, random state, history and the best weights so far."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig, steps_per_epoch: int) -> None:
+    def __init__(self, model: nn.Module, config: TrainConfig, steps_per_epoch: int, label: str = "") -> None:
+        """`label` is that of a part of a training (`Callback`)."""
         self.model = model
         self.config = config
+        self.label = label
         self.optimizers = build_optimizers(model, config)
         self.schedules = [one_cycle(each, config, config.epochs * steps_per_epoch) for each in self.optimizers]
         self.order = torch.Generator().manual_seed(config.seed)
         self.history: list[EpochMetrics] = []
         self.best_weights: dict[str, Tensor] = {}
         self.micro_batch: int | None = None
-        """Images whose gradients are computed at once where memory does not hold a batch; none for all of it."""
+        """Images whose gradients are computed at once if memory does not hold a batch; none for all of it."""
 
     @property
     def learning_rate(self) -> float:
         """Of the coming step, where it is highest."""
         return max(float(group["lr"]) for group in self.optimizers[0].param_groups)
+
+    @property
+    def steps_done(self) -> int:
+        return int(self.schedules[0].last_epoch)
 
     @property
     def best(self) -> EpochMetrics:
@@ -62,13 +72,13 @@ class TrainingState:
 
     @property
     def stopped_early(self) -> bool:
-        return bool(self.history) and self.history[-1].epoch - self.best.epoch >= self.config.patience
+        return bool(self.history) and self.history[-1].epoch - self.best.epoch >= self.config.stopping.patience
 
     @property
     def ending(self) -> str:
         """Why training ended, or would."""
         if self.stopped_early:
-            return f"validation loss did not fall for {self.config.patience} epochs"
+            return f"validation loss did not fall for {self.config.stopping.patience} epochs"
         return "all epochs are done"
 
     @property
@@ -92,8 +102,8 @@ class TrainingState:
     def restore_best_weights(self) -> None:
         self.model.load_state_dict(self.best_weights)
 
-    def to_bytes(self, **about: str) -> bytes:
-        """All of it as safetensors, of which nothing changes any more; `about` is kept with it."""
+    def to_bytes(self) -> bytes:
+        """A copy of all of it, as safetensors."""
         scalars = {
             "epoch": len(self.history),
             "groups": [optimizer.state_dict()["param_groups"] for optimizer in self.optimizers],
@@ -103,12 +113,11 @@ class TrainingState:
             "history": [asdict(metrics) for metrics in self.history],
             "micro_batch": self.micro_batch,
             "config": asdict(self.config),
-            **about,
         }
         return save(dict(self._tensors()), metadata={"state": json.dumps(scalars)})
 
     def load_bytes(self, data: bytes) -> None:
-        """Go on where `to_bytes` was called; `IntegrityError` if the bytes are of another training."""
+        """Resume where `to_bytes` was called; `IntegrityError` if the bytes are of another training."""
         tensors, scalars = _parse(data)
         if scalars["config"] != json.loads(json.dumps(asdict(self.config))):
             raise IntegrityError("the checkpoint belongs to a training with another configuration")

@@ -13,13 +13,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from cifar_tasks.config import TrainConfig, configure
+from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.errors import ConfigError
-from cifar_tasks.models import ImageClassifier
-from cifar_tasks.tracking.recorder import Recorder
-from cifar_tasks.training import EpochMetrics, Split, TrainingState, device, distributed, fit
+from cifar_tasks.models import get_model
+from cifar_tasks.models.classifier import ImageClassifier
+from cifar_tasks.training import Callback, Snapshot, Split, TrainingState, device, distributed, fit
 from cifar_tasks.training.augment import steps_per_epoch, training_batches
-from tests.stores import InMemoryStore
 
 HALF = (0.5, 0.5, 0.5)
 IMAGES, BATCH, CLASSES = 192, 32, 4
@@ -36,7 +35,7 @@ def split(count: int, seed: int, *, learnable: bool = True) -> Split:
 def config(**changes: Any) -> TrainConfig:
     # Not Muon: it orthogonalises in bfloat16, where the last bit of a gradient becomes a percent of a step.
     defaults = {"epochs": 1, "batch_size": BATCH, "learning_rate": 0.05, "logit_scale": 1.0, "optimizer": "sgd"}
-    return dataclasses.replace(configure("cnn", "demo", {}), **{**defaults, **changes})
+    return with_values(get_model("cnn").recipes["demo"], {**defaults, **changes})
 
 
 def small_model() -> torch.nn.Module:
@@ -59,7 +58,7 @@ def look() -> dict[str, Any]:
     found = {"batches": _batches(), "trained": _trained(config()), "stopped": _stopped(), "threads": _threads()}
     # No further: at 0.1 roundings already move an activation across ReLU's bend.
     found["sharpness aware"] = _trained(config(sam_radius=0.03, sam_share=1, sam_images=BATCH // 2))
-    return found | {"addresses": _addresses(), "group": os.getpgid(0), "checkpoints": _checkpoints()}
+    return found | {"addresses": _addresses(), "group": os.getpgid(0), "resumed": _resumed()}
 
 
 def _batches() -> list[list[dict[int, str]]]:
@@ -76,7 +75,7 @@ def _batches() -> list[list[dict[int, str]]]:
     )
 
 
-def _trained(settings: TrainConfig, *, learnable: bool = True) -> list[dict[str, Any]]:
+def _trained(settings: TrainConfig, *callbacks: Callback, learnable: bool = True) -> list[dict[str, Any]]:
     """For each process: metrics by epoch, and weights, of a training in float32."""
     with pytest.MonkeyPatch.context() as patch:
         # In bfloat16, where the CPU is fast in it, roundings differ: a loss of this training by 5e-4.
@@ -84,7 +83,7 @@ def _trained(settings: TrainConfig, *, learnable: bool = True) -> list[dict[str,
         model = small_model()
         state = TrainingState(distributed.synchronised(model), settings, steps_per_epoch(IMAGES, settings))
         # 63 images to validate: not a multiple of the processes.
-        fit(state, split(IMAGES, 0), split(63, 1, learnable=learnable), lambda _: None, lambda _: None)
+        fit(state, split(IMAGES, 0), split(63, 1, learnable=learnable), callbacks)
     model.load_state_dict(state.model.state_dict())
     metrics = [dataclasses.asdict(epoch) for epoch in state.history]
     weights = {name: value.tolist() for name, value in model.state_dict().items()}
@@ -95,14 +94,29 @@ def _stopped() -> list[dict[str, Any]]:
     return _trained(config(epochs=30, patience=2), learnable=False)
 
 
-def _checkpoints() -> list[int]:
-    """How many objects each process writes for one epoch."""
-    store, settings = InMemoryStore(), config()
-    state = TrainingState(small_model(), settings, steps_per_epoch(IMAGES, settings))
-    state.record(EpochMetrics(1, 1.0, 0.5, 1.0, 0.5, 0.1, 100.0))
-    with Recorder(store, "run", [], "id") as recorder:
-        recorder.epoch_done(state)
-    return _of_all(len(store.writes))
+class Checkpoints(Callback):
+    """Resumes from the first epoch of an earlier training, and counts the epochs that follow."""
+
+    def __init__(self) -> None:
+        self.first: bytes | None = None
+        self.epochs = 0
+
+    def on_train_start(self, state: TrainingState) -> None:
+        if self.first is not None:
+            state.load_bytes(self.first)
+
+    def on_epoch_end(self, snapshot: Snapshot) -> None:
+        self.first = self.first or snapshot.checkpoint
+        self.epochs += 1
+
+
+def _resumed() -> dict[str, Any]:
+    """A training that only the first process resumes, as only that one has callbacks that read and write."""
+    settings, checkpoints = config(epochs=2), Checkpoints()
+    callbacks = [checkpoints] if distributed.rank() == 0 else []
+    whole = _trained(settings, *callbacks)
+    torch.manual_seed(distributed.rank())
+    return {"whole": whole, "again": _trained(settings, *callbacks), "epochs": checkpoints.epochs}
 
 
 def _threads() -> int:

@@ -26,13 +26,15 @@ def build(config: TrainConfig, classes: int) -> "nn.Module":
     """
     from torch import nn
 
-    features = WIDTHS[-1] * POOLED**2
-    hidden = [nn.Linear(features, config.hidden_units), nn.ReLU(inplace=True)] if config.hidden_units else []
+    # The features first: the order of the layers is that of the random numbers for their weights.
+    features = nn.Sequential(*(layer for widths in pairwise((3, *WIDTHS)) for layer in _block(*widths, config)))
+    inputs = WIDTHS[-1] * POOLED**2
+    hidden = [nn.Linear(inputs, config.hidden_units), nn.ReLU(inplace=True)] if config.hidden_units else []
     return nn.Sequential(
         OrderedDict(
-            features=nn.Sequential(*(layer for widths in pairwise((3, *WIDTHS)) for layer in _block(*widths, config))),
+            features=features,
             pool=nn.AdaptiveAvgPool2d(POOLED),
-            classifier=nn.Sequential(nn.Flatten(), *hidden, nn.Linear(config.hidden_units or features, classes)),
+            classifier=nn.Sequential(nn.Flatten(), *hidden, nn.Linear(config.hidden_units or inputs, classes)),
         )
     )
 

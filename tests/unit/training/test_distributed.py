@@ -84,10 +84,14 @@ def test_all_processes_stop_early_in_the_same_epoch_with_the_same_weights(alone,
     assert first["weights"] == second["weights"]
 
 
-def test_only_the_first_process_writes_checkpoints(alone, together):
-    first, second = together["checkpoints"]
-    assert [first] == alone["checkpoints"]
-    assert second == 0
+def test_what_the_first_process_resumes_all_resume(together):
+    whole, again = together["resumed"]["whole"], together["resumed"]["again"]
+    assert together["resumed"]["epochs"] == 2 + 1
+    assert again[0]["weights"] == again[1]["weights"] == whole[0]["weights"]
+    for rank in again:
+        assert [epoch["train_loss"] for epoch in rank["metrics"]] == [
+            epoch["train_loss"] for epoch in whole[0]["metrics"]
+        ]
 
 
 def test_they_stay_in_the_process_group_and_share_the_cores(alone, together):

@@ -4,12 +4,15 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from cifar_tasks.config import TrainConfig, configure
+from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.errors import IntegrityError, TrainingError
-from cifar_tasks.models import ImageClassifier
-from cifar_tasks.training import Split, TrainingState, device, fit, predict_logits, score
+from cifar_tasks.models import get_model
+from cifar_tasks.models.classifier import ImageClassifier
+from cifar_tasks.training import Callback, EpochMetrics, Progress, Snapshot, Split, TrainingState, device, fit
 from cifar_tasks.training.augment import steps_per_epoch
+from cifar_tasks.training.inference import compute_logits
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -37,7 +40,7 @@ def split(count: int, seed: int) -> Split:
 
 def config(**changes) -> TrainConfig:
     defaults = {"epochs": 4, "batch_size": 32, "learning_rate": 0.1, "logit_scale": 1.0}
-    return dataclasses.replace(configure("cnn", "demo", {}), **{**defaults, **changes})
+    return with_values(get_model("cnn").recipes["demo"], {**defaults, **changes})
 
 
 def new_state(settings: TrainConfig, count: int = 256) -> TrainingState:
@@ -46,8 +49,8 @@ def new_state(settings: TrainConfig, count: int = 256) -> TrainingState:
     return TrainingState(model, settings, steps_per_epoch(count, settings))
 
 
-def train(state: TrainingState, on_epoch=lambda state: None, validation: Split | None = None) -> TrainingState:
-    fit(state, split(256, 0), validation or split(64, 1), on_epoch, lambda progress: None)
+def train(state: TrainingState, *callbacks: Callback, validation: Split | None = None) -> TrainingState:
+    fit(state, split(256, 0), validation or split(64, 1), callbacks)
     return state
 
 
@@ -70,8 +73,12 @@ def test_sharpness_aware_steps_change_the_last_epochs_only():
 
 def test_the_learning_rate_rises_and_falls():
     rates = []
-    state = new_state(config(warmup_fraction=0.25))
-    fit(state, split(256, 0), split(64, 1), lambda s: None, lambda p: rates.append(p.learning_rate), 0.0)
+
+    class Rates(Callback):
+        def on_step(self, progress: Progress) -> None:
+            rates.append(progress.learning_rate)
+
+    fit(new_state(config(warmup_fraction=0.25)), split(256, 0), split(64, 1), [Rates()], log_seconds=0.0)
     peak = rates.index(max(rates))
     assert max(rates) == pytest.approx(0.1)
     assert 0 < peak < len(rates) / 2
@@ -85,7 +92,7 @@ def test_training_stops_when_validation_loss_no_longer_falls_and_keeps_the_best_
     state = train(new_state(config(epochs=50, patience=3)), validation=labels_of_nobody)
     assert state.stopped_early
     assert len(state.history) == state.best.epoch + 3
-    loss, _ = score(predict_logits(state.model.eval(), labels_of_nobody.images), labels_of_nobody.labels)
+    loss = F.cross_entropy(compute_logits(state.model.eval(), labels_of_nobody.images), labels_of_nobody.labels).item()
     assert loss == pytest.approx(state.best.validation_loss, abs=1e-6)
 
 
@@ -97,13 +104,14 @@ def test_a_resumed_training_ends_bit_for_bit_like_an_uninterrupted_one(optimizer
 
     kept: list[bytes] = []
 
-    def die(state: TrainingState) -> None:
-        kept.append(state.to_bytes())
-        if len(state.history) == killed_after:
-            raise KeyboardInterrupt
+    class Die(Callback):
+        def on_epoch_end(self, snapshot: Snapshot) -> None:
+            kept.append(snapshot.checkpoint)
+            if len(snapshot.history) == killed_after:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(new_state(settings), die)
+        train(new_state(settings), Die())
     torch.manual_seed(999)  # another process would have another random state
     resumed = new_state(settings)
     resumed.load_bytes(kept[-1])
@@ -115,6 +123,33 @@ def test_a_resumed_training_ends_bit_for_bit_like_an_uninterrupted_one(optimizer
 
     assert timeless(resumed) == timeless(whole)
     for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+
+
+def epoch(number: int, loss: float, accuracy: float) -> EpochMetrics:
+    return EpochMetrics(number, 1.0, 0.5, loss, accuracy, 0.1, 100.0)
+
+
+def test_the_best_epoch_has_the_lowest_loss_whatever_its_accuracy_and_is_the_earliest_of_equals():
+    state = new_state(config())
+    for metrics in (epoch(1, 0.9, 0.8), epoch(2, 0.7, 0.6), epoch(3, 0.7, 0.6), epoch(4, 0.8, 0.9)):
+        state.record(metrics)
+    assert state.best.epoch == 2
+
+
+def test_a_resumed_training_keeps_the_best_weights_of_before():
+    first, resumed = new_state(config()), new_state(config())
+    first.record(epoch(1, 0.5, 0.9))
+    best = {name: value.clone() for name, value in first.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in first.model.parameters():
+            parameter += 1
+    first.record(epoch(2, 0.6, 0.8))
+    resumed.load_bytes(first.to_bytes())
+    moved = resumed.model.state_dict()["network.layers.0.weight"].clone()
+    resumed.restore_best_weights()
+    assert not torch.equal(resumed.model.state_dict()["network.layers.0.weight"], moved)
+    for name, value in best.items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
@@ -176,8 +211,8 @@ def test_the_parts_of_a_sharpness_aware_step_count_by_their_images(monkeypatch):
     monkeypatch.setattr(device, "precision", lambda device: torch.float32)
     settings = config(epochs=1, batch_size=64, learning_rate=1e-3, sam_share=1)
     plain, _ = without_batch_norm(settings, 64)
-    # So short a way uphill leaves the gradients what they are.
-    parts, memory = without_batch_norm(dataclasses.replace(settings, sam_radius=1e-6, sam_images=24), 64)
+    # So small a perturbation leaves the gradients what they are.
+    parts, memory = without_batch_norm(with_values(settings, {"sam_radius": 1e-6, "sam_images": 24}), 64)
     train(plain)
     train(parts)
     assert memory.seen[:12] == [24, 24, 24, 24, 16, 16] * 2
@@ -186,18 +221,18 @@ def test_the_parts_of_a_sharpness_aware_step_count_by_their_images(monkeypatch):
         assert torch.allclose(parts.model.state_dict()[name], value, atol=1e-5), name
 
 
-def test_each_part_of_a_batch_goes_uphill_for_itself(monkeypatch):
+def test_each_part_of_a_batch_is_perturbed_by_itself(monkeypatch):
     monkeypatch.setattr(device, "precision", lambda device: torch.float32)
     settings = config(epochs=1, batch_size=64, learning_rate=1e-3, sam_share=1, sam_radius=0.5, sam_images=64)
     together, _ = without_batch_norm(settings, 64)
-    apart, _ = without_batch_norm(dataclasses.replace(settings, sam_images=16), 64)
+    apart, _ = without_batch_norm(with_values(settings, {"sam_images": 16}), 64)
     train(together)
     train(apart)
     weights = [state.model.state_dict()["network.network.1.weight"] for state in (together, apart)]
     assert not torch.allclose(*weights, atol=1e-5)
 
 
-def test_a_resumed_training_remembers_what_memory_holds():
+def test_a_resumed_training_knows_what_memory_holds():
     settings = config(epochs=2, batch_size=64, learning_rate=1e-3)
     first, _ = without_batch_norm(settings, 20)
     train(first)

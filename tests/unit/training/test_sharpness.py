@@ -1,14 +1,13 @@
-"""A step uphill goes as far as is said, comes back exactly, and leaves the gradients of where it was."""
-
-import dataclasses
+"""A perturbation is as long as its radius, is undone exactly, and leaves the gradients that were computed inside."""
 
 import pytest
 import torch
 from torch import nn
 
-from cifar_tasks.config import configure
+from cifar_tasks.config import with_values
 from cifar_tasks.errors import ConfigError
-from cifar_tasks.training.sharpness import sharpness_aware, uphill
+from cifar_tasks.models import get_model
+from cifar_tasks.training.sharpness import sam_perturbation, sharpness_aware
 
 IMAGES = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -33,7 +32,7 @@ def test_inside_the_weights_are_the_radius_away_and_the_loss_is_higher():
     model = network()
     here, at = loss(model), flat(model.parameters())
     direction = flat(p.grad for p in model.parameters())
-    with uphill(model, 0.3):
+    with sam_perturbation(model, 0.3):
         moved = flat(model.parameters()) - at
         higher = loss(model)
     assert moved.norm().item() == pytest.approx(0.3, rel=1e-4)
@@ -48,7 +47,7 @@ def test_on_leaving_weights_and_statistics_are_what_they_were_and_the_gradients_
         [value.clone() for value in model.state_dict().values()],
         flat(p.grad for p in model.parameters()),
     )
-    with uphill(model, 0.3):
+    with sam_perturbation(model, 0.3):
         loss(model)
         there = flat(p.grad for p in model.parameters())
     assert all(torch.equal(one, other) for one, other in zip(before, model.state_dict().values(), strict=True))
@@ -65,7 +64,7 @@ def test_weights_without_a_gradient_stay_and_a_gradient_of_nothing_goes_nowhere(
     model[1].weight.grad.zero_()
     model[1].bias.grad.zero_()
     before = flat(model.parameters())
-    with uphill(model, 0.3):
+    with sam_perturbation(model, 0.3):
         assert torch.equal(flat(model.parameters()), before)
 
 
@@ -74,9 +73,9 @@ def test_weights_without_a_gradient_stay_and_a_gradient_of_nothing_goes_nowhere(
     [(12, 1 / 3, [9, 10, 11, 12]), (5, 1 / 2, [4, 5]), (1, 1 / 2, []), (3, 1, [1, 2, 3])],
 )
 def test_it_is_used_in_the_last_epochs(epochs: int, share: float, expected: list[int]):
-    config = dataclasses.replace(configure("cnn", "full", {"epochs": epochs}), sam_radius=0.1, sam_share=share)
+    config = with_values(get_model("cnn").recipes["full"], {"epochs": epochs, "sam_radius": 0.1, "sam_share": share})
     assert [epoch for epoch in range(1, epochs + 1) if sharpness_aware(config, epoch)] == expected
-    without = dataclasses.replace(config, sam_radius=0)
+    without = with_values(config, {"sam_radius": 0.0})
     assert not any(sharpness_aware(without, epoch) for epoch in range(1, epochs + 1))
 
 
@@ -85,4 +84,4 @@ def test_it_is_used_in_the_last_epochs(epochs: int, share: float, expected: list
 )
 def test_what_cannot_be_is_refused(wrong: dict[str, float]):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        dataclasses.replace(configure("cnn", "full", {}), **wrong)
+        with_values(get_model("cnn").recipes["full"], wrong)

@@ -1,27 +1,57 @@
 """The head learns first, on features that are computed once; the backbone does not notice."""
 
-import dataclasses
-
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from cifar_tasks.config import TrainConfig, configure
-from cifar_tasks.models import ImageClassifier, build_classifier
-from cifar_tasks.training import Split, TrainingState, fit, head_config, head_features, predict_logits, score
+from cifar_tasks.config import TrainConfig, with_values
+from cifar_tasks.models import get_model
+from cifar_tasks.models.classifier import ImageClassifier, build_classifier
+from cifar_tasks.training import (
+    Callback,
+    Snapshot,
+    Split,
+    TrainingState,
+    device,
+    fit,
+    fit_classifier,
+    head_config,
+    head_features,
+    without_transfer,
+)
 from cifar_tasks.training.augment import steps_per_epoch
+from cifar_tasks.training.inference import compute_logits
+from cifar_tasks.training.transfer import Head
 
 GREY = (0.5, 0.5, 0.5)
 
 
 def config(**changes) -> TrainConfig:
-    wanted = {"batch_size": 16, "head_epochs": 3, "head_learning_rate": 1e-3, **changes}
-    return dataclasses.replace(configure("resnet50", "demo", {}), **wanted)
+    wanted = {"epochs": 1, "batch_size": 16, "head_epochs": 3, "head_learning_rate": 1e-3, **changes}
+    return with_values(get_model("resnet50").recipes["demo"], wanted)
+
+
+def resnet50() -> ImageClassifier:
+    torch.manual_seed(0)
+    return build_classifier(config(), 10, GREY, GREY)
+
+
+class TinyResNet(nn.Module):
+    """Named like a ResNet50, with all kinds of state that one has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, stride=4), nn.BatchNorm2d(8)
+        self.fc = nn.Sequential(nn.Dropout(0.1), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.bn1(self.conv1(x)).relu().mean((2, 3)))
 
 
 def classifier() -> ImageClassifier:
     torch.manual_seed(0)
-    return build_classifier(config(), 10, GREY, GREY)
+    return ImageClassifier(TinyResNet(), GREY, GREY).to(memory_format=torch.channels_last)
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +59,30 @@ def split() -> Split:
     random = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (64, 32, 32, 3), dtype=torch.uint8, generator=random)
     return Split(images, torch.randint(0, 10, (64,), generator=random))
+
+
+class Notes(Callback):
+    """Keeps what it is told, resumes from `checkpoints`, and may end the training."""
+
+    def __init__(self, checkpoints: dict[str, bytes] | None = None, die_after: tuple[str, int] | None = None) -> None:
+        self.checkpoints, self.die_after = dict(checkpoints or {}), die_after
+        self.told: list[str] = []
+        self.snapshots: list[Snapshot] = []
+
+    def on_train_start(self, state: TrainingState) -> None:
+        if checkpoint := self.checkpoints.get(state.label):
+            state.load_bytes(checkpoint)
+        self.told.append(f"{state.label}start")
+
+    def on_epoch_end(self, snapshot: Snapshot) -> None:
+        self.told.append(f"{snapshot.label}{len(snapshot.history)}")
+        self.snapshots.append(snapshot)
+        self.checkpoints[snapshot.label] = snapshot.checkpoint
+        if self.die_after == (snapshot.label, len(snapshot.history)):
+            raise KeyboardInterrupt
+
+    def on_train_end(self, state: TrainingState, error: BaseException | None) -> None:
+        self.told.append(f"{state.label}end")
 
 
 class HeadOnFrozenBackbone(nn.Module):
@@ -39,18 +93,19 @@ class HeadOnFrozenBackbone(nn.Module):
         self.head, self.model = model.network.fc, [model]  # in a list: not among the parameters
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(head_features(self.model[0], images))
+        features = head_features(self.model[0], "fc", images)
+        return self.head.train()(features)
 
 
 def train_head(head: nn.Module, settings: TrainConfig, train: Split) -> TrainingState:
     state = TrainingState(head, settings, steps_per_epoch(len(train.labels), settings))
-    fit(state, train, train, lambda state: None, lambda progress: None)
+    fit(state, train, train)
     return state
 
 
 def test_cached_and_recomputed_features_give_the_same_head(split):
-    cached, recomputed = classifier(), classifier()
-    features = Split(head_features(cached, split.images), split.labels)
+    cached, recomputed = resnet50(), resnet50()
+    features = Split(head_features(cached, "fc", split.images), split.labels)
     fast = train_head(cached.network.fc, head_config(config()), features)
     slow = train_head(HeadOnFrozenBackbone(recomputed), head_config(config()), split)
     for name, weight in cached.network.fc.state_dict().items():
@@ -59,26 +114,86 @@ def test_cached_and_recomputed_features_give_the_same_head(split):
     assert fast.history[-1].train_loss < fast.history[0].train_loss
 
 
-def test_the_backbone_does_not_move_while_the_head_learns(split):
-    model = classifier()
+@pytest.mark.parametrize("model", ["resnet50", "cnn"])
+def test_the_head_s_features_give_the_classifier_s_logits(model, split, monkeypatch):
+    monkeypatch.setattr(device, "precision", lambda _: torch.float32)
+    spec = get_model(model)
+    torch.manual_seed(0)
+    whole = build_classifier(spec.recipes["demo"], 10, GREY, GREY)
+    features = head_features(whole, spec.head, split.images)
+    logits = Head(whole.network.get_submodule(spec.head), whole.logit_scale)(features)
+    exact = compute_logits(whole.eval(), split.images)
+    assert torch.allclose(logits, exact, atol=1e-4)
+
+
+def test_the_head_trains_alone_before_the_whole_network(split):
+    model, notes = classifier(), Notes()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    train_head(model.network.fc, head_config(config()), Split(head_features(model, split.images), split.labels))
+    with pytest.raises(KeyboardInterrupt):
+        fit_classifier(model, config(), split, split, [first := Notes(die_after=("head_", 3))])
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {f"network.fc.{name}" for name in model.network.fc.state_dict()}
+    assert first.told == ["start", "head_start", "head_1", "head_2", "head_3", "head_end", "end"]
+
+    fit_classifier(classifier(), config(), split, split, [notes])
+    assert notes.told == [*first.told[:-1], "1", "end"]
 
 
-def test_what_the_head_learnt_is_what_the_whole_network_answers(split):
+def test_what_the_head_has_learnt_is_what_the_whole_network_predicts(split):
+    model, losses = classifier(), []
+
+    class Compare(Callback):
+        def on_train_end(self, state: TrainingState, error: BaseException | None) -> None:
+            if state.label:
+                whole = F.cross_entropy(compute_logits(model.eval(), split.images), split.labels).item()
+                losses.append((whole, state.best.validation_loss))
+
+    fit_classifier(model, config(), split, split, [Compare()])
+    ((whole, head),) = losses
+    assert whole == pytest.approx(head, rel=0.02)  # features may be bfloat16's
+
+
+def test_best_weights_are_in_the_model_afterwards(split):
     model = classifier()
-    features = head_features(model, split.images)
-    state = train_head(model.network.fc, head_config(config()), Split(features, split.labels))
-    loss, _ = score(predict_logits(model.eval(), split.images), split.labels)
-    assert loss == pytest.approx(state.best.validation_loss, rel=0.02)  # features may be bfloat16's
+    state = fit_classifier(model, config(epochs=2, learning_rate=0.01), split, split)
+    loss = F.cross_entropy(compute_logits(model.eval(), split.images), split.labels).item()
+    assert loss == pytest.approx(state.best.validation_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("killed_after", "told"),
+    [
+        (("head_", 2), ["start", "head_start", "head_3", "head_end", "1", "2", "end"]),
+        (("head_", 3), ["start", "head_start", "head_end", "1", "2", "end"]),
+        (("", 1), ["start", "2", "end"]),
+    ],
+)
+def test_a_resumed_training_repeats_no_epoch_of_either_part(split, killed_after, told):
+    with pytest.raises(KeyboardInterrupt):
+        fit_classifier(classifier(), config(epochs=2), split, split, [first := Notes(die_after=killed_after)])
+    whole, resumed = classifier(), classifier()
+    fit_classifier(whole, config(epochs=2), split, split)
+    torch.manual_seed(999)  # another process has another random state
+    fit_classifier(resumed, config(epochs=2), split, split, [again := Notes(first.checkpoints)])
+    assert again.told == told
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_without_head_epochs_the_whole_network_trains_at_once(split):
+    fit_classifier(classifier(), without_transfer(config()), split, split, [notes := Notes()])
+    assert notes.told == ["start", "1", "end"]
+
+
+def test_the_head_is_trained_at_its_own_rate_and_without_augmentation():
+    settings = config(head_learning_rate=0.25, head_epochs=5, stage_decay=0.5, crop_padding=3, flip=True)
+    alone = head_config(settings)
+    assert (alone.epochs, alone.optimizer.learning_rate, alone.transfer.stage_decay) == (5, 0.25, 1.0)
+    assert (alone.augmentation.crop_padding, alone.augmentation.flip) == (0, False)
 
 
 def test_the_whole_network_overfits_64_images(split):
-    plain = {"crop_padding": 0, "flip": "off", "label_smoothing": 0.0, "weight_decay": 0.0}
-    settings = config(epochs=9, patience=9, batch_size=32, **plain)
-    state = TrainingState(classifier(), settings, steps_per_epoch(64, settings))
-    accuracies = []
-    fit(state, split, split, lambda s: accuracies.append(s.history[-1].train_accuracy), lambda progress: None)
-    assert max(accuracies) == 1.0
+    plain = {"crop_padding": 0, "flip": False, "label_smoothing": 0.0, "weight_decay": 0.0}
+    settings = without_transfer(config(epochs=9, patience=9, batch_size=32, **plain))
+    fit_classifier(resnet50(), settings, split, split, [notes := Notes()])
+    assert max(snapshot.history[-1].train_accuracy for snapshot in notes.snapshots) == 1.0
