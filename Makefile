@@ -18,28 +18,28 @@ up: setup ## Start the stack: PostgreSQL, S3, MLflow, Airflow
 down: setup ## Stop the stack; runs, models and data stay
 	@$(BIN)/cifar down
 
-status: setup ## Show what runs and where
+status: setup ## Show the services and their addresses
 	@$(BIN)/cifar status
 
-demo: setup ## Train, compare and promote on real images; DATA=… is a folder, zip or s3:// URL
+demo: setup ## Start the stack and run the training DAG; DATA=… is a folder, an archive or an s3:// URL
 	@$(BIN)/cifar demo $(if $(DATA),--source "$(DATA)")
 
 test: setup ## Run the tests, about six minutes on two cores; ARGS=… is passed to pytest
 	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder --ignore tests/faults $(ARGS)
 
-test-faults: setup ## Kill, freeze and damage trainings and services, and see what is left; another five minutes
+test-faults: setup ## Run the fault tests, which kill and damage trainings and services; about five minutes
 	@$(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
 
-bench: setup ## Measure speed beside what it is compared with; ARGS=… names benchmarks, or --help
+bench: setup ## Run the benchmarks; ARGS=… names some of them, or --help
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-lint: setup ## Check style, types and import direction
+lint: setup ## Check style, types and imports
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-secrets: ## Write .env for the compose deployment: every secret, random
+secrets: ## Write random secrets for the compose deployment to .env
 	@sh docker/secrets.sh
 
 compose-demo: ## Run the training DAG on the compose deployment; DATA=… is an s3:// URL or a path below /sources
@@ -48,19 +48,19 @@ compose-demo: ## Run the training DAG on the compose deployment; DATA=… is an 
 compose-doctor: ## Check the compose deployment: services, permissions, secrets, time, space
 	@$(COMPOSE) run --rm cifar doctor
 
-backup: ## Copy databases and buckets of the compose deployment into a new folder; TO=… names it
+backup: ## Back up the compose deployment to a new folder; TO=… names it
 	@COMPOSE="$(COMPOSE)" TO="$(TO)" sh docker/backup.sh
 
-restore: ## Bring a backup into a new compose deployment; FROM=… names it, FORCE=1 replaces what is there
+restore: ## Restore the backup FROM=… into a new compose deployment; FORCE=1 replaces existing data
 	@COMPOSE="$(COMPOSE)" FROM="$(FROM)" FORCE="$(FORCE)" sh docker/restore.sh
 
-test-compose: setup ## Build the compose deployment, run it, break it (needs a Docker engine; 40 minutes)
+test-compose: setup ## Run the tests of the compose deployment (needs a Docker engine; 40 minutes)
 	@COMPOSE="$(COMPOSE)" $(BIN)/python -m pytest tests/compose $(ARGS)
 
-lock: ## Pin all dependencies anew in requirements.lock
+lock: ## Update requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
 		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.lock
 
-clean: ## Remove .venv and caches; the stack's data in .cifar stay
+clean: ## Delete .venv and caches; .cifar stays
 	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name __pycache__ -not -path './.cifar/*' -prune -exec rm -rf {} +

@@ -1,12 +1,12 @@
-"""Every error that this product raises on purpose.
+"""All errors that this product raises.
 
-A message says what is wrong, where, and what to do about it, in one or two lines. `retryable` is what a task runner
-asks: a lost connection may work the next time, a bad configuration never will.
+A message has one or two lines: what is wrong, where, and what to do about it. `retryable` decides whether Airflow
+retries: a lost connection may work the next time, a bad configuration will not.
 """
 
 
 class CifarError(Exception):
-    """Base of all. Printed by the `cifar` command as it is, without a traceback."""
+    """Base class. The `cifar` command prints the message without a traceback."""
 
     retryable = False
 
@@ -20,7 +20,7 @@ class PayloadError(CifarError):
 
 
 class DataError(CifarError):
-    """The images are not what a dataset must be."""
+    """The images are not what a data set must be."""
 
 
 class WeightsError(CifarError):
@@ -32,11 +32,11 @@ class IntegrityError(CifarError):
 
 
 class TrainingError(CifarError):
-    """Training cannot go on, and the same training would fail again (the loss is not finite)."""
+    """Training cannot continue, and a retry would fail in the same way (the loss is not finite)."""
 
 
 class SearchError(CifarError):
-    """A search for parameters has no result that could be trusted."""
+    """A search for hyperparameters has no result that can be trusted."""
 
 
 class StackError(CifarError):
@@ -44,34 +44,34 @@ class StackError(CifarError):
 
 
 class StorageError(CifarError):
-    """Object storage, or the disk of this machine, did not answer or refused."""
+    """Object storage did not respond, or refused the request."""
 
     retryable = True
 
 
 class TrackingError(CifarError):
-    """The MLflow server did not answer or refused."""
+    """The MLflow server did not respond, or refused the request."""
 
     retryable = True
 
 
 class SourceUnreachable(CifarError):
-    """The place that the data comes from did not answer."""
+    """The host of the data did not respond."""
 
     retryable = True
 
 
 class WorkerLost(CifarError):
-    """The process that did the work ended without a result."""
+    """The process of a step ended without a result."""
 
     retryable = True
 
 
 class LeaseLost(CifarError):
-    """The work may have been taken over by another process; this one must leave it alone."""
+    """Another process may have taken over the work of this one, which must stop."""
 
     retryable = True
 
 
 class Stopped(BaseException):
-    """The step was told to stop. Not an `Exception`: nothing that handles failures may swallow it."""
+    """The step received SIGTERM. Not an `Exception`, so that no handler of failures catches it."""

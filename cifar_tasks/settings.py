@@ -1,5 +1,8 @@
-"""What a deployment sets, read from the environment (prefix `CIFAR_`). Where the services are is said by the variables
-their own clients read: `AWS_ENDPOINT_URL_S3`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `MLFLOW_TRACKING_URI`."""
+"""Settings of a deployment, from environment variables with the prefix `CIFAR_`.
+
+The addresses of S3 and MLflow are in the variables of their clients: `AWS_ENDPOINT_URL_S3`, `AWS_ACCESS_KEY_ID`,
+`AWS_SECRET_ACCESS_KEY`, `MLFLOW_TRACKING_URI`.
+"""
 
 from pathlib import Path
 from typing import Literal
@@ -14,7 +17,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 class WeightsFile(BaseModel):
-    """Pretrained weights from another place than the publisher's."""
+    """Pretrained weights from another location than the publisher's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,31 +28,31 @@ class WeightsFile(BaseModel):
 
 
 class Settings(BaseSettings):
-    """One object a process; `Settings()` reads the environment anew."""
+    """`Settings()` reads the environment each time."""
 
     model_config = SettingsConfigDict(env_prefix="CIFAR_", frozen=True, env_ignore_empty=True)
 
     home: Path = PROJECT / ".cifar"
     """State, logs, secrets and downloads of the embedded stack."""
     bucket: str = "cifar"
-    """S3 bucket of data sets and checkpoints."""
+    """S3 bucket of datasets and checkpoints."""
     experiment: str = "cifar10-training"
     """MLflow experiment of all runs."""
     registered_model: str = "cifar10-classifier"
-    """Name in the MLflow registry under which versions are registered and the champion is kept."""
+    """Name in the MLflow model registry."""
     airflow_url: str | None = None
-    """Where a person opens Airflow, for links; none when there is no Airflow."""
+    """Address of Airflow in a browser, for links; none without Airflow."""
     airflow_api: str | None = None
-    """Where `cifar demo` reaches the Airflow of a deployment; none: that of the embedded stack, which it starts."""
+    """API of the Airflow in which `cifar demo` starts its run; none for the embedded stack, which it starts."""
     airflow_password: SecretStr | None = None
-    """Of the user `admin` there."""
+    """Of the user `admin` of this Airflow."""
     mlflow_url: str | None = None
-    """Where a person opens MLflow, for links, if that is not `MLFLOW_TRACKING_URI`, which the tasks use."""
+    """Address of MLflow in a browser, for links, if it differs from `MLFLOW_TRACKING_URI`, which the tasks use."""
 
     source: str = "auto"
     """Default of the form: `auto`, `cifar10`, `digits`, a path or an `s3://` URL."""
     models: str = ""
-    """Default of the form: names of models with commas between; none for those of a default run."""
+    """Default of the form: names of models, separated by commas; empty for the models of a default run."""
     profile: Profile = "demo"
     """Default of the form: minutes on a CPU, or the whole training on a GPU."""
     image_size: int = Field(default=32, ge=16, le=512)
@@ -57,22 +60,22 @@ class Settings(BaseSettings):
     resize: Literal["crop", "squash", "pad"] = "crop"
     """Default of the form: how images that are not square become so."""
     schedule: str | None = None
-    """Cron expression on which the training DAG runs with these defaults; none: only when triggered."""
+    """Cron expression of the training DAG, which then runs with these defaults; none: only when triggered."""
     studies_url: SecretStr | None = None
-    """Database of Optuna's studies, as SQLAlchemy spells it; none where no search is wanted."""
+    """SQLAlchemy URL of the database of Optuna's studies; none if nothing is tuned."""
     gpu_slots: int = Field(default=2, ge=1)
-    """Trainings that may run at the same time: slots of Airflow's `gpu` pool."""
+    """Trainings that may run at the same time: slots of Airflow's pool `gpu`."""
     training_processes: int = Field(default=1, ge=1)
-    """Processes that train one model together, each on a GPU of its own where there are GPUs."""
+    """Processes that train one model together, each on its own GPU if there are GPUs."""
 
     cifar10_url: str = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-    """Where the official archive is downloaded from; a mirror serves the same bytes."""
+    """URL of the official archive, or of a mirror."""
     pretrained_weights: dict[str, WeightsFile] = {}
     """Model → its pretrained weights, as JSON: `{"resnet50": {"source": "s3://bucket/key", "sha256": "…"}}`."""
 
 
 def read_settings() -> Settings:
-    """Settings for a person: `ConfigError` names the variable whose value is not usable."""
+    """Settings for the command line: `ConfigError` names the variable whose value is not valid."""
     try:
         return Settings()
     except ValidationError as error:

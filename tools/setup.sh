@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs everything into .venv, exactly as requirements.lock says. Does nothing when that is done already.
+# Installs the packages of requirements.lock into .venv. Does nothing if they are installed already.
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
@@ -33,10 +33,10 @@ find_python() {
         fail "PYTHON=$PYTHON is not Python 3.11, 3.12 or 3.13."
     fi
     found=$(python3 --version 2>/dev/null) || found="no python3"
-    fail "Python 3.11, 3.12 or 3.13 is needed; found: $found. Install one, or name it: make setup PYTHON=/path/to/python3.12"
+    fail "Python 3.11, 3.12 or 3.13 is required; found: $found. Install one, or name it: make setup PYTHON=/path/to/python3.12"
 }
 
-# Runs pip in the background, its output in the log, and counts what it has fetched so far.
+# Runs pip in the background, logs its output, and shows the number of fetched packages.
 install_lock() {
     total=$(grep -c '^[A-Za-z0-9].*==' requirements.lock)
     TMPDIR="$PWD/.venv/tmp" .venv/bin/python -m pip install --disable-pip-version-check \
@@ -63,18 +63,18 @@ fi
 
 free_gb=$(($(df -Pk . | awk 'NR == 2 { print $4 }') / 1048576))
 [ -d .venv/lib ] || [ "$free_gb" -ge $needed_gb ] ||
-    fail "only $free_gb GB are free in $PWD, $needed_gb are needed. Free some space, or clone to a larger disk."
+    fail "only $free_gb GB are free in $PWD, $needed_gb GB are required. Free some space, or clone to a larger disk."
 
 if ! is_supported .venv/bin/python; then
     python=$(find_python) || exit 1
-    echo "Making .venv with $("$python" --version)"
-    "$python" -m venv --clear .venv || fail "$python could not make a virtual environment in $PWD/.venv"
+    echo "Creating .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv || fail "$python could not create a virtual environment in $PWD/.venv"
 fi
 mkdir -p .venv/tmp
-echo "Installing what requirements.lock pins (some minutes and some GB the first time; log: $log)"
+echo "Installing the packages of requirements.lock (the first time takes minutes and some GB; log: $log)"
 install_lock
 .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps -e . >>"$log" 2>&1 ||
     fail "this project could not be installed: $(grep '^ERROR' "$log" | tail -n 1) (log: $log)"
-.venv/bin/python -m pip check >>"$log" 2>&1 || fail "the installed packages contradict each other (log: $log)"
+.venv/bin/python -m pip check >>"$log" 2>&1 || fail "the installed packages are not compatible with each other (log: $log)"
 echo "$wanted" >$stamp
 echo "Ready: .venv"

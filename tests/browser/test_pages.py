@@ -1,4 +1,4 @@
-"""The pages that a person opens, in Chromium: the form, the DAG's picture, the buttons, the comparison, the report.
+"""The pages that a person opens, in Chromium: the form, the graph, the buttons, the comparison, the report.
 
 With `PICTURES=docs/pictures` set, each page leaves its screenshot there.
 """
@@ -53,26 +53,16 @@ def keep(page: Page) -> Callable[[str], None]:
     return keep
 
 
-def test_the_dag_page_shows_the_picture_of_the_flow(page, keep, dag_run, stack):
-    page.goto(f"{stack.airflow_url}/dags/{DAG}")
-    page.get_by_role("button", name="Dag Docs").click()
-    picture = page.get_by_role("img", name=re.compile("prepare, plan"))
-    expect(picture).to_be_visible()
-    assert picture.evaluate("image => image.naturalWidth") > 300
-    keep("airflow-docs")
-    page.keyboard.press("Escape")
-
-
 def test_the_form_shows_every_field_and_refuses_a_bad_value(page, keep, dag_run, stack):
     page.goto(f"{stack.airflow_url}/dags/{DAG}")
     page.get_by_role("button", name="Trigger Dag").click()
-    for title in ("Data source", "Models", "Profile", "Registered model"):
+    for title in ("Data source", "Models", "Profile", "Registered model", "Image size", "Resize"):
         expect(page.get_by_text(re.compile(f"^{title}")).first).to_be_visible()
     keep("airflow-form")
     page.locator("input[name=element_registered_model]").fill("a/b")
     page.get_by_role("button", name="Trigger", exact=True).last.click()
     expect(page.get_by_text(re.compile("Invalid input for param registered_model"))).to_be_visible()
-    page.get_by_text("Search for parameters (Optuna)").click()
+    page.get_by_text("Search for hyperparameters (Optuna)").click()
     for title in ("Tune", "Trials", "Minutes", "Workers"):
         expect(page.get_by_text(re.compile(f"^{title}")).first).to_be_visible()
     keep("airflow-form-search")
@@ -81,13 +71,13 @@ def test_the_form_shows_every_field_and_refuses_a_bad_value(page, keep, dag_run,
         expect(page.get_by_text(re.compile(f"^{title}")).first).to_be_visible()
 
 
-def test_the_graph_shows_a_lane_for_each_model(page, keep, dag_run):
+def test_the_graph_shows_the_tasks_of_both_task_groups(page, keep, dag_run):
     page.goto(dag_run.url)
     page.get_by_role("button", name=re.compile("Show Graph")).click()
-    for task in ("prepare", "plan", "promote", "report"):
+    for task in ("prepare", "plan_training", "select_params", "promote", "report"):
         expect(page.locator(".react-flow__node").filter(has_text=task).first).to_be_visible()
     page.get_by_role("button", name="Expand all task groups").click()
-    for task in ("open_studies", "worker", "choose", "evaluate"):
+    for task in ("create_studies", "run_trials", "train", "evaluate", "register"):
         expect(page.locator(".react-flow__node").filter(has_text=task).first).to_be_visible()
     keep("airflow-graph")
     page.get_by_role("button", name=re.compile("Show Grid")).click()
@@ -125,7 +115,7 @@ def test_the_report_shows_table_and_figures(page, keep, dag_run):
 
 
 def test_a_study_s_charts_can_be_explored_in_mlflow(page, keep, dag_run):
-    study = dag_run.result("settle")[0]["origin"]["study_url"]
+    study = dag_run.result("select_params")[0]["params_source"]["study_url"]
     page.goto(study.replace("?", "/artifacts/search.html?"))
     charts = page.frame_locator("iframe").first.locator(".plotly-graph-div")
     expect(charts.first).to_be_visible()

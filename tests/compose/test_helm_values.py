@@ -153,7 +153,7 @@ print(json.dumps([[i.task_id, i.queue, (i.executor_config or {{}}).get("pod_temp
     mounted = VALUES["scheduler"]["extraVolumeMounts"][0]["mountPath"]
     template = {task: (queue, file) for task, queue, file in json.loads(done.stdout.splitlines()[-1])}
     assert {task for task, (queue, _) in template.items() if queue == "gpu"} == {
-        "search.worker",
+        "tuning.run_trials",
         "model.train",
         "model.evaluate",
         "promote",
