@@ -1,42 +1,111 @@
 """Configurations refuse what cannot work, by name."""
 
-import dataclasses
 import json
 import re
+from dataclasses import FrozenInstanceError, asdict
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
-from cifar_tasks.config import MODELS, OVERRIDES, RECIPES, chosen_models, config_from_dict, configure, parse_overrides
+from cifar_tasks.config import (
+    OVERRIDES,
+    PROFILES,
+    TrainConfig,
+    as_form,
+    check_overrides,
+    flat,
+    override,
+    parse_overrides,
+    trial_config,
+    with_values,
+)
 from cifar_tasks.errors import ConfigError
+from cifar_tasks.models import available_models, get_model
+
+RECIPES = [(name, profile) for name in available_models() for profile in PROFILES]
+CNN = get_model("cnn").recipes["demo"]
 
 
-@pytest.mark.parametrize("key", RECIPES)
-def test_every_recipe_survives_json(key):
-    recipe = RECIPES[key]()
-    again = config_from_dict(json.loads(json.dumps(dataclasses.asdict(recipe))))
-    assert again == recipe
-    assert again.digest() == recipe.digest()
+@pytest.mark.parametrize(("model", "profile"), RECIPES)
+def test_every_recipe_survives_json(model, profile):
+    recipe = get_model(model).recipes[profile]
+    adapter = TypeAdapter(TrainConfig)
+    assert adapter.validate_json(json.dumps(adapter.dump_python(recipe, mode="json"))) == recipe
 
 
-def test_another_value_is_another_digest():
-    assert configure("cnn", "demo", {"seed": 1}).digest() != configure("cnn", "demo", {}).digest()
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        CNN.optimizer.learning_rate = 1.0
 
 
-def test_none_overrides_nothing():
-    assert configure("cnn", "demo", dict.fromkeys(OVERRIDES)) == RECIPES["cnn", "demo"]()
+def test_flat_has_every_value_of_every_part_once_by_the_name_of_its_field():
+    nested = [value for value in asdict(CNN).values() if isinstance(value, dict)]
+    names = [name for name, value in asdict(CNN).items() if not isinstance(value, dict)]
+    names += [name for part in nested for name in part]
+    assert len(nested) == 4
+    assert sorted(names) == sorted(set(names)) == sorted(flat(CNN))
+    assert (flat(CNN)["learning_rate"], flat(CNN)["flip"]) == (CNN.optimizer.learning_rate, True)
 
 
-def test_an_override_of_resnet50_leaves_the_cnn_alone():
-    values = {"image_size": 96, "pretrained": "none", "epochs": 7}
-    cnn, resnet = (configure(model, "full", values) for model in MODELS)
-    assert (cnn.image_size, cnn.epochs) == (32, 7)
-    assert (resnet.image_size, resnet.pretrained, resnet.epochs) == (96, "none", 7)
+@pytest.mark.parametrize(("model", "profile"), RECIPES)
+def test_with_values_is_the_reverse_of_flat(model, profile):
+    recipe = get_model(model).recipes[profile]
+    assert with_values(CNN, flat(recipe)) == recipe
+
+
+def test_with_values_changes_what_is_named_in_whatever_part_it_stands_and_nothing_else():
+    changed = with_values(CNN, {"epochs": 9, "sam_radius": 0.3, "flip": False, "stage_decay": 0.5, "patience": 3})
+    before, after = flat(CNN), flat(changed)
+    assert {name: after[name] for name in before if before[name] != after[name]} == {
+        "epochs": 9,
+        "sam_radius": 0.3,
+        "flip": False,
+        "stage_decay": 0.5,
+        "patience": 3,
+    }
+
+
+def test_a_name_that_no_part_has_is_refused():
+    with pytest.raises(ConfigError, match="no setting 'colour'"):
+        with_values(CNN, {"colour": "red"})
+
+
+def test_none_and_the_recipe_s_own_override_nothing():
+    for value in (None, "recipe"):
+        assert get_model("cnn").config("demo", dict.fromkeys(OVERRIDES, value)) == CNN
+
+
+def test_an_override_of_pretrained_models_leaves_the_others_alone():
+    values = {"input_size": 96, "pretrained": "none", "epochs": 7}
+    cnn, resnet = (get_model(model).config("full", values) for model in ("cnn", "resnet50"))
+    assert (cnn.input_size, cnn.epochs) == (0, 7)
+    assert (resnet.input_size, resnet.transfer.pretrained, resnet.epochs) == (96, "none", 7)
+
+
+@pytest.mark.parametrize(("model", "profile"), RECIPES)
+def test_a_trial_is_a_shorter_training_on_fewer_images_by_the_same_recipe(model, profile):
+    recipe = get_model(model).recipes[profile]
+    trial = trial_config(recipe, profile)
+    shorter = {"epochs", "head_epochs", "train_images", "validation_images"}
+    assert trial.epochs <= min(recipe.epochs, 4)
+    assert trial.transfer.head_epochs <= 1
+    assert trial.train_images < (recipe.train_images or 45_000)
+    assert trial.validation_images
+    assert all(flat(trial)[name] == value for name, value in flat(recipe).items() if name not in shorter)
 
 
 def test_what_is_written_on_the_command_line_gets_the_type_that_the_recipe_wants():
-    values = parse_overrides(["epochs=3", "learning_rate=1e-2", "pretrained=none", "seed=-1"])
-    assert values == {"epochs": 3, "learning_rate": 0.01, "pretrained": "none", "seed": -1}
+    values = parse_overrides(["epochs=3", "learning_rate=1e-2", "pretrained=none", "seed=1", "flip=off"])
+    assert values == {"epochs": 3, "learning_rate": 0.01, "pretrained": "none", "seed": 1, "flip": False}
     assert type(values["epochs"]) is int
+    assert values["flip"] is False
+
+
+def test_the_form_spells_a_boolean_as_a_choice_and_gets_it_back():
+    values = {"flip": False, "epochs": 1}
+    assert as_form(values) == {"flip": "off", "epochs": 1}
+    assert check_overrides(as_form(values)) == values
+    assert check_overrides(as_form({"flip": True})) == {"flip": True}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +116,8 @@ def test_what_is_written_on_the_command_line_gets_the_type_that_the_recipe_wants
         ("epochs=3.5", "--set epochs=3.5: epochs must be of type integer"),
         ("learning_rate=fast", "learning_rate must be of type number"),
         ("epochs=", "epochs must be of type integer"),
+        ("seed=-1", "seed must be between 0 and"),
+        ("flip=yes", "flip must be on or off, got 'yes'"),
     ],
 )
 def test_what_cannot_be_read_on_the_command_line_is_named(pair: str, message: str):
@@ -57,7 +128,7 @@ def test_what_cannot_be_read_on_the_command_line_is_named(pair: str, message: st
 @pytest.mark.parametrize("rate", ["nan", "inf", "-inf"])
 def test_a_rate_that_is_no_number_is_refused(rate: str):
     with pytest.raises(ConfigError, match="learning_rate must be between"):
-        configure("cnn", "demo", parse_overrides([f"learning_rate={rate}"]))
+        parse_overrides([f"learning_rate={rate}"])
 
 
 @pytest.mark.parametrize(
@@ -66,32 +137,40 @@ def test_a_rate_that_is_no_number_is_refused(rate: str):
         ("epochs", 0, "epochs must be between 1 and 1000, got 0"),
         ("epochs", "many", "epochs must be of type integer, got 'many'"),
         ("epochs", True, "epochs must be of type integer"),
+        ("epochs", 1.5, "epochs must be of type integer"),
         ("learning_rate", 11.0, "learning_rate must be between 1e-06 and 10"),
         ("pretrained", "maybe", "pretrained must be one of required, preferred, none"),
+        ("flip", 1, "flip must be on or off, got 1"),
         ("dropout", 0.5, "'dropout' cannot be overridden"),
     ],
 )
 def test_a_bad_override_is_refused_by_name(name, value, message):
-    with pytest.raises(ConfigError, match=message):
-        configure("cnn", "demo", {name: value})
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        override(CNN, {name: value}, has_pretrained=True)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("epochs", 0, "epochs must be at least 1, got 0"), ("learning_rate", 0.0, "learning_rate must be above 0")],
+    [
+        ("epochs", 0, "epochs must be at least 1, got 0"),
+        ("batch_size", 0, "batch_size must be at least 1, got 0"),
+        ("seed", -1, "seed must be at least 0, got -1"),
+        ("input_size", -1, "input_size must be at least 0, got -1"),
+        ("hidden_units", -1, "hidden_units must be at least 0, got -1"),
+        ("learning_rate", 0.0, "learning_rate must be above 0"),
+        ("weight_decay", -0.1, "weight_decay must be at least 0, got -0.1"),
+        ("crop_padding", -1, "crop_padding must be at least 0, got -1"),
+        ("head_epochs", -1, "head_epochs must be at least 0, got -1"),
+        ("patience", 0, "patience must be at least 1, got 0"),
+    ],
 )
 def test_a_configuration_refuses_a_bad_value_by_name(field, value, message):
     with pytest.raises(ConfigError, match=message):
-        dataclasses.replace(configure("cnn", "demo", {}), **{field: value})
+        with_values(CNN, {field: value})
 
 
-def test_an_unknown_field_is_refused():
-    with pytest.raises(ConfigError, match="'colour'"):
-        config_from_dict({"model": "cnn", "colour": "red"})
-
-
-def test_models_are_chosen_by_name():
-    assert chosen_models("both") == ("cnn", "resnet50")
-    assert chosen_models("cnn") == ("cnn",)
-    with pytest.raises(ConfigError, match="vgg"):
-        chosen_models("vgg")
+@pytest.mark.parametrize("changes", [{"colour": "red"}, {"optimizer": {"optimizer": "sgd", "colour": "red"}}])
+def test_an_unknown_field_in_json_is_refused(changes):
+    adapter = TypeAdapter(TrainConfig)
+    with pytest.raises(ValidationError, match="colour"):
+        adapter.validate_python({**adapter.dump_python(CNN, mode="json"), **changes})

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from cifar_tasks.errors import LeaseLost, Stopped, StorageError
-from cifar_tasks.storage.lease import TERMS, Lease, LeaseTerms, acquire_lease
+from cifar_tasks.storage.lease import TERMS, Lease, LeaseCallback, LeaseTerms, acquire_lease
 from tests.stores import FailingStore, InMemoryStore
 
 KEY = "runs/1/lease.json"
@@ -248,3 +248,14 @@ def test_a_holder_has_stopped_before_another_process_may_begin():
     between_checks = 5  # seconds: training checks its lease whenever it logs
     assert TERMS.trusted_for + 2 * between_checks < TERMS.ttl <= 60
     assert 3 * TERMS.renew_interval <= TERMS.trusted_for
+
+
+@pytest.mark.parametrize("moment", ["on_step", "on_epoch_end"])
+def test_a_training_stops_at_the_first_step_or_epoch_without_its_lease(store, moment):
+    with acquire_lease(store, KEY, QUICK) as lease:
+        check = getattr(LeaseCallback(lease), moment)
+        check(None)
+        store.put(KEY, ANOTHERS)
+        error_of(lease)
+        with pytest.raises(LeaseLost):
+            check(None)

@@ -13,13 +13,16 @@ from unittest.mock import patch
 
 import psutil
 import pytest
-from matplotlib.figure import Figure
+import torch
 from wandb.util import get_core_path
 
+from cifar_tasks.config import with_values
 from cifar_tasks.errors import ConfigError, Stopped
+from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
 from cifar_tasks.tracking import wandb_run as module
-from cifar_tasks.tracking.wandb_run import wandb_run, wanted
+from cifar_tasks.tracking.wandb_run import WandbCallback, wanted
+from cifar_tasks.training import EpochMetrics, Snapshot, TrainingState
 
 RUN = "0123456789abcdef0123456789abcdef"
 KEY = "a-key-that-nobody-may-read-" + "0" * 20
@@ -44,18 +47,40 @@ def short() -> Iterator[Path]:
         yield Path(folder)
 
 
+def state(*losses: float, label: str = "") -> TrainingState:
+    """A training after epochs with these validation losses."""
+    config = with_values(get_model("cnn").recipes["demo"], {"patience": 1})
+    trained = TrainingState(torch.nn.Linear(2, 2), config, 1, label)
+    for epoch, loss in enumerate(losses, 1):
+        trained.record(EpochMetrics(epoch, loss / 2, 0.5, loss, 0.5, 0.1, 100.0))
+    return trained
+
+
+def callback(home: Path, **params: Any) -> WandbCallback:
+    return WandbCallback(Settings(home=home), RUN, params)
+
+
+def train(home: Path, *losses: float, resumed: int = 0, error: BaseException | None = None, **params: Any) -> None:
+    """What a training of the whole network that resumes after an epoch says to its callback."""
+    followed = callback(home, **params)
+    followed.on_train_start(state(*losses[:resumed]))
+    for epoch in range(resumed + 1, len(losses) + 1):
+        followed.on_epoch_end(Snapshot.of(state(*losses[:epoch])))
+    followed.on_train_end(state(*losses), error)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home where one training was followed from its start to its end."""
+    """A home where one training with two parts was followed from its start to its end."""
     home = tmp_path_factory.mktemp("home")
-    with wandb_run(Settings(home=home), RUN, "cnn", group="manual-1", tags=["demo"]) as tracker:
-        tracker.log_parameters({"learning_rate": 0.1, "channels": (64, 128), "device": "CPU"})
-        for epoch, loss in ((1, 1.5), (2, 1.2)):
-            tracker.log_epoch(epoch, {"validation_loss": loss}, "head_")
-        for epoch, loss in ((1, 0.9), (2, 0.5), (2, 7.7), (3, 0.6)):
-            tracker.log_epoch(epoch, {"validation_loss": loss, "train_loss": loss / 2})
-        tracker.log_figure(Figure(figsize=(1, 1)), "learning_curves.png")
-        tracker.log_ending("validation loss did not fall for 1 epochs", 2)
+    followed = callback(home, learning_rate=0.1, channels=(64, 128), device="CPU")
+    followed.on_train_start(state())
+    for label, losses in (("head_", [1.5, 1.2]), ("", [0.9, 0.5, 0.6])):
+        if label:
+            followed.on_train_start(state(label=label))
+        for epoch in range(1, len(losses) + 1):
+            followed.on_epoch_end(Snapshot.of(state(*losses[:epoch], label=label)))
+        followed.on_train_end(state(*losses, label=label), None)
     return home
 
 
@@ -87,7 +112,7 @@ def services() -> list[psutil.Process]:
 
 def test_the_run_is_named_like_the_mlflow_run(records: Records) -> None:
     (run,) = records["run"]
-    assert (run["run_id"], run["display_name"], run["run_group"], run["tags"]) == (RUN, "cnn", "manual-1", ["demo"])
+    assert (run["run_id"], run["display_name"]) == (RUN, "cnn")
     assert run["project"] == Settings().experiment
 
 
@@ -127,23 +152,27 @@ def test_the_summary_says_why_training_ended(records: Records) -> None:
     assert records["exit"][0]["exit_code"] == 0
 
 
-@pytest.mark.parametrize("error", [RuntimeError, Stopped])
-def test_a_training_that_did_not_end_well_fails_and_goes_on_in_the_same_run(
-    tmp_path: Path, error: type[BaseException]
+@pytest.mark.parametrize("error", [RuntimeError(), Stopped()])
+def test_a_training_that_did_not_end_well_fails_and_resumes_in_the_same_run(
+    tmp_path: Path, error: BaseException
 ) -> None:
-    def train() -> None:
-        with wandb_run(Settings(home=tmp_path), RUN, "cnn") as tracker:
-            tracker.log_epoch(1, {"train_loss": 0.9})
-            raise error
-
-    with pytest.raises(error):
-        train()
-    with wandb_run(Settings(home=tmp_path), RUN, "cnn") as tracker:
-        tracker.log_epoch(2, {"train_loss": 0.8})
+    train(tmp_path, 0.9, error=error)
+    train(tmp_path, 0.9, 0.8, resumed=1)
     first, second = read(tmp_path, 0), read(tmp_path, 1)
     assert [tried["exit"][0]["exit_code"] for tried in (first, second)] == [1, 0]
     assert [tried["run"][0]["run_id"] for tried in (first, second)] == [RUN, RUN]
     assert second["run"][0]["resume"]
+    assert "ended_because" not in merged(first, "summary")
+
+
+def test_a_resumed_training_logs_all_epochs_of_its_checkpoint_but_none_twice(tmp_path: Path) -> None:
+    followed = callback(tmp_path)
+    followed.on_train_start(state(0.9, 0.8))
+    for losses in ([0.9, 0.8], [0.9, 0.8, 0.7]):
+        followed.on_epoch_end(Snapshot.of(state(*losses)))
+    followed.on_train_end(state(0.9, 0.8, 0.7), None)
+    logged = [row["item"] for row in read(tmp_path)["history"] if "validation_loss" in row["item"]]
+    assert [(item["epoch"], item["validation_loss"]) for item in logged] == [(1, 0.9), (2, 0.8), (3, 0.7)]
 
 
 def test_nothing_is_left_running_printed_or_written_elsewhere(
@@ -151,9 +180,11 @@ def test_nothing_is_left_running_printed_or_written_elsewhere(
 ) -> None:
     (elsewhere := tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(elsewhere)
-    with wandb_run(Settings(home=tmp_path / "home"), RUN, "cnn") as tracker:
-        assert services()
-        tracker.log_epoch(1, {"train_loss": 0.9})
+    followed = callback(tmp_path / "home")
+    followed.on_train_start(state())
+    assert services()
+    followed.on_epoch_end(Snapshot.of(state(0.9)))
+    followed.on_train_end(state(0.9), None)
     assert not services()
     assert not list(elsewhere.iterdir())
     assert capfd.readouterr() == ("", "")
@@ -170,11 +201,11 @@ def test_a_server_that_does_not_answer_costs_a_warning_and_nothing_is_lost(
         monkeypatch.setenv("WANDB_MODE", "online")
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with caplog.at_level(logging.INFO), wandb_run(Settings(home=tmp_path), RUN, "cnn") as tracker:
-            tracker.log_epoch(1, {"train_loss": 0.9})
+        with caplog.at_level(logging.INFO):
+            train(tmp_path, 0.9)
     assert "the run is kept offline" in caplog.text
     assert f"wandb sync {tmp_path}/wandb/offline-run-" in caplog.text
-    assert read(tmp_path)["history"][0]["item"]["train_loss"] == 0.9
+    assert read(tmp_path)["history"][0]["item"]["validation_loss"] == 0.9
     written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert KEY not in caplog.text + "".join(capfd.readouterr())
     assert KEY.encode() not in written
@@ -184,14 +215,13 @@ def test_a_training_outlives_its_tracker(
     tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(short))
-    with wandb_run(Settings(home=tmp_path), RUN, "cnn") as tracker:
-        (core,) = [service for service in services() if service.name() == "wandb-core"]
-        core.kill()
-        core.wait()
-        tracker.log_parameters({"learning_rate": 0.1})
-        tracker.log_epoch(1, {"train_loss": 0.9})
-        tracker.log_figure(Figure(figsize=(1, 1)), "learning_curves.png")
-        tracker.log_ending("all epochs are done", 1)
+    followed = callback(tmp_path)
+    followed.on_train_start(state())
+    (core,) = [service for service in services() if service.name() == "wandb-core"]
+    core.kill()
+    core.wait()
+    followed.on_epoch_end(Snapshot.of(state(0.9)))
+    followed.on_train_end(state(0.9), None)
     assert "the training goes on" in caplog.text
 
 
@@ -218,8 +248,5 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with (
-        pytest.raises(ConfigError, match=r"pip install 'cifar-pipeline\[wandb\]'"),
-        wandb_run(Settings(home=tmp_path), RUN, "cnn"),
-    ):
-        pass
+    with pytest.raises(ConfigError, match=r"pip install 'cifar-pipeline\[wandb\]'"):
+        callback(tmp_path).on_train_start(state())

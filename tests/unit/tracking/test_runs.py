@@ -1,0 +1,46 @@
+"""How a run ends, and links that lead to where a person finds MLflow."""
+
+import pytest
+from mlflow import MlflowClient
+
+from cifar_tasks.errors import LeaseLost, Stopped, TrainingError
+from cifar_tasks.tracking import runs
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, "FINISHED"),
+        (TrainingError("the loss is nan"), "FAILED"),
+        (ZeroDivisionError("a bug"), "FAILED"),
+        (Stopped("SIGTERM"), "KILLED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (LeaseLost("the run is another process's now"), "RUNNING"),
+    ],
+)
+def test_a_run_s_status_says_how_the_work_on_it_ended(
+    mlflow_client: MlflowClient, run_id: str, error: BaseException | None, status: str
+) -> None:
+    def work() -> None:
+        with runs.closing(mlflow_client, run_id):
+            if error is not None:
+                raise error
+
+    if error is None:
+        work()
+    else:
+        with pytest.raises(type(error)):
+            work()
+    assert mlflow_client.get_run(run_id).info.status == status
+
+
+def test_links_lead_to_the_server_that_the_tasks_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert runs.run_url("run", "1").startswith("http://127.0.0.1:5000/#/experiments/1/runs/run?")
+
+
+def test_links_lead_to_the_address_for_people_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.setenv("CIFAR_MLFLOW_URL", "https://mlflow.example.com/")
+    for url in (runs.run_url("run", "1"), runs.version_url("name", 2), runs.compare_url(["run"], "1")):
+        assert url.startswith("https://mlflow.example.com/#/")
