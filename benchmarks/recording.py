@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from cifar_tasks.tracking.recorder import Recorder
+
 from benchmarks.measure import Row, interleaved, rate
 from benchmarks.own_stack import own_stack
 from benchmarks.training_speed import GREY, random_split
@@ -11,7 +13,6 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.mlflow_run import MlflowRun
-from cifar_tasks.tracking.recorder import Recorder
 from cifar_tasks.training import TrainingState, fit
 from cifar_tasks.training.augment import steps_per_epoch
 

@@ -15,6 +15,11 @@ from cifar_tasks.errors import ConfigError
 
 Profile = Literal["demo", "full"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
+Resize = Literal["crop", "squash", "pad"]
+"""How an image becomes square (`data.ImageFormat`)."""
+RESIZES: tuple[Resize, ...] = get_args(Resize)
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 512
+"""Pixels per side of prepared images."""
 
 _FROZEN = ConfigDict(extra="forbid")
 

@@ -44,7 +44,7 @@ class StackError(CifarError):
 
 
 class StorageError(CifarError):
-    """Object storage did not respond, or refused the request."""
+    """Object storage, or the disk of this machine, did not respond or refused the request."""
 
     retryable = True
 

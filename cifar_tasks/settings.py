@@ -5,12 +5,11 @@ The addresses of S3 and MLflow are in the variables of their clients: `AWS_ENDPO
 """
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cifar_tasks.config import Profile
+from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Profile, Resize
 from cifar_tasks.errors import ConfigError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -55,9 +54,9 @@ class Settings(BaseSettings):
     """Default of the form: names of models, separated by commas; empty for the models of a default run."""
     profile: Profile = "demo"
     """Default of the form: minutes on a CPU, or the whole training on a GPU."""
-    image_size: int = Field(default=32, ge=16, le=512)
+    image_size: int = Field(default=32, ge=MIN_IMAGE_SIZE, le=MAX_IMAGE_SIZE)
     """Default of the form: pixels per side that all images are resized to."""
-    resize: Literal["crop", "squash", "pad"] = "crop"
+    resize: Resize = "crop"
     """Default of the form: how images that are not square become so."""
     schedule: str | None = None
     """Cron expression of the training DAG, which then runs with these defaults; none: only when triggered."""

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from airflow.sdk import Param, TriggerRule, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from cifar_tasks.config import AS_RECIPE, OVERRIDES, PROFILES, Override
+from cifar_tasks.config import AS_RECIPE, MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, OVERRIDES, PROFILES, RESIZES, Override
 from cifar_tasks.models import available_models, default_models, parse_models
 from cifar_tasks.settings import Settings
 
@@ -60,15 +60,15 @@ def form() -> dict[str, Param]:
         "image_size": Param(
             SETTINGS.image_size,
             type="integer",
-            minimum=16,
-            maximum=512,
+            minimum=MIN_IMAGE_SIZE,
+            maximum=MAX_IMAGE_SIZE,
             title="Image size",
             description="Pixels per side that all images are resized to when they are prepared.",
         ),
         "resize": Param(
             SETTINGS.resize,
             type="string",
-            enum=["crop", "squash", "pad"],
+            enum=list(RESIZES),
             title="Resize",
             description="How an image becomes square. crop: the middle of it. squash: all of it, with another aspect "
             "ratio. pad: all of it, with a black border.",

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cifar_tasks.config import OVERRIDES, PROFILES, as_form, parse_overrides
+from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, OVERRIDES, PROFILES, RESIZES, as_form, parse_overrides
 from cifar_tasks.errors import CifarError, StackError
 from cifar_tasks.models import available_models, default_models, parse_models
 from cifar_tasks.settings import read_settings
@@ -153,16 +153,16 @@ RegisteredModel = Annotated[
 ImageSize = Annotated[
     int,
     typer.Option(
-        min=16,
-        max=512,
+        min=MIN_IMAGE_SIZE,
+        max=MAX_IMAGE_SIZE,
         help="Pixels per side that all images are resized to.",
         default_factory=lambda: read_settings().image_size,
     ),
 ]
-Resize = Annotated[
+ResizeMode = Annotated[
     str,
     typer.Option(
-        metavar="crop|squash|pad",
+        metavar="|".join(RESIZES),
         help="How an image becomes square. crop: its middle. squash: with another aspect ratio. pad: with a border.",
         default_factory=lambda: read_settings().resize,
     ),
@@ -188,7 +188,7 @@ def demo(
     profile: RunProfile,
     registered_model: RegisteredModel,
     image_size: ImageSize,
-    resize: Resize,
+    resize: ResizeMode,
     tune: Tune = "",
     trials: Trials = None,
     override: SetOverride = None,
@@ -238,7 +238,7 @@ def run(
     profile: RunProfile,
     registered_model: RegisteredModel,
     image_size: ImageSize,
-    resize: Resize,
+    resize: ResizeMode,
     name: Annotated[str | None, typer.Option(help="The same name again resumes where that run ended.")] = None,
     tune: Tune = "",
     trials: Trials = None,

@@ -17,17 +17,16 @@ from cifar_tasks.training import FastClassifier, predict_logits
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the champion says of one picture."""
+    """The champion's prediction for one picture."""
 
     path: Path
     label: str
-    chance: float
+    probability: float
     """Softmax of the logits, 0–1; not calibrated."""
 
 
 def predict(paths: Sequence[Path], registered_model: str, *, fast: bool = False) -> tuple[int, list[Prediction]]:
-    """The champion's version and its answer for each picture (any size, PNG or JPEG; resized as the images
-    that it was trained on).
+    """The champion's version and its prediction for each picture: PNG or JPEG, resized like the training images.
 
     Raises `DataError` for a file that is no picture, `ConfigError` if there is no champion yet.
     """
@@ -43,9 +42,9 @@ def predict(paths: Sequence[Path], registered_model: str, *, fast: bool = False)
         images = np.stack([decode(path.read_bytes(), str(path), image_format) for path in paths])
         model = load_model(registry.saved_model_of(champion))
     logits = torch.from_numpy(predict_logits(FastClassifier(model) if fast else model, images))
-    chances, labels = logits.softmax(dim=1).max(dim=1)
-    answers = zip(paths, labels.tolist(), chances.tolist(), strict=True)
-    return int(champion.version), [Prediction(path, classes[label], chance) for path, label, chance in answers]
+    probabilities, labels = logits.softmax(dim=1).max(dim=1)
+    predicted = zip(paths, labels.tolist(), probabilities.tolist(), strict=True)
+    return int(champion.version), [Prediction(path, classes[label], value) for path, label, value in predicted]
 
 
 def image_format_of(tags: Mapping[str, str]) -> ImageFormat:

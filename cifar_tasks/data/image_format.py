@@ -2,17 +2,14 @@
 
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, RESIZES, Resize
 from cifar_tasks.data.images import Images
 from cifar_tasks.errors import ConfigError, DataError
 
-Resize = Literal["crop", "squash", "pad"]
-
-MIN_SIZE, MAX_SIZE = 16, 512
 MAX_PIXELS = 64_000_000
 """More than any camera's ordinary picture; a small file that unpacks to more is a decompression bomb."""
 
@@ -28,10 +25,12 @@ class ImageFormat:
     `pad`: the longer side becomes `size`, the rest is black. An image of the size already is not changed."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or not MIN_SIZE <= self.size <= MAX_SIZE:
-            raise ConfigError(f"image_size must be a whole number from {MIN_SIZE} to {MAX_SIZE}, got {self.size!r}")
-        if self.resize not in get_args(Resize):
-            raise ConfigError(f"resize must be one of {', '.join(get_args(Resize))}, got {self.resize!r}")
+        if not isinstance(self.size, int) or not MIN_IMAGE_SIZE <= self.size <= MAX_IMAGE_SIZE:
+            raise ConfigError(
+                f"image_size must be a whole number from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, got {self.size!r}"
+            )
+        if self.resize not in RESIZES:
+            raise ConfigError(f"resize must be one of {', '.join(RESIZES)}, got {self.resize!r}")
 
     @property
     def shape(self) -> tuple[int, int, int]:

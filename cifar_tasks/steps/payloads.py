@@ -3,11 +3,11 @@
 A value holds the one that it continues, so that a task needs nothing but what the task before it returned.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cifar_tasks.config import Profile, TrainConfig
+from cifar_tasks.config import Profile, Resize, TrainConfig
 from cifar_tasks.tracking.saved_model import SavedModel
 
 
@@ -38,7 +38,7 @@ class RunRequest(Payload):
     registered_model: str
     image_size: int = 32
     """Pixels per side that all images are resized to."""
-    resize: Literal["crop", "squash", "pad"] = "crop"
+    resize: Resize = "crop"
     """How images that are not square become so."""
     tune: list[str] = []
     """Names of models whose hyperparameters are searched before they are trained."""

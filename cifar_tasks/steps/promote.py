@@ -69,18 +69,21 @@ def _champion(in_place: "ModelVersion", data: DatasetVersion) -> Candidate:
     champion = _candidate(in_place)
     if champion.dataset == data.digest or champion.classes != data.classes:
         return champion
-    accuracy = _test_accuracy(registry.saved_model_of(in_place), data)
+    size = int(in_place.tags.get("cifar.image_size", 32))  # models from before sizes took 32 pixels
+    accuracy = _test_accuracy(registry.saved_model_of(in_place), size, data)
     _log.info("champion version %d scores %.2f %% on these test images", champion.version, 100 * accuracy)
     return replace(champion, test_accuracy=accuracy, dataset=data.digest)
 
 
-def _test_accuracy(saved: SavedModel, version: DatasetVersion) -> float:
-    """Of a model that was saved for another dataset version, on the test images of this one."""
+def _test_accuracy(saved: SavedModel, size: int, version: DatasetVersion) -> float:
+    """Of a model that was saved for another dataset version, on the test images of this one in the model's size."""
     # Loads torch, and is seldom needed.
     from cifar_tasks.tracking.saved_model import load_model
     from cifar_tasks.training import choose_device, predict_logits
+    from cifar_tasks.training.inference import resized
 
     settings = Settings()
     test = load_dataset(S3Store(settings.bucket), version, ["test"], settings.home / "cache").test
-    predicted = predict_logits(load_model(saved, choose_device()), test.images).argmax(axis=1)
+    images = resized(test.images, size)
+    predicted = predict_logits(load_model(saved, choose_device()), images).argmax(axis=1)
     return float((predicted == test.labels).mean())

@@ -24,6 +24,8 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         "cifar.dataset_uri": version.uri,
         "cifar.classes": json.dumps(version.classes),
         "cifar.placeholder": str(version.placeholder).lower(),
+        "cifar.image_size": version.image_size,
+        "cifar.resize": version.resize,
         "cifar.config_sha256": trained.config_sha256,
         "cifar.code_sha256": trained.code_sha256,
         "cifar.parameters": trained.parameters,

@@ -114,8 +114,8 @@ def train_in_run(plan: TrainPlan, run_id: str, mlflow_url: str, prefix: str, lea
         checkpoints = f"{prefix}/checkpoints/{f'pretrained-{pretrained[:16]}' if pretrained else 'random'}"
         params = run_params(recipe, model, pretrained, device)
         callbacks += _writers(client, run_id, checkpoints, params)
-    splits = [to_split(device, part.images, part.labels) for part in (images.train, images.validation)]
-    state = fit_classifier(model.to(device), recipe, *splits, callbacks)
+    train, validation = (to_split(device, part.images, part.labels) for part in (images.train, images.validation))
+    state = fit_classifier(model.to(device), recipe, train, validation, callbacks)
     lease.check()
     if distributed.rank() > 0:
         return None

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -27,6 +28,16 @@ def compute_logits(model: nn.Module, images: Tensor) -> Tensor:
     """As `predict_logits`; the logits stay on the model's device."""
     device = next(model.parameters()).device
     return torch.cat([model(batch.to(device)) for batch in torch.split(images, EVALUATION_BATCH)]).float()
+
+
+def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Square images (N, H, H, 3) in another size, (N, size, size, 3); the same array if they have it already."""
+    if images.shape[1] == size:
+        return images
+    batches = torch.split(as_tensor(images).permute(0, 3, 1, 2), EVALUATION_BATCH)
+    scaled = [F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True) for batch in batches]
+    result: NDArray[np.uint8] = torch.cat(scaled).permute(0, 2, 3, 1).contiguous().numpy()
+    return result
 
 
 def as_tensor(images: NDArray[np.uint8]) -> Tensor:
