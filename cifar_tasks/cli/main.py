@@ -278,7 +278,10 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures, PNG or JPEG, any size.", metavar="IMAGE…")],
     registered_model: RegisteredModel,
     fast: Annotated[
-        bool, typer.Option("--fast", help="In the precision that this machine is fast in; chances move by a percent.")
+        bool,
+        typer.Option(
+            "--fast", help="In the precision that this machine is fast in; probabilities change by a percent."
+        ),
     ] = False,
 ) -> None:
     """Classify pictures with the champion.
@@ -291,10 +294,10 @@ def predict(
     with console.status("Loading the champion"):
         from cifar_tasks.cli.predict import predict as classify
 
-        version, answers = classify(images, registered_model, fast=fast)
-    table = Table("picture", "class", "chance", caption=f"{registered_model}, version {version}")
-    for answer in answers:
-        table.add_row(escape(str(answer.path)), answer.label, f"{answer.chance:.1%}")
+        version, predictions = classify(images, registered_model, fast=fast)
+    table = Table("picture", "class", "probability", caption=f"{registered_model}, version {version}")
+    for prediction in predictions:
+        table.add_row(escape(str(prediction.path)), prediction.label, f"{prediction.probability:.1%}")
     console.print(table)
 
 

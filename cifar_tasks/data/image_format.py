@@ -26,9 +26,8 @@ class ImageFormat:
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or not MIN_IMAGE_SIZE <= self.size <= MAX_IMAGE_SIZE:
-            raise ConfigError(
-                f"image_size must be a whole number from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, got {self.size!r}"
-            )
+            bounds = f"from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}"
+            raise ConfigError(f"image_size must be a whole number {bounds}, got {self.size!r}")
         if self.resize not in RESIZES:
             raise ConfigError(f"resize must be one of {', '.join(RESIZES)}, got {self.resize!r}")
 

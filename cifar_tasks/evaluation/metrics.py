@@ -29,11 +29,11 @@ def evaluate(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: tu
     from sklearn.metrics import accuracy_score, classification_report, confusion_matrix
 
     predicted = logits.argmax(axis=1)
-    chances = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+    log_probabilities = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
     numbers = list(range(len(classes)))
     options: dict[str, Any] = {"labels": numbers, "target_names": list(classes), "zero_division": 0}
     return Evaluation(
-        loss=float(-chances.mean()),
+        loss=float(-log_probabilities.mean()),
         accuracy=float(accuracy_score(labels, predicted)),
         confusion=confusion_matrix(labels, predicted, labels=numbers),
         report=classification_report(labels, predicted, output_dict=True, **options),

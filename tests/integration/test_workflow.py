@@ -108,7 +108,7 @@ class TestAWholeRun:
         for fast in (False, True):
             version, (answer,) = predict([path], "whole-classifier", fast=fast)
             assert (version, answer.label) == (1, "red")
-            assert 1 / len(COLOURS) < answer.chance <= 1
+            assert 1 / len(COLOURS) < answer.probability <= 1
 
     def test_the_same_run_again_makes_nothing_new(self, summary, client, pictures):
         def everything() -> tuple[Any, ...]:
