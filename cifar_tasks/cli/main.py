@@ -279,9 +279,7 @@ def predict(
     registered_model: RegisteredModel,
     fast: Annotated[
         bool,
-        typer.Option(
-            "--fast", help="In the precision that this machine is fast in; probabilities change by a percent."
-        ),
+        typer.Option("--fast", help="In the precision this machine is fast in; probabilities change by a percent."),
     ] = False,
 ) -> None:
     """Classify pictures with the champion.
