@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cifar_tasks.steps.process import TUNED
+from cifar_tasks.steps.process import STEP_ENV
 
 if TYPE_CHECKING:
     from benchmarks.measure import Row
@@ -40,10 +40,10 @@ def main(
     """Measure what the product promises about speed, each beside what it is compared with.
 
     Figures are medians of interleaved rounds, ratios medians of the rounds' own ratios. Nothing fails when a ratio is
-    missed. gpu needs CUDA. What takes longer is a command of its own: python -m benchmarks.report_recipe (hours) and
-    python -m benchmarks.search_efficiency (half an hour).
+    missed. gpu needs CUDA. Two that take longer are commands of their own: python -m benchmarks.report_recipe (hours)
+    and python -m benchmarks.search_efficiency (half an hour).
     """
-    _tune()
+    _use_step_env()
     import torch
 
     chosen = benchmarks or [each for each in Benchmark if each is not Benchmark.GPU or torch.cuda.is_available()]
@@ -53,14 +53,14 @@ def main(
             for row in _run(benchmark, rounds):
                 table.add_row(*_cells(row))
     except KeyboardInterrupt:
-        _notes.print("stopped; this far:")
+        _notes.print("interrupted; measured so far:")
     Console().print(table)
 
 
-def _tune() -> None:
-    """Go on in the environment that the product's steps have; libraries read it only when a process starts."""
-    if any(os.environ.get(name) != value for name, value in TUNED.items()):
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], {**os.environ, **TUNED})  # noqa: S606
+def _use_step_env() -> None:
+    """Start again in the environment that the product's steps have: libraries read it only when a process starts."""
+    if any(os.environ.get(name) != value for name, value in STEP_ENV.items()):
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], {**os.environ, **STEP_ENV})  # noqa: S606
 
 
 def _hardware() -> str:

@@ -1,20 +1,20 @@
 """ResNet50's head on a frozen backbone: its features computed once, or again in every epoch."""
 
-from dataclasses import replace
-
 from torch import Tensor, nn
 
 from benchmarks.measure import Row, interleaved, rate
 from benchmarks.training_speed import GREY, random_split
-from cifar_tasks.config import TrainConfig, resnet50_full
-from cifar_tasks.models import ImageClassifier, build_classifier
+from cifar_tasks.config import TrainConfig, with_values
+from cifar_tasks.models import get_model
+from cifar_tasks.models.classifier import ImageClassifier, build_classifier
 from cifar_tasks.training import Split, TrainingState, fit, head_config, head_features
 from cifar_tasks.training.augment import steps_per_epoch
 
 IMAGES = 256
 EPOCHS = 10
 SIDE = 64
-"""Pixels. Random weights do: speed does not notice."""
+"""Pixels. The weights are random, which speed does not depend on."""
+HEAD = "fc"
 
 
 class OnFrozenBackbone(nn.Module):
@@ -23,21 +23,22 @@ class OnFrozenBackbone(nn.Module):
     def __init__(self, model: ImageClassifier) -> None:
         super().__init__()
         self.model = [model]  # in a list, so that the backbone's parameters and modes are none of this module's
-        self.head = model.network.get_submodule("fc")
+        self.head = model.network.get_submodule(HEAD)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(head_features(self.model[0], images))
+        logits: Tensor = self.head(head_features(self.model[0], HEAD, images))
         return logits
 
 
 def measure(rounds: int) -> list[Row]:
-    config = head_config(replace(resnet50_full(), head_epochs=EPOCHS, image_size=SIDE, patience=EPOCHS, batch_size=64))
+    values = {"head_epochs": EPOCHS, "input_size": SIDE, "patience": EPOCHS, "batch_size": 64}
+    config = head_config(with_values(get_model("resnet50").recipes["full"], values))
     model = build_classifier(config, 10, *GREY)
     train, validation = random_split(IMAGES), random_split(2)
 
     def cached() -> None:
-        splits = (Split(head_features(model, part.images), part.labels) for part in (train, validation))
-        _fit(model.network.get_submodule("fc"), config, *splits)
+        splits = (Split(head_features(model, HEAD, part.images), part.labels) for part in (train, validation))
+        _fit(model.network.get_submodule(HEAD), config, *splits)
 
     def recomputed() -> None:
         _fit(OnFrozenBackbone(model), config, train, validation)
@@ -50,4 +51,4 @@ def measure(rounds: int) -> list[Row]:
 
 def _fit(network: nn.Module, config: TrainConfig, train: Split, validation: Split) -> None:
     state = TrainingState(network, config, steps_per_epoch(len(train.labels), config))
-    fit(state, train, validation, lambda _: None, lambda _: None)
+    fit(state, train, validation)

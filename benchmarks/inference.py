@@ -7,40 +7,39 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.measure import Row, interleaved, rate
-from benchmarks.training_speed import GREY, random_split
-from cifar_tasks.config import cnn_full
-from cifar_tasks.models import ImageClassifier, build_classifier
-from cifar_tasks.training import predict_logits
+from benchmarks.training_speed import CNN, GREY, random_split
+from cifar_tasks.models.classifier import ImageClassifier, build_classifier
+from cifar_tasks.training import FastClassifier, predict_logits
 from cifar_tasks.training.device import precision
-from cifar_tasks.training.fast import FastClassifier
 
 IMAGES = 1000
 
 
 def measure(rounds: int) -> list[Row]:
     images = random_split(IMAGES).images
-    eager = _settled(build_classifier(cnn_full(), 10, *GREY), images)
+    eager = _settled(build_classifier(CNN, 10, *GREY), images)
     saved = _saved_and_loaded(eager)
     fast = f"fast, {str(precision(images.device)).removeprefix('torch.')}"
     models: dict[str, nn.Module] = {"eager": eager, "saved": saved, fast: FastClassifier(saved)}
     compiled = torch.compile(saved, options={"freezing": True})
     models |= {"compiled": compiled, f"{fast}, compiled": FastClassifier(compiled)}
-    classify: dict[str, Callable[[], Tensor]] = {
-        name: lambda model=model: predict_logits(model, images) for name, model in models.items()
+    classify: dict[str, Callable[[], NDArray[np.float32]]] = {
+        name: lambda model=model: predict_logits(model, images.numpy()) for name, model in models.items()
     }
     figures = interleaved({name: rate(IMAGES, work) for name, work in classify.items()}, rounds, "inference")
     exact = classify["eager"]()
-    spread = exact.std().item()
+    spread = exact.std()
     return [
         Row(
             f"inference, {name}",
             {
                 name: f"{figures[name]:.0f}",
                 "eager": f"{figures['eager']:.0f} images/s",
-                "logits differ by": f"{(classify[name]() - exact).abs().max().item() / spread:.1g} of their deviation",
+                "logits differ by": f"{np.abs(classify[name]() - exact).max() / spread:.1g} of their deviation",
             },
             figures.ratio(name, "eager"),
             1.5,

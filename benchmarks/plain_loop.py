@@ -1,7 +1,7 @@
 """What most tutorials do: PIL images, torchvision's transforms and DataLoader, an eager float32 loop.
 
-`python -m benchmarks.plain_loop loader|training IMAGES BATCH` waits for a line, does one round, answers with images/s:
-in a process of its own, so that nothing the product tunes for its own processes helps it.
+`python -m benchmarks.plain_loop loader|training IMAGES BATCH` waits for a line, does one round and prints images/s: in
+a process of its own, so that it gains nothing from how the product's own processes are tuned.
 """
 
 import os
@@ -22,9 +22,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.measure import Candidate
-from cifar_tasks.config import cnn_full
-from cifar_tasks.models import VGGStyleCNN
-from cifar_tasks.steps.process import TUNED
+from cifar_tasks.models import get_model
+from cifar_tasks.steps.process import STEP_ENV
+
+SPEC = get_model("cnn")
+CNN = SPEC.recipes["full"]
 
 
 class Pictures(Dataset[tuple[Any, int]]):
@@ -35,7 +37,7 @@ class Pictures(Dataset[tuple[Any, int]]):
         self.images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
         self.labels = random.integers(0, 10, count)
         steps = [
-            transforms.RandomCrop(32, padding=cnn_full().crop_padding, padding_mode="reflect"),
+            transforms.RandomCrop(32, padding=CNN.augmentation.crop_padding, padding_mode="reflect"),
             transforms.RandomHorizontalFlip(),
             transforms.ToTensor(),
             transforms.Normalize((0.491, 0.482, 0.447), (0.247, 0.243, 0.262)),
@@ -61,7 +63,7 @@ def train_epoch(model: nn.Module, optimizer: SGD, loader: "DataLoader[tuple[Tens
 @contextmanager
 def in_own_process(kind: str, images: int, batch: int) -> Iterator[Candidate]:
     """A round of `loader` or `training` as a candidate, without the environment that the product's steps have."""
-    environment = {name: value for name, value in os.environ.items() if name not in TUNED}
+    environment = {name: value for name, value in os.environ.items() if name not in STEP_ENV}
     command = [sys.executable, "-m", "benchmarks.plain_loop", kind, str(images), str(batch)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
@@ -82,7 +84,7 @@ def in_own_process(kind: str, images: int, batch: int) -> Iterator[Candidate]:
 def main(kind: str, images: int, batch: int) -> None:
     torch.manual_seed(0)
     loader = DataLoader(Pictures(images), batch_size=batch, shuffle=True)
-    model = VGGStyleCNN(dropout=cnn_full().dropout)
+    model = SPEC.build(CNN, 10)
     optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
     for _ in sys.stdin:
         began = time.perf_counter()

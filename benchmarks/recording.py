@@ -1,19 +1,17 @@
 """What logging to MLflow and checkpoints in S3 cost a training: with the real services, in a stack of its own."""
 
-from dataclasses import replace
-
-from cifar_tasks.tracking.recorder import Recorder
-
 from benchmarks.measure import Row, interleaved, rate
 from benchmarks.own_stack import own_stack
 from benchmarks.training_speed import GREY, random_split
-from cifar_tasks.config import cnn_demo
-from cifar_tasks.models import build_classifier
+from cifar_tasks.config import with_values
+from cifar_tasks.models import get_model
+from cifar_tasks.models.classifier import build_classifier
 from cifar_tasks.settings import Settings
+from cifar_tasks.storage.checkpoints import CheckpointCallback
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
-from cifar_tasks.tracking.mlflow_run import MlflowRun
-from cifar_tasks.training import TrainingState, fit
+from cifar_tasks.tracking.mlflow_run import MlflowCallback
+from cifar_tasks.training import BackgroundWriter, LogProgress, TrainingState, fit
 from cifar_tasks.training.augment import steps_per_epoch
 
 IMAGES = 6000
@@ -24,14 +22,14 @@ EPOCHS = 1
 
 
 def measure(rounds: int) -> list[Row]:
-    config = replace(cnn_demo(), epochs=EPOCHS)
+    config = with_values(get_model("cnn").recipes["demo"], {"epochs": EPOCHS})
     train, validation = random_split(IMAGES), random_split(VALIDATION)
 
     def state() -> TrainingState:
         return TrainingState(build_classifier(config, 10, *GREY), config, steps_per_epoch(IMAGES, config))
 
     def alone() -> None:
-        fit(state(), train, validation, lambda _: None, lambda _: None)
+        fit(state(), train, validation)
 
     with own_stack():
         client, store = runs.mlflow_client(), S3Store(Settings().bucket)
@@ -39,8 +37,8 @@ def measure(rounds: int) -> list[Row]:
 
         def recorded() -> None:
             run_id = client.create_run(experiment).info.run_id
-            with Recorder(store, run_id, [MlflowRun(client, run_id)], run_id) as recorder:
-                fit(state(), train, validation, recorder.epoch_done, recorder.progress)
+            writers = [CheckpointCallback(store, run_id), MlflowCallback(client, run_id, {})]
+            fit(state(), train, validation, [LogProgress(), BackgroundWriter(writers)])
 
         candidates = {"on": rate(EPOCHS * IMAGES, recorded), "off": rate(EPOCHS * IMAGES, alone)}
         figures = interleaved(candidates, rounds, "recording")
@@ -48,6 +46,6 @@ def measure(rounds: int) -> list[Row]:
     measured = {
         "recorded": f"{figures['on']:.0f}",
         "not recorded": f"{figures['off']:.0f} images/s",
-        "costs": f"{(1 / ratio - 1) * IMAGES / figures['off']:.2f} s an epoch",
+        "costs": f"{(1 / ratio - 1) * IMAGES / figures['off']:.2f} s per epoch",
     }
     return [Row("MLflow and checkpoints", measured, ratio, 0.97)]

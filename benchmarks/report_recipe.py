@@ -2,7 +2,7 @@
 
     python -m benchmarks.report_recipe --data cifar10.zip --epochs 30 --state /tmp/report-recipe
 
-Can be stopped at any time; the same command goes on after the last whole epoch and ends with the same figures.
+Can be stopped at any time; the same command resumes after the last whole epoch and ends with the same figures.
 """
 
 import csv
@@ -16,14 +16,16 @@ import torch.nn.functional as F
 import typer
 from torch.optim import Adam
 
+from cifar_tasks.config import with_values
 from cifar_tasks.data import ImageFormat, open_source, spooled
 from cifar_tasks.data.preparation import VALIDATION_FRACTION
 from cifar_tasks.data.spool import RawDataset
-from cifar_tasks.models import ImageClassifier, VGGStyleCNN
+from cifar_tasks.models import get_model
+from cifar_tasks.models.classifier import ImageClassifier
 from cifar_tasks.settings import Settings
 from cifar_tasks.training import Split, choose_device, describe
 from cifar_tasks.training.device import autocast
-from cifar_tasks.training.loop import predict_logits, score
+from cifar_tasks.training.inference import compute_logits
 
 WANTED_ACCURACY = 0.8561
 """Of the report's CNN."""
@@ -51,7 +53,8 @@ class Training:
 
     def __init__(self, classes: int, device: torch.device) -> None:
         torch.manual_seed(SEED)
-        network = VGGStyleCNN(classes, DROPOUT)
+        spec = get_model("cnn")
+        network = spec.build(with_values(spec.recipes["full"], {"dropout": DROPOUT}), classes)
         # No mean and unit deviation: what is left of the preprocessing is the division by 255.
         model = ImageClassifier(network, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         self.model = model.to(device, memory_format=torch.channels_last)
@@ -104,10 +107,14 @@ def main(
     state.mkdir(parents=True, exist_ok=True)
     if (newest := state / "state.pt").exists():
         training.load(newest)
-        print(f"going on after epoch {len(training.curve)}", flush=True)
+        print(f"resuming after epoch {len(training.curve)}", flush=True)
     while (number := len(training.curve) + 1) <= epochs:
         loss, speed = training.train_epoch(train)
-        measured = score(predict_logits(training.model.eval(), validation.images), validation.labels)
+        logits = compute_logits(training.model.eval(), validation.images)
+        measured = (
+            F.cross_entropy(logits, validation.labels).item(),
+            (logits.argmax(1) == validation.labels).float().mean().item(),
+        )
         training.curve.append(Epoch(number, number * len(train.images), loss, *measured, speed))
         training.save(newest)
         write_csv(training.curve, state / "curve.csv")

@@ -2,26 +2,27 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from unittest.mock import patch
 
 import torch
 
 from benchmarks.measure import Candidate, Row, interleaved, rate
 from benchmarks.plain_loop import in_own_process
-from cifar_tasks.config import TrainConfig, cnn_full
-from cifar_tasks.models import build_classifier
+from cifar_tasks.config import TrainConfig, with_values
+from cifar_tasks.models import get_model
+from cifar_tasks.models.classifier import build_classifier
 from cifar_tasks.training import Split, TrainingState, fit
 from cifar_tasks.training import device as training_device
 from cifar_tasks.training.augment import steps_per_epoch
 
-GFLOP_AN_IMAGE = 1.89
+GFLOP_PER_IMAGE = 1.89
 """Forward and backward of the CNN's convolutions and dense layer, a multiplication and an addition counted as two."""
 IMAGES = 512
 MATRIX = 2048
 PRODUCTS = 10
 GREY = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-"""Channel statistics; the images are random, which speed does not notice."""
+"""Channel statistics; the images are random, which speed does not depend on."""
+CNN = get_model("cnn").recipes["full"]
 
 
 def measure(rounds: int) -> list[Row]:
@@ -29,9 +30,9 @@ def measure(rounds: int) -> list[Row]:
     name = str(precision).removeprefix("torch.")
     precisions = {"float32": torch.float32, name: precision}
     candidates = {f"fit {kind}": training(kind_dtype) for kind, kind_dtype in precisions.items()}
-    candidates["sharpness-aware"] = training(precision, config=replace(cnn_full(), sam_share=1))
+    candidates["sharpness-aware"] = training(precision, config=with_values(CNN, {"sam_share": 1.0}))
     candidates |= {f"product {kind}": matrix_product(kind_dtype) for kind, kind_dtype in precisions.items()}
-    with in_own_process("training", IMAGES, cnn_full().batch_size) as plain:
+    with in_own_process("training", IMAGES, CNN.batch_size) as plain:
         figures = interleaved({**candidates, "plain": plain}, rounds, "CNN training")
 
     def against_plain(kind: str) -> Row:
@@ -41,9 +42,9 @@ def measure(rounds: int) -> list[Row]:
     aware = {"product": f"{figures['sharpness-aware']:.0f}", "plain loop": f"{figures['plain']:.0f} images/s"}
 
     def share(trained: str, multiplied: str) -> Row:
-        reached = {f"training, {trained}": f"{GFLOP_AN_IMAGE * figures[f'fit {trained}']:.0f}"}
+        reached = {f"training, {trained}": f"{GFLOP_PER_IMAGE * figures[f'fit {trained}']:.0f}"}
         possible = {f"products, {multiplied}": f"{figures[f'product {multiplied}']:.0f} GFLOP/s"}
-        ratio = figures.ratio(f"fit {trained}", f"product {multiplied}", GFLOP_AN_IMAGE)
+        ratio = figures.ratio(f"fit {trained}", f"product {multiplied}", GFLOP_PER_IMAGE)
         return Row("share of matrix products", reached | possible, ratio, 0.8 if multiplied == "float32" else None)
 
     pairs = dict.fromkeys([(name, "float32"), (name, name), ("float32", "float32")])
@@ -54,15 +55,15 @@ def measure(rounds: int) -> list[Row]:
     ]
 
 
-def training(precision: torch.dtype, images: int = IMAGES, config: TrainConfig | None = None) -> Candidate:
+def training(precision: torch.dtype, images: int = IMAGES, config: TrainConfig = CNN) -> Candidate:
     """An epoch by `fit` in this precision, on the CPU; augmentation and optimizer included, validation not."""
-    config = replace(config or cnn_full(), epochs=1)
+    config = with_values(config, {"epochs": 1})
     train, validation = random_split(images), random_split(2)
 
     def measure() -> float:
         state = TrainingState(build_classifier(config, 10, *GREY), config, steps_per_epoch(images, config))
         with computing_in(precision):
-            fit(state, train, validation, lambda _: None, lambda _: None)
+            fit(state, train, validation)
         return state.history[-1].images_per_second
 
     return measure

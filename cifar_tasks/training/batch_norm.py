@@ -20,13 +20,13 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         mean = _average(x.mean(IMAGES_AND_PIXELS))
         centred = x - mean[:, None, None]
         variance = _average(centred.square().mean(IMAGES_AND_PIXELS))
-        self._follow(mean.detach(), variance.detach(), dist.get_world_size() * x.numel() // x.shape[1])
+        self._update_running_stats(mean.detach(), variance.detach(), dist.get_world_size() * x.numel() // x.shape[1])
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(images.dtype)
 
     @torch.no_grad()
-    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Running statistics as torch keeps them: the variance is the unbiased one, over `count` values."""
+    def _update_running_stats(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """As torch does: the running variance is the unbiased one, over `count` values."""
         assert self.running_mean is not None  # noqa: S101
         assert self.running_var is not None  # noqa: S101
         assert self.num_batches_tracked is not None  # noqa: S101
@@ -51,7 +51,7 @@ def _average(values: Tensor) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes. What one process has at stake in it concerns the values of all."""
+    """The sum over all processes. The gradient of one process's sum reaches the values of all."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004

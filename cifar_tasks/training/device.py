@@ -42,9 +42,9 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def compiled(model: nn.Module, device: torch.device, steps: int) -> nn.Module:
-    """`model` compiled where it pays over so many steps, with the same parameters.
+    """`model` compiled if that saves time over this many steps; the parameters are the same.
 
-    That takes half a minute or more and a C compiler. On CPUs the result measured no faster than eager channels_last
+    Compiling takes half a minute or more and a C compiler. On CPUs the result is no faster than eager channels_last
     (docs/training-log.md).
     """
     pays = device.type == "cuda" and steps >= COMPILED_FROM_STEPS

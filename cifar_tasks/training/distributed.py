@@ -1,6 +1,6 @@
 """Several processes that train one model together: torch's DistributedDataParallel, started as torchrun would.
 
-Every process plans the same batches and takes its share of each; one of them writes.
+Every process plans the same batches and takes its share of each; only rank 0 writes.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from cifar_tasks.training.batch_norm import synchronise_batch_norm
 
 
 def rank() -> int:
-    """This process among those that train together; 0 when it trains alone, and in the one that writes."""
+    """Number of this process among those that train together; 0 when it trains alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many train together."""
+    """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -32,7 +32,7 @@ def share() -> slice:
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes, written into `values`; the values themselves when there is one."""
+    """The sum over all processes, written into `values`; the values themselves when there is one process."""
     if size() > 1:
         dist.all_reduce(values)
     return values
@@ -85,10 +85,10 @@ def synchronised(model: nn.Module) -> nn.Module:
 
 
 def run(function: Callable[..., Any], processes: int, **arguments: Any) -> Any:
-    """What `function(**arguments)` returns in rank 0 of so many processes that each call it; here, if it is one.
+    """Call `function(**arguments)` in each of N new processes, or here if N is 1; returns the result of rank 0.
 
     Function, arguments and results must be picklable. The first `CifarError` of a process is raised here again;
-    `WorkerLost` if one ends otherwise without a result; `Stopped` if this process is told to stop meanwhile;
+    `WorkerLost` if one ends otherwise without a result; `Stopped` if this process receives SIGTERM meanwhile;
     `ConfigError` if there are GPUs, but not one for each.
     """
     if processes == 1:

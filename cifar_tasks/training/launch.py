@@ -37,11 +37,11 @@ from cifar_tasks.errors import CifarError, ConfigError, Stopped, WorkerLost
 
 HOST = "127.0.0.1"
 ERROR = "error"
-"""Key under which a process leaves what is wrong in the store that all share."""
+"""Key of the first process's error in the store that all share."""
 GRACE_SECONDS = 5
-"""Between asking the processes to stop and killing them; less than a step as a whole has."""
-AFTERMATH_SECONDS = 1.0
-"""How long a process that fails waits, so that one whose death it merely suffers from is seen first."""
+"""Between SIGTERM and SIGKILL for the processes; less than a step as a whole has."""
+FAILURE_DELAY_SECONDS = 1.0
+"""How long a process that fails waits: if it fails because another one ended, that one is to be reported."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,12 +70,12 @@ def launch(function: Callable[..., Any], processes: int, arguments: Mapping[str,
         shutdown_timeout=GRACE_SECONDS,
     )
     try:
-        with _nothing_left(), _quiet():
-            return elastic_launch(config, _take_part)(function, dict(arguments))[0]
+        with _all_processes_ended(), _quiet_agent():
+            return elastic_launch(config, _run_process)(function, dict(arguments))[0]
     except SignalException:
         raise Stopped("the training processes were stopped") from None
     except ChildFailedError as error:
-        raise _cause(error, processes, store) from None
+        raise _error_of(error, processes, store) from None
 
 
 class _Rendezvous(StaticTCPRendezvous):
@@ -101,8 +101,8 @@ def _store_on_loopback() -> TCPStore:
 
 
 @contextmanager
-def _nothing_left() -> Iterator[None]:
-    """The agent takes over SIGTERM and keeps it; told to stop while it starts processes, it forgets them."""
+def _all_processes_ended() -> Iterator[None]:
+    """Torch's agent replaces the handler of SIGTERM for good, and forgets processes that it starts at that moment."""
     before, others = signal.getsignal(signal.SIGTERM), _children()
     try:
         yield
@@ -119,8 +119,8 @@ def _children() -> set[BaseProcess]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Whatever ends the processes is raised as an error; the agent's own account of it would only hide that."""
+def _quiet_agent() -> Iterator[None]:
+    """Whatever ends the processes is raised as an error; the agent's own messages would only hide that."""
     loggers = [logging.getLogger(name) for name in ("torch.distributed.elastic", "torch.multiprocessing")]
     silence = logging.NullHandler()
     for logger in loggers:
@@ -134,7 +134,7 @@ def _quiet() -> Iterator[None]:
             logger.propagate = True
 
 
-def _cause(failed: ChildFailedError, processes: int, store: TCPStore) -> CifarError:
+def _error_of(failed: ChildFailedError, processes: int, store: TCPStore) -> CifarError:
     if store.check([ERROR]):
         error = json.loads(store.get(ERROR))
         kind: type[CifarError] = getattr(errors, error["type"], WorkerLost)
@@ -143,13 +143,12 @@ def _cause(failed: ChildFailedError, processes: int, store: TCPStore) -> CifarEr
     signalled = failure.exitcode < 0
     ended = f"by signal {failure.signal_name()}" if signalled else f"with exit status {failure.exitcode}"
     return WorkerLost(
-        f"process {rank} of {processes} that train together ended {ended} and left no result. The lines above are its "
-        "last words."
+        f"process {rank} of {processes} that train together ended {ended} without a result: see the log above."
     )
 
 
-def _take_part(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """One of the processes, from its first line to its last."""
+def _run_process(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """One of the processes, from its start to its end."""
     signal.signal(signal.SIGTERM, _stop)
     # The kernel sends it when the parent is gone (torch asks for that): not even a collective may hold it up.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -160,7 +159,7 @@ def _take_part(function: Callable[..., Any], arguments: Mapping[str, Any]) -> An
     try:
         return _in_group(store, function, arguments)
     except CifarError as error:
-        # The first one counts: the others may fail because this one does.
+        # Only the first error is kept: the others may fail because this process does.
         store.compare_set(ERROR, "", json.dumps({"type": type(error).__name__, "message": str(error)}))
         _leave()
     except Stopped:
@@ -170,18 +169,18 @@ def _take_part(function: Callable[..., Any], arguments: Mapping[str, Any]) -> An
 def _in_group(store: TCPStore, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if rank:
-        logging.getLogger("cifar_tasks").setLevel(logging.WARNING)  # the first one speaks for all
+        logging.getLogger("cifar_tasks").setLevel(logging.WARNING)  # rank 0 logs for all
     torch.set_num_threads(max(1, torch.get_num_threads() // size))
     try:
         _join_group(store, rank, size)
         result = function(**arguments)
-        dist.barrier()  # NCCL wants all of them to take the group apart at the same time
+        dist.barrier()  # NCCL wants all processes to destroy the group at the same time
         dist.destroy_process_group()
         return result
     except CifarError:
         raise
     except Exception:
-        time.sleep(AFTERMATH_SECONDS)
+        time.sleep(FAILURE_DELAY_SECONDS)
         _log.exception("process %d of %d failed", rank, size)
         _leave()
 
@@ -203,7 +202,7 @@ def _loopback() -> str:
 
 
 def _leave() -> NoReturn:
-    """End without a result. Not by `sys.exit`: taking the group apart would wait for others that may be stuck."""
+    """End without a result. Not by `sys.exit`: destroying the group would wait for others that may be stuck."""
     sys.stdout.flush()
     os._exit(1)
 
