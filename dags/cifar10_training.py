@@ -1,4 +1,4 @@
-"""The training workflow: data → search for hyperparameters → training of each model → registry → promotion → report."""
+"""The training workflow: prepare data, tune, train each model, evaluate, register, promote, report."""
 
 from datetime import timedelta
 from typing import Any
@@ -14,24 +14,28 @@ from cifar_tasks.settings import Settings
 SETTINGS = Settings()
 MODELS = available_models()
 GPU = {"pool": "gpu", "queue": "gpu"}
-"""For tasks that need torch: the pool has one slot for each training that may run at a time, and workers of the other
-queue are installed without torch."""
+"""For tasks that need torch: the pool has one slot per training that may run at the same time, and workers of the other
+queue have no torch."""
 
 ABOUT = """\
-Prepares a dataset version, searches for hyperparameters if the form asks for it, trains the chosen models in parallel,
-evaluates what was saved, registers it in MLflow and promotes the best version.
+Prepares a dataset version, tunes hyperparameters if the form selects models to tune, trains the selected models in
+parallel, evaluates the saved models, registers them in MLflow and promotes the best version.
 
-**Start it** with ▶ Trigger: every field of the form is explained there; the default values train for minutes on a CPU.
-**Look at it** through the buttons on the tab *Details* of each task: its MLflow run, and, on the last task, the report.
+**Start:** click ▶ Trigger. The form explains every field. With the default values, training takes minutes on a CPU.
 
-A retried task resumes where its earlier try ended: same MLflow run, newest checkpoint, no second model version.
-Stopping a task (mark it failed) stops its training within seconds. With the source left at `auto`, a machine
-without network trains on scikit-learn's digits, and says so everywhere.
+**Results:** the tab *Details* of a task has a button to its MLflow run. The last task has a button to the report.
+
+**Retries:** a retried task resumes: same MLflow run, newest checkpoint, no second model version.
+
+**Stop:** mark a task as failed to stop its training within seconds.
+
+**Placeholder data:** with the source `auto` and no network, the run trains on the digits of scikit-learn, and every
+result shows a warning.
 """
 
 
 def form() -> dict[str, Param]:
-    """The trigger form: what to train on what, and what to change in the recipe."""
+    """The trigger form: data, models, tuning, and overrides of the recipe."""
     described = " ".join(f"{name}: {spec.description}" for name, spec in MODELS.items())
     fields = {
         "source": Param(
@@ -39,10 +43,10 @@ def form() -> dict[str, Param]:
             type="string",
             minLength=1,
             title="Data source",
-            description="auto (CIFAR-10, or digits without a network), cifar10, digits, a path to a folder, zip or tar "
-            "with train/CLASS/ and test/CLASS/, or an s3:// URL of one.",
+            description="auto (CIFAR-10, or digits without network), cifar10, digits, a path to a folder, zip or tar "
+            "with train/CLASS/ and test/CLASS/, or the s3:// URL of one.",
         ),
-        "models": _models_field("Models", f"What to train, side by side. {described}", _chosen_models(), minItems=1),
+        "models": _models_field("Models", f"Models to train in parallel. {described}", _chosen_models(), minItems=1),
         "profile": Param(
             SETTINGS.profile,
             type="string",
@@ -55,7 +59,7 @@ def form() -> dict[str, Param]:
             type="string",
             pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]{0,99}$",
             title="Registered model",
-            description="Name in the MLflow registry. Other classes than the champion's need another name.",
+            description="Name in the MLflow model registry. Use another name for other classes.",
         ),
         "image_size": Param(
             SETTINGS.image_size,
@@ -70,22 +74,22 @@ def form() -> dict[str, Param]:
             type="string",
             enum=list(RESIZES),
             title="Resize",
-            description="How an image becomes square. crop: the middle of it. squash: all of it, with another aspect "
-            "ratio. pad: all of it, with a black border.",
+            description="How an image becomes square. crop: keep the centre. squash: change the aspect ratio. pad: add "
+            "a black border.",
         ),
     }
     return fields | search_fields() | {name: _override_field(rule) for name, rule in OVERRIDES.items()}
 
 
 def search_fields() -> dict[str, Param]:
-    """The form's part on the search for hyperparameters."""
+    """The section of the form for tuning."""
     section = {"section": "Search for hyperparameters (Optuna)"}
     optional = {"type": ["null", "integer"], "minimum": 1, **section}
     return {
         "tune": _models_field(
             "Tune",
-            "Models whose hyperparameters are searched before they are trained. The others use the best that earlier "
-            "searches found for the same data, else the recipe.",
+            "Models whose hyperparameters are tuned before the training. Other models use the best hyperparameters of "
+            "earlier studies for the same data, or else the recipe.",
             [],
             **section,
         ),
@@ -93,22 +97,22 @@ def search_fields() -> dict[str, Param]:
             None,
             maximum=10_000,
             title="Trials",
-            description="Short trainings of each model's study in all; a study that exists continues. Empty: 8 in the "
-            "demo, 24 in the full profile.",
+            description="Short trainings of each study in total; an existing study continues. Empty: 8 in the profile "
+            "demo, 24 in full.",
             **optional,
         ),
         "search_minutes": Param(
             None,
             maximum=10_000,
             title="Minutes",
-            description="No trial begins after so many minutes, even if trials are left. Empty: no limit.",
+            description="No trial starts after this time, even if trials are left. Empty: no limit.",
             **optional,
         ),
         "search_workers": Param(
             None,
             maximum=1_000,
             title="Workers",
-            description="Tasks that share the trials of each study. Empty: as many as trainings may run at a time.",
+            description="Tasks that share the trials of each study. Empty: the number of slots of the pool gpu.",
             **optional,
         ),
     }
@@ -119,7 +123,7 @@ def _chosen_models() -> list[str]:
 
 
 def _models_field(title: str, description: str, chosen: list[str], **schema: Any) -> Param:
-    """A list of models; with `examples` the form offers a multi-select of them."""
+    """A list of models; with `examples` the form shows a multi-select."""
     names = list(MODELS)
     items = {"type": "string", "enum": names}
     return Param(
@@ -135,7 +139,7 @@ def _models_field(title: str, description: str, chosen: list[str], **schema: Any
 
 
 def _override_field(rule: Override) -> Param:
-    """A number may be left empty. A choice may not: the form would offer `null`, so it says `recipe`."""
+    """A number may be empty. A choice may not: the form would show `null`, so it shows `recipe`."""
     about = {"title": rule.title, "section": "Overrides of the recipe"}
     if rule.choices:
         return Param(AS_RECIPE, type="string", enum=[AS_RECIPE, *rule.choices], description=rule.description, **about)
@@ -144,15 +148,15 @@ def _override_field(rule: Override) -> Param:
         type=["null", rule.type],
         minimum=rule.minimum,
         maximum=rule.maximum,
-        description=f"{rule.description} Empty: as the profile's recipe says.",
+        description=f"{rule.description} Empty: the value of the recipe.",
         **about,
     )
 
 
 def run_task_step(step: str, **arguments: Any) -> Any:
-    """Run a step (`module:function` of `cifar_tasks.steps`) in a process of its own; arguments and result are JSON.
+    """Run a step (`module:function` of `cifar_tasks.steps`) in its own process; arguments and result are JSON.
 
-    An error that a retry cannot mend fails the task at once.
+    An error that is not retryable fails the task without a retry.
     """
     from cifar_tasks.errors import CifarError, Stopped
     from cifar_tasks.steps.process import run_step
@@ -166,24 +170,24 @@ def run_task_step(step: str, **arguments: Any) -> Any:
 
 
 def as_list(values: Any) -> list[Any]:
-    """What mapped tasks returned: Airflow hands on a sequence of several, the value itself of a single one."""
+    """Results of mapped tasks: Airflow passes a sequence, or the value itself if there is one task."""
     return [values] if isinstance(values, dict) else list(values or ())
 
 
 def show_name(name: str) -> None:
-    """Name a mapped task in the UI, where it would be a number."""
+    """The name of a mapped task in the UI, instead of its number."""
     get_current_context()["name"] = name  # type: ignore[typeddict-unknown-key]
 
 
 def workflow_run() -> dict[str, Any]:
-    """This DAG run, as the steps know it: the same for every try of every task."""
+    """Identifies this DAG run in all steps, also in retries."""
     run = get_current_context()["dag_run"]
     page = f"{SETTINGS.airflow_url}/dags/{run.dag_id}/runs/{quote(run.run_id)}" if SETTINGS.airflow_url else None
     return {"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id, "url": page}
 
 
 def mark_failed(context: Any) -> None:
-    """Mark the MLflow parent run of a failed DAG run as failed: no task is left to close it."""
+    """Mark the MLflow parent run of a failed DAG run as failed."""
     from cifar_tasks.steps.process import run_step
 
     run = context["dag_run"]
@@ -211,19 +215,19 @@ def mark_failed(context: Any) -> None:
     tags=["training", "image-classification"],
 )
 def cifar10_training():
-    @task(doc_md="Write the immutable dataset version of the chosen source, or find it; validate it; show 32 images.")
+    @task(doc_md="Create the dataset version of the source, or find it; validate the images; log 32 of them.")
     def prepare(params: dict[str, Any]) -> dict[str, Any]:
         request = {name: value for name, value in params.items() if name not in OVERRIDES}
         request["overrides"] = {name: params[name] for name in OVERRIDES}
         return run_task_step("prepare:prepare_data", request=request, workflow=workflow_run())
 
-    @task(doc_md="A training plan for each chosen model: its recipe, with the overrides of the form.")
+    @task(doc_md="Create a training plan for each selected model: its recipe with the overrides of the form.")
     def plan_training(data: dict[str, Any]) -> list[dict[str, Any]]:
         return run_task_step("plan:plan_training", data=data)
 
-    @task.branch(doc_md="Lead to the search for hyperparameters if the form asks for one, else past it.")
+    @task.branch(doc_md="Continue with the task group tuning if the form selects models to tune, else skip it.")
     def branch_on_tuning(plans: list[dict[str, Any]], params: dict[str, Any]) -> str:
-        # Hands the plans on under a key of their own: what a branch returns is the task that follows.
+        # The plans have their own XCom key, because a branch returns the id of the next task.
         get_current_context()["ti"].xcom_push("plans", plans)
         return "tuning.create_studies" if params["tune"] else "select_params"
 
@@ -235,8 +239,8 @@ def cifar10_training():
         **GPU,
         execution_timeout=timedelta(hours=24),
         map_index_template="{{ name }}",
-        doc_md="Train trials of the study, one after another, until its budget is spent. A trial whose worker dies is "
-        "retried once by another.",
+        doc_md="Train trials of the study, one after another, until its budget is spent. A trial whose worker is lost "
+        "is retried once by another worker.",
     )
     def run_trials(worker: dict[str, Any]) -> dict[str, Any]:
         show_name(worker["name"])
@@ -244,8 +248,8 @@ def cifar10_training():
 
     @task(
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
-        doc_md="The hyperparameters of each model: the best of its study, else the best that earlier searches found "
-        "for the same data, else the recipe's.",
+        doc_md="Select the hyperparameters of each model: the best of its study, else the best of earlier studies for "
+        "the same data, else those of the recipe.",
     )
     def select_params(plans: list[dict[str, Any]], results: Any) -> list[dict[str, Any]]:
         return run_task_step("select_params:select_params", plans=plans, results=as_list(results))
@@ -254,7 +258,7 @@ def cifar10_training():
         **GPU,
         execution_timeout=timedelta(hours=24),
         map_index_template="{{ name }}",
-        doc_md="Train one model; a checkpoint and MLflow metrics after each epoch; save it and read it back.",
+        doc_md="Train one model, with a checkpoint and MLflow metrics after each epoch; save it and verify it.",
     )
     def train(plan: dict[str, Any]) -> dict[str, Any]:
         show_name(plan["config"]["model"])
@@ -263,7 +267,7 @@ def cifar10_training():
     @task(
         **GPU,
         map_index_template="{{ name }}",
-        doc_md="Load the saved model from storage, check its validation accuracy, score it on the test images.",
+        doc_md="Load the saved model, check its validation accuracy, evaluate it on the test images.",
     )
     def evaluate(trained: dict[str, Any]) -> dict[str, Any]:
         show_name(trained["plan"]["config"]["model"])
@@ -271,7 +275,7 @@ def cifar10_training():
 
     @task(
         map_index_template="{{ name }}",
-        doc_md="A version in the MLflow registry, tagged with the digests of data, configuration and code.",
+        doc_md="Register a model version in MLflow, with the digests of data, configuration and code as tags.",
     )
     def register(evaluated: dict[str, Any]) -> dict[str, Any]:
         show_name(evaluated["trained"]["plan"]["config"]["model"])
@@ -279,12 +283,12 @@ def cifar10_training():
 
     @task(
         **GPU,
-        doc_md="Compare the best new version with the champion on the same test images; move the alias if it wins.",
+        doc_md="Compare the best new version with the champion on the same test images; promote it if it is better.",
     )
     def promote(candidates: Any) -> dict[str, Any]:
         return run_task_step("promote:promote", candidates=as_list(candidates))
 
-    @task(doc_md="One page with table, decision and figures, kept with the MLflow parent run; links to everything.")
+    @task(doc_md="Write one page with table, decision, figures and links to the MLflow parent run.")
     def report(promotion: dict[str, Any]) -> dict[str, Any]:
         return run_task_step("report:report", promotion=promotion)
 

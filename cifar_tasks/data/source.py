@@ -1,4 +1,4 @@
-"""Where images come from: one interface, and the words, paths and URLs that a user may give."""
+"""Sources of images: the protocol, and the names, paths and URLs that a user may give."""
 
 import tempfile
 from collections.abc import Callable
@@ -40,13 +40,13 @@ class Source(Protocol):
         """Whether these images take CIFAR-10's place: show `PLACEHOLDER_BANNER`."""
 
     def fingerprint(self) -> str:
-        """A digest of the content, computed without decoding: what is prepared already is not read again."""
+        """A digest of the content that costs no decoding, so that preparing the same again is noticed at once."""
 
     def read(self, report: Report) -> ImageStream: ...
 
 
 class TreeSource:
-    """Images in a folder or archive: class folders or the official batches, distinguished by the names in it."""
+    """Images in a folder or archive: class folders, or the official batches; the file names decide."""
 
     placeholder = False
 
@@ -65,7 +65,7 @@ class TreeSource:
 
 
 class StoredArchiveSource:
-    """An archive in object storage, fetched when its images are read."""
+    """An archive that is an object. It is fetched only when its images are needed."""
 
     placeholder = False
 
@@ -97,7 +97,7 @@ def open_source(
 ) -> Source:
     """The source that `spec` names; only its `read` reads images.
 
-    `is_prepared` tells `auto` whether a dataset version of that source exists already, so that it needs no host.
+    `is_prepared`: whether a dataset version of a source exists already, so that `auto` does not need its host.
     Raises `ConfigError` for a word, path or URL that names nothing, `DataError` for a file that is no archive.
     """
     if spec == "digits":
