@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     """Cron expression of the training DAG, which then runs with these defaults; none: only when triggered."""
     studies_url: SecretStr | None = None
     """SQLAlchemy URL of the database of Optuna's studies; none if nothing is tuned."""
+    trial_heartbeat: int = Field(default=10, ge=1)
+    """Seconds between the heartbeats of a trial; its worker counts as lost after three times as many without one."""
     gpu_slots: int = Field(default=2, ge=1)
     """Trainings that may run at the same time: slots of Airflow's pool `gpu`."""
     training_processes: int = Field(default=1, ge=1)

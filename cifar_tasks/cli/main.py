@@ -301,20 +301,19 @@ def predict(
 
 @app.command()
 def studies() -> None:
-    """List the searches for parameters and the best that each found.
+    """List the searches for hyperparameters and the best that each found.
 
     Example: [b]cifar studies[/b]
     """
     from cifar_tasks.deployment import stack
 
     stack.use(read_settings().home)
-    from cifar_tasks.tuning import charts
-    from cifar_tasks.tuning import studies as known
+    from cifar_tasks.tuning import all_studies, format_params
 
-    table = Table("study", "data", "trials", "best", "parameters")
-    for study in known():
+    table = Table("study", "data", "trials", "best", "hyperparameters")
+    for study in all_studies():
         best, about = study.best_trial, study.user_attrs
-        found = (f"{best.value:.2%}", charts.in_words(best.params)) if best and best.value is not None else ("–", "")
+        found = (f"{best.value:.2%}", format_params(best.params)) if best and best.value is not None else ("–", "")
         table.add_row(escape(study.study_name), escape(str(about.get("dataset", ""))), str(study.n_trials), *found)
     if table.row_count:
         console.print(table)

@@ -81,12 +81,12 @@ class Watcher:
 
     def _searching(self, index: int) -> str:
         """Trials of the whole study, as its database knows them."""
-        from cifar_tasks.tuning import load_study
+        from cifar_tasks.tuning import count_ended, load_study
 
         worker = self.run.result(STUDIES)[index]
-        trials = load_study(worker["study"]).get_trials(deepcopy=False)
-        ended = sum(trial.state.is_finished() for trial in trials)
-        best = max((trial.value for trial in trials if trial.value is not None), default=None)
+        study = load_study(worker["study"])
+        ended, values = count_ended(study), [trial.value for trial in study.trials if trial.value is not None]
+        best = max(values, default=None)
         accuracy = f", best validation accuracy {best:.1%}" if best is not None else ""
         return f"study {worker['study']}: {ended}/{worker['budget']['trials']} trials done{accuracy}"
 

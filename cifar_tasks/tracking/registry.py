@@ -44,7 +44,7 @@ def version_with_alias(client: "MlflowClient", name: str, alias: str) -> "ModelV
 def best_tuned(client: "MlflowClient", name: str, tags: Mapping[str, str]) -> "ModelVersion | None":
     """Of the versions with these tags that a search led to, the one with the best validation accuracy."""
     wanted = " AND ".join([f"name = '{name}'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())])
-    found = [version for version in client.search_model_versions(wanted) if version.tags.get("cifar.tuned_parameters")]
+    found = [version for version in client.search_model_versions(wanted) if version.tags.get("cifar.tuned_params")]
     return max(found, key=lambda version: float(version.tags["cifar.validation_accuracy"]), default=None)
 
 

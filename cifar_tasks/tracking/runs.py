@@ -22,6 +22,8 @@ _UI = "workflowType=machine_learning"
 
 WORKFLOW, MODEL, TRAINING, DATASET = "cifar.workflow", "cifar.model", "cifar.training", "cifar.dataset"
 """Tags by which runs are found again: workflow run, model, training digest, dataset digest."""
+STUDY, TRIAL = "cifar.study", "cifar.trial"
+"""The same of studies and trials: the study's name, the trial's number."""
 
 
 def mlflow_client() -> "MlflowClient":

@@ -1,15 +1,6 @@
-"""Looking for better parameters: what is searched, the study that workers share, and what it shows."""
+"""The search for hyperparameters: what is searched, the study that workers share, and its charts."""
 
-from cifar_tasks.tuning.space import SPACES, apply, recipe_parameters
-from cifar_tasks.tuning.study import Budget, SharedStudy, Trained, studies, study_name
+from cifar_tasks.tuning.space import format_params
+from cifar_tasks.tuning.study import all_studies, count_ended, load_study
 
-__all__ = [
-    "SPACES",
-    "Budget",
-    "SharedStudy",
-    "Trained",
-    "apply",
-    "recipe_parameters",
-    "studies",
-    "study_name",
-]
+__all__ = ["all_studies", "count_ended", "format_params", "load_study"]

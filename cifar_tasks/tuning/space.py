@@ -1,61 +1,50 @@
-"""What is searched: for each model its parameters, their types and their bounds."""
+"""A model's search space as Optuna samples it, and the recipe as a point in it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
 
-from cifar_tasks.config import ModelName, TrainConfig
+from cifar_tasks.config import TrainConfig, flat
+from cifar_tasks.models import get_model
 
 Space = dict[str, BaseDistribution]
-"""Field of `TrainConfig` → the values that it may take."""
+"""Names of `config.flat` → the values that a search tries."""
 
 
-def cnn_space() -> Space:
-    """The report's three, then the recipe's own.
-
-    The report searched rates of 2e-5–4e-2, for Adam; the upper end here leaves room for this recipe's SGD.
-    """
-    return {
-        "hidden_units": IntDistribution(0, 126, step=18),  # 0: no such layer, as in the report's CNN
-        "weight_decay": FloatDistribution(3e-6, 8e-3, log=True),
-        "learning_rate": FloatDistribution(2e-5, 0.5, log=True),
-        "label_smoothing": FloatDistribution(0.0, 0.2),
-        "dropout": FloatDistribution(0.0, 0.4),
-        "crop_padding": IntDistribution(0, 4),
-        "batch_size": CategoricalDistribution((64, 128, 256, 512)),
-        "warmup_fraction": FloatDistribution(0.05, 0.4),
-    }
+def free_space(model: str, fixed: Collection[str]) -> Space:
+    """The model's search space without the hyperparameters that the user has set."""
+    return {name: values for name, values in get_model(model).search_space().items() if name not in fixed}
 
 
-def resnet50_space() -> Space:
-    """As for the CNN; decay is AdamW's, which wants more of it, and there is no dropout."""
-    return {
-        "hidden_units": IntDistribution(128, 2048, log=True),
-        "weight_decay": FloatDistribution(3e-6, 0.1, log=True),
-        "learning_rate": FloatDistribution(2e-5, 4e-2, log=True),
-        "label_smoothing": FloatDistribution(0.0, 0.2),
-        "crop_padding": IntDistribution(0, 4),
-        "batch_size": CategoricalDistribution((32, 64, 128, 256)),
-        "warmup_fraction": FloatDistribution(0.05, 0.4),
-    }
+def suggest(trial: Trial, space: Space) -> dict[str, Any]:
+    """A value for each hyperparameter, from the study's sampler or from the queue."""
+    for name, values in space.items():
+        if isinstance(values, FloatDistribution):
+            trial.suggest_float(name, values.low, values.high, step=values.step, log=values.log)
+        elif isinstance(values, IntDistribution):
+            trial.suggest_int(name, values.low, values.high, step=values.step, log=values.log)
+        elif isinstance(values, CategoricalDistribution):
+            trial.suggest_categorical(name, values.choices)
+    return trial.params
 
 
-SPACES: dict[ModelName, Callable[[], Space]] = {"cnn": cnn_space, "resnet50": resnet50_space}
-
-
-def recipe_parameters(config: TrainConfig, space: Space) -> dict[str, Any]:
+def recipe_params(config: TrainConfig, space: Space) -> dict[str, Any]:
     """The recipe as a point of the space; a value outside of it is moved to the nearest bound."""
-    return {name: _nearest(getattr(config, name), values) for name, values in space.items()}
+    values = flat(config)
+    return {name: _nearest(values[name], allowed) for name, allowed in space.items()}
 
 
-def apply(config: TrainConfig, parameters: Mapping[str, Any]) -> TrainConfig:
-    return replace(config, **parameters)
+def _nearest(value: Any, allowed: BaseDistribution) -> Any:
+    if isinstance(allowed, IntDistribution | FloatDistribution):
+        return min(max(value, allowed.low), allowed.high)
+    assert isinstance(allowed, CategoricalDistribution)  # noqa: S101
+    return min(allowed.choices, key=lambda choice: abs(float(choice or 0) - value))
 
 
-def _nearest(value: Any, values: BaseDistribution) -> Any:
-    if isinstance(values, IntDistribution | FloatDistribution):
-        return min(max(value, values.low), values.high)
-    assert isinstance(values, CategoricalDistribution)  # noqa: S101
-    return min(values.choices, key=lambda choice: abs(float(choice or 0) - value))
+def format_params(params: Mapping[str, Any]) -> str:
+    """`dropout 0.1, learning_rate 0.03`, with three digits."""
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in params.items()
+    )

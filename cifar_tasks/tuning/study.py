@@ -1,275 +1,169 @@
-"""One Optuna study that several workers draw from: its budget is met exactly, and a trial whose worker died is retried.
+"""Optuna studies in PostgreSQL, which workers on any number of machines share.
 
-Workers meet in the database only. Which trial is next is decided by one of them at a time, behind a lock of PostgreSQL.
+Optuna's heartbeat tells which trials lost their worker; their hyperparameters return to the queue once.
 """
 
-import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from copy import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from itertools import combinations
-from threading import Event, Thread
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import TPESampler
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.study import Study, StudySummary
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import text
 
-from cifar_tasks.errors import ConfigError, SearchError
+from cifar_tasks.errors import ConfigError, SearchError, StorageError, TrainingError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import canonical_json, sha256_hex
-from cifar_tasks.tuning.space import Space
 
-HEARTBEAT_SECONDS, GRACE_SECONDS = 5, 30
-"""How often a worker says that its trial lives, and how long it may be silent before the trial is given to another."""
-WAIT_SECONDS = 2.0
-RETRIES = 1
-"""Of a trial whose worker died: once more, elsewhere."""
+TrialEnd = Callable[[Study, FrozenTrial], None]
+"""Called with each trial that a worker has ended."""
 
-# Heartbeats, multivariate TPE and charts by matplotlib bear the label for years.
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-# Optuna beats only in its own loop, which cannot meet a budget exactly; `keeping` does it here.
-warnings.filterwarnings("ignore", "Heartbeat of storage")
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=ExperimentalWarning)  # Optuna's heartbeat has had this label since 2021
 
-_log = logging.getLogger(__name__)
+requeue = RetryHeartbeatStaleTrialCallback(max_retry=1)
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What a study may spend: so many trials in all, and no new one after `deadline`."""
+class TrialInterrupted(BaseException):
+    """Ends a worker, but not its trial: Optuna retries a running trial whose heartbeat is missing.
 
-    trials: int
-    deadline: float | None = None
-    """Unix time."""
+    An `Exception` would be a result to Optuna: a failed trial.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a trial's own model gave. A trial has no value but this."""
-
-    accuracy: float
-    """On the validation split, 0–1, best epoch so far."""
-    validation_loss: float
-    weights_sha256: str
+def database_lost() -> StorageError:
+    return StorageError("the database of studies (CIFAR_STUDIES_URL) did not answer or refused.")
 
 
 def study_name(model: str, identity: Mapping[str, Any]) -> str:
-    """The same for the same data, recipe, trial length and code: whoever asks for it again goes on with it."""
+    """Equal for equal data, recipe, trial length, search space and code: the same search continues its study."""
     return f"{model}-{sha256_hex(canonical_json(dict(identity)))[:12]}"
 
 
 def sampler(seed: int) -> TPESampler:
-    """TPE draws its first trials at random; with budgets of a few dozen, ten of them would be half of the search."""
+    """TPE draws its first trials at random; its default of ten would be half of a budget of a few dozen."""
     return TPESampler(n_startup_trials=6, multivariate=True, seed=seed)
 
 
 def pruner() -> SuccessiveHalvingPruner:
-    """After epochs 2, 4, 8 … the better half goes on.
+    """The better half continues after epochs 2, 4, 8 ….
 
     Not after the first: in a short epoch the running statistics of batch norm have hardly left their start.
     """
     return SuccessiveHalvingPruner(min_resource=2, reduction_factor=2)
 
 
-class SharedStudy:
-    """A study by name. Each worker has an object of its own; `seed` must differ between them."""
-
-    def __init__(self, name: str, seed: int = 0, *, create: bool = False) -> None:
-        self.storage = connect()
-        if create:
-            self.study = optuna.create_study(
-                storage=self.storage, study_name=name, direction="maximize", load_if_exists=True
-            )
-        else:
-            self.study = optuna.load_study(storage=self.storage, study_name=name)
-        # A worker that comes back must not draw again what it drew before.
-        self.study.sampler = sampler(seed + 1000 * len(self.trials))
-        self.study.pruner = pruner()
-
-    @property
-    def trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
-
-    def claim(self, worker: str, space: Space, budget: Budget) -> Trial | None:
-        """The next trial, sampled from `space`; none once the budget is spent and all trials have ended.
-
-        While only trials of other workers are left it waits, for one of them may die and leave its trial.
-        """
-        while True:
-            with self._alone():
-                fail_stale_trials(self.study)
-                # A worker names itself last, within the lock: one that did not come to it died before its first beat.
-                self._lose_running(None)
-                trials = self.trials
-                if may_begin(trials, budget):
-                    return self._ask(worker, space)
-                if not any(trial.state is TrialState.RUNNING for trial in trials):
-                    return None
-            time.sleep(WAIT_SECONDS)
-
-    def take_back(self, worker: str) -> None:
-        """Trials that an earlier process of this worker left: nobody else can be at work on them."""
-        with self._alone():
-            self._lose_running(worker)
-
-    def complete(self, trial: Trial, trained: Trained, *, pruned: bool = False) -> None:
-        """Raises `SearchError` when the trial's result is another trial's."""
-        with self._alone():
-            if self._is_lost(trial):
-                return
-            for name in ("validation_loss", "weights_sha256", "accuracy"):
-                trial.set_user_attr(name, getattr(trained, name))
-            state = TrialState.PRUNED if pruned else TrialState.COMPLETE
-            self.study.tell(trial, None if pruned else trained.accuracy, state)
-            check_distinct(self.trials)
-
-    def fail(self, trial: Trial, reason: str) -> None:
-        """The trial's own fault: it counts, and is not tried again."""
-        with self._alone():
-            if not self._is_lost(trial):
-                trial.set_user_attr("error", reason)
-                self.study.tell(trial, state=TrialState.FAIL)
-
-    @contextmanager
-    def keeping(self, trial: Trial) -> Iterator[None]:
-        """Meanwhile other workers know that the trial lives. One that is left without an end is put back."""
-        ended = Event()
-
-        def beat() -> None:
-            while not ended.wait(HEARTBEAT_SECONDS):
-                try:
-                    self.storage.record_heartbeat(trial._trial_id)
-                except StorageInternalError as error:
-                    _log.warning("trial %d: the database did not take a sign of life: %s", trial.number, error)
-
-        thread = Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        except BaseException as error:
-            with self._alone():
-                kept = self.trials[trial.number]
-                if kept.state is TrialState.RUNNING:
-                    trial.set_user_attr("error", f"broken off: {error or type(error).__name__}")
-                    self._lose(kept)
-            raise
-        finally:
-            ended.set()
-            thread.join()
-
-    def best(self) -> tuple[FrozenTrial, float]:
-        """The completed trial with the highest accuracy, the earliest of equals, and that accuracy (0–1).
-
-        Raises `SearchError` if there is none.
-        """
-        check_distinct(self.trials)
-        completed = [(trial, trial.value) for trial in self.trials if trial.value is not None]
-        if completed:
-            return max(completed, key=lambda scored: (scored[1], -scored[0].number))
-        failed = [trial for trial in self.trials if trial.state is TrialState.FAIL]
-        first = failed[0].user_attrs.get("error", "its worker died") if failed else "none was begun"
-        raise SearchError(
-            f"no trial of study {self.study.study_name} ended with a result ({len(failed)} failed). The first: {first}"
-        )
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """No other process is in here for the same study; PostgreSQL frees the lock of one that dies."""
-        with self.storage.engine.begin() as connection:
-            name = {"name": f"study {self.study.study_name}"}
-            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), name)
-            yield
-
-    def _ask(self, worker: str, space: Space) -> Trial:
-        trial = self.study.ask(space)
-        self.storage.record_heartbeat(trial._trial_id)
-        trial.set_user_attr("worker", worker)
-        return trial
-
-    def _lose_running(self, worker: str | None) -> None:
-        for trial in self.trials:
-            if trial.state is TrialState.RUNNING and trial.user_attrs.get("worker") == worker:
-                self._lose(trial)
-
-    def _lose(self, trial: FrozenTrial) -> None:
-        self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        _retry(self.study, trial)
-
-    def _is_lost(self, trial: Trial) -> bool:
-        """Whether others took this worker for dead meanwhile: the retry's result is the one that counts."""
-        lost = self.storage.get_trial(trial._trial_id).state.is_finished()
-        if lost:
-            _log.warning("trial %d was given to another worker meanwhile: its result is dropped", trial.number)
-        return lost
-
-
-def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    lost = copy(trial)
-    lost.user_attrs = {}  # what the earlier try found out is not the new one's
-    RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, lost)
-    _log.warning("trial %d lost its worker", trial.number)
-
-
-def is_retry(trial: FrozenTrial) -> bool:
-    return bool(trial.system_attrs.get("retry_history"))
-
-
-def begun(trials: Sequence[FrozenTrial]) -> int:
-    """Trials that count against the budget: a retry is no new one."""
-    return sum(not is_retry(trial) for trial in trials)
-
-
-def may_begin(trials: Sequence[FrozenTrial], budget: Budget) -> bool:
-    """Whether a worker may take another trial: one that waits, or a new one."""
-    if budget.deadline is not None and time.time() >= budget.deadline:
-        return False
-    return begun(trials) < budget.trials or any(trial.state is TrialState.WAITING for trial in trials)
-
-
-def check_distinct(trials: Sequence[FrozenTrial]) -> None:
-    """Raise `SearchError` if two trials with different parameters have one result: then one model was scored twice.
-
-    So it was in the report, whose ten trials all show 0.8303. Equal accuracies alone can be chance.
-    """
-    ended = [trial for trial in trials if "weights_sha256" in trial.user_attrs]
-    for first, second in combinations(ended, 2):
-        if first.params == second.params:
-            continue
-        for name, what in (("validation_loss", "validation loss"), ("weights_sha256", "digest of their weights")):
-            if first.user_attrs[name] == second.user_attrs[name]:
-                raise SearchError(
-                    f"trials {first.number} and {second.number} have different parameters and the same {what}, "
-                    f"{first.user_attrs[name]}: the search does not score the models that its trials train."
-                )
-
-
-def connect() -> RDBStorage:
-    """The database of all studies; `ConfigError` where none is set."""
-    url = Settings().studies_url
-    if url is None:
+def study_storage() -> RDBStorage:
+    """The database of all studies; `ConfigError` if none is set."""
+    settings = Settings()
+    if settings.studies_url is None:
         raise ConfigError(
             "there is no database for studies: start the stack (`cifar up`) or set CIFAR_STUDIES_URL to a PostgreSQL "
             "URL."
         )
     return RDBStorage(
-        url.get_secret_value(),
+        settings.studies_url.get_secret_value(),
         engine_kwargs={"pool_pre_ping": True, "pool_size": 2},
-        heartbeat_interval=HEARTBEAT_SECONDS,
-        grace_period=GRACE_SECONDS,
-        heartbeat_stale_trial_callback=_retry,
+        heartbeat_interval=settings.trial_heartbeat,
+        grace_period=3 * settings.trial_heartbeat,
+        heartbeat_stale_trial_callback=requeue,
     )
 
 
-def studies() -> list[optuna.study.StudySummary]:
+def all_studies() -> list[StudySummary]:
     """All studies of the database, the newest first."""
-    found = optuna.get_all_study_summaries(connect(), include_best_trial=True)
+    found = optuna.get_all_study_summaries(study_storage(), include_best_trial=True)
     return sorted(found, key=lambda study: study.datetime_start or datetime.min, reverse=True)
+
+
+def create_study(name: str) -> Study:
+    """The study of this name, found if it exists."""
+    return optuna.create_study(storage=study_storage(), study_name=name, direction="maximize", load_if_exists=True)
+
+
+def load_study(name: str, seed: int = 0) -> Study:
+    """A study that exists; `seed` must differ between its workers."""
+    study = optuna.load_study(storage=study_storage(), study_name=name, pruner=pruner())
+    # A worker that starts again must not draw what it drew before.
+    study.sampler = sampler(seed + 1000 * len(study.get_trials(deepcopy=False)))
+    return study
+
+
+def optimize(
+    study: Study,
+    objective: Callable[[Trial], float],
+    trials: int,
+    deadline: float | None = None,
+    callbacks: Sequence[TrialEnd] = (),
+) -> int:
+    """Run trials until the study has `trials` of them or `deadline` (Unix time) has passed; returns how many ran here.
+
+    Each other worker may end one more. A `TrainingError` is one failed trial, and the search continues. Raises
+    `SearchError` if two trials have one result, and what interrupted a trial.
+    """
+    ended: list[int] = []
+
+    def stop_when_spent(study: Study, trial: FrozenTrial) -> None:
+        ended.append(trial.number)
+        if count_ended(study) >= trials:
+            study.stop()
+
+    if count_ended(study) >= trials:
+        return 0
+    timeout = None if deadline is None else deadline - time.time()
+    try:
+        study.optimize(
+            objective, timeout=timeout, catch=TrainingError, callbacks=[*callbacks, check_distinct, stop_when_spent]
+        )
+    except TrialInterrupted as interrupted:
+        raise interrupted.error from None
+    except StorageInternalError as error:
+        raise database_lost() from error
+    return len(ended)
+
+
+def count_ended(study: Study) -> int:
+    """Trials that count against the budget. A trial that lost its worker counts once, with its retry."""
+    trials = study.get_trials(deepcopy=False)
+    retried = {number for trial in trials for number in requeue.retry_history(trial)}
+    return sum(trial.state.is_finished() and trial.number not in retried for trial in trials)
+
+
+def best_trial(study: Study) -> FrozenTrial:
+    """The completed trial with the highest accuracy, the earliest of equals. Raises `SearchError` if there is none."""
+    check_distinct(study)
+    trials = study.get_trials(deepcopy=False)
+    completed = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    if completed:
+        return max(completed, key=lambda trial: (trial.value or 0.0, -trial.number))
+    failed = [trial for trial in trials if trial.state is TrialState.FAIL]
+    reason = failed[0].user_attrs.get("error", "its worker was lost") if failed else "none has ended."
+    raise SearchError(f"no trial of study {study.study_name} has a result, {len(failed)} failed. The first: {reason}")
+
+
+def check_distinct(study: Study, trial: FrozenTrial | None = None) -> None:
+    """Raise `SearchError` if two trials with different hyperparameters have one result: one model was scored twice.
+
+    This is the report's defect: its ten trials all show 0.8303. Equal accuracies alone can be chance.
+    """
+    for name, what in (("validation_loss", "validation loss"), ("weights_sha256", "digest of their weights")):
+        found: dict[Any, FrozenTrial] = {}
+        for second in study.get_trials(deepcopy=False):
+            if name not in second.user_attrs:
+                continue
+            value = second.user_attrs[name]
+            first = found.setdefault(value, second)
+            if first.params != second.params:
+                raise SearchError(
+                    f"trials {first.number} and {second.number} have different hyperparameters and the same {what}, "
+                    f"{value}: the search does not score the models that its trials train."
+                )

@@ -1,61 +1,66 @@
-"""A trial while it trains, and what it leaves: the value of its own model and of no other."""
+"""One trial of a study: its training reports to Optuna, and only the model that it trained gives its result."""
 
 import hashlib
-import logging
-from collections.abc import Mapping
-from dataclasses import asdict
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from optuna import TrialPruned
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import Trial
 from torch import Tensor
 
-from cifar_tasks.tracking.tracker import Tracker
-from cifar_tasks.training import Progress, TrainingState
-from cifar_tasks.tuning.study import Trained
-
-_log = logging.getLogger(__name__)
+from cifar_tasks.errors import CifarError, LeaseLost, TrainingError
+from cifar_tasks.training import Callback, Snapshot, TrainingState
+from cifar_tasks.tuning.study import TrialInterrupted, database_lost
 
 
-class TrialFollower:
-    """Reports each epoch of a trial, and ends one that others are far ahead of. Leaves no checkpoints."""
+class TrialCallback(Callback):
+    """Reports each epoch, prunes the trial, and records the result of its model. Leaves no checkpoints."""
 
-    def __init__(self, trial: Trial, tracker: Tracker, seen: list[TrainingState], label: str) -> None:
-        """The state of a training that is pruned is put into `seen`."""
-        self.trial, self.tracker, self.seen, self.label = trial, tracker, seen, label
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Everything is written already."""
-
-    def resume(self, state: TrainingState) -> None:
-        """A trial that is tried again begins anew."""
-
-    def epoch_done(self, state: TrainingState) -> None:
-        metrics = state.history[-1]
-        numbers = {name: value for name, value in asdict(metrics).items() if name != "epoch"}
-        self.tracker.log_epoch(metrics.epoch, numbers, self.label)
-        accuracy = 100 * metrics.validation_accuracy
-        _log.info("trial %d: %sepoch %d  accuracy %.2f %%", self.trial.number, self.label, metrics.epoch, accuracy)
-        if self.label:
+    def on_epoch_end(self, snapshot: Snapshot) -> None:
+        if snapshot.label:  # the head alone, with epochs of its own
             return
-        self.trial.report(metrics.validation_accuracy, metrics.epoch)
-        if not state.finished and self.trial.should_prune():
-            self.seen.append(state)
-            raise TrialPruned
+        metrics = snapshot.history[-1]
+        with _still_ours(self.trial):
+            self.trial.report(metrics.validation_accuracy, metrics.epoch)
+        if not snapshot.finished and self.trial.should_prune():
+            raise TrialPruned(f"after epoch {metrics.epoch}")
 
-    def progress(self, now: Progress) -> None:
-        """Trials are short: their epochs are progress enough."""
+    def on_train_end(self, state: TrainingState, error: BaseException | None) -> None:
+        if not state.label and (error is None or isinstance(error, TrialPruned)):
+            with _still_ours(self.trial):
+                self.trial.set_user_attr("validation_loss", state.best.validation_loss)
+                self.trial.set_user_attr("weights_sha256", weights_digest(state.best_weights))
 
 
-def trained(state: TrainingState) -> Trained:
-    """What the trial's own model gave, in the epoch that training would keep."""
-    return Trained(state.best.validation_accuracy, state.best.validation_loss, weights_digest(state.best_weights))
+@contextmanager
+def _still_ours(trial: Trial) -> Iterator[None]:
+    try:
+        yield
+    except UpdateFinishedTrialError as error:
+        raise LeaseLost(f"trial {trial.number} was given to another worker.") from error
+
+
+@contextmanager
+def trial_errors(trial: Trial) -> Iterator[None]:
+    """Tells a trial that fails by itself (`TrainingError`; the study notes why) from one that is interrupted.
+
+    Lost are storage, MLflow, or the trial to another worker: the same trial may succeed later.
+    """
+    try:
+        yield
+    except TrialPruned:
+        raise
+    except StorageInternalError as error:
+        raise TrialInterrupted(database_lost()) from error
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, CifarError) and error.retryable):
+            raise TrialInterrupted(error) from error
+        trial.set_user_attr("error", f"{type(error).__name__}: {error}")
+        raise TrainingError(f"trial {trial.number} failed: {error}") from error
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:

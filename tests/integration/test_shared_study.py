@@ -5,63 +5,170 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import requests
-from optuna.trial import TrialState
+from optuna import Study
+from optuna.trial import Trial, TrialState
 
 from cifar_tasks.deployment.stack.environment import HOST
 from cifar_tasks.deployment.stack.temporary import free_port
-from cifar_tasks.errors import ConfigError
+from cifar_tasks.errors import ConfigError, SearchError, Stopped, StorageError, TrackingError
 from cifar_tasks.settings import Settings
-from cifar_tasks.tuning import SPACES, Budget, SharedStudy, Trained
+from cifar_tasks.tuning.space import free_space, suggest
+from cifar_tasks.tuning.study import count_ended, create_study, load_study, optimize
+from cifar_tasks.tuning.trial import trial_errors
+from tests.gateway import gateway
 from tests.trainings import wait_until
 
+SPACE = free_space("cnn", [])
 
-def test_many_threads_claim_each_trial_once(tracked):
-    SharedStudy("claims", create=True)
-    claimed: list[int] = []
 
-    def work(number: int) -> None:
-        study = SharedStudy("claims", seed=number)
-        while (trial := study.claim(f"w{number}", SPACES["cnn"](), Budget(12))) is not None:
-            claimed.append(trial.number)
-            study.complete(trial, Trained(0.1, trial.number, str(trial.number)))
+@pytest.fixture
+def short_heartbeat(tracked, monkeypatch):
+    """A trial is lost after three seconds."""
+    monkeypatch.setenv("CIFAR_TRIAL_HEARTBEAT", "1")
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+
+def objective(outcome: Callable[[Trial], object]) -> Callable[[Trial], float]:
+    """A trial of `SPACE` with a result of its own; `outcome` may sleep or raise before it has one."""
+
+    def train(trial: Trial) -> float:
+        with trial_errors(trial):
+            suggest(trial, SPACE)
+            outcome(trial)
+            trial.set_user_attr("validation_loss", trial.number)
+            return 0.5 + trial.number / 1000
+
+    return train
+
+
+def failing(error: BaseException) -> Callable[[Trial], object]:
+    def fail(trial: Trial) -> None:
+        raise error
+
+    return fail
+
+
+def states(study: Study) -> list[str]:
+    return [trial.state.name for trial in study.trials]
+
+
+at_once = objective(lambda _: None)
+
+
+def test_four_workers_at_once_end_at_most_three_trials_more_than_the_budget(tracked):
+    create_study("shared")
+    counts: list[int] = []
+
+    def work(seed: int) -> None:
+        counts.append(optimize(load_study("shared", seed), objective(lambda _: time.sleep(0.2)), 12))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(claimed) == list(range(12))
+    trials = load_study("shared").trials
+    assert 12 <= len(trials) <= 15
+    assert sum(counts) == len(trials)
+    assert all(counts)
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    assert len({str(trial.params) for trial in trials}) == len(trials)
 
 
-def test_a_worker_taken_for_dead_has_its_late_result_dropped(tracked, caplog):
-    study, space = SharedStudy("late", create=True), SPACES["cnn"]()
-    trial = study.claim("w1", space, Budget(1))
-    study.take_back("w1")
-    study.complete(trial, Trained(0.9, 0.1, "late"))
-    assert study.trials[0].state is TrialState.FAIL
-    assert "was given to another worker" in caplog.text
-    again = study.claim("w2", space, Budget(1))
-    assert (again.number, again.params) == (1, trial.params)
+def test_a_worker_that_starts_when_the_budget_is_spent_runs_nothing(tracked):
+    study = create_study("spent")
+    assert optimize(study, at_once, 2) == 2
+    assert optimize(load_study("spent", 1), at_once, 2) == 0
+    assert optimize(load_study("spent", 1), at_once, 3) == 1
 
 
-def test_a_trial_whose_worker_died_before_its_first_sign_of_life_keeps_nobody_waiting(tracked):
-    study, space = SharedStudy("stillborn", create=True), SPACES["cnn"]()
-    orphan = study.study.ask(space)
-    again = study.claim("w2", space, Budget(1))
-    assert study.trials[orphan.number].state is TrialState.FAIL
-    assert again.params == orphan.params
-    study.complete(again, Trained(0.5, 0.5, "found"))
-    assert study.claim("w2", space, Budget(1)) is None
+def test_no_trial_begins_after_the_deadline(tracked):
+    study = create_study("deadline")
+    assert optimize(study, at_once, 3, time.time() - 1) == 0
+    deadline = time.time() + 0.5
+    assert 1 <= optimize(study, objective(lambda _: time.sleep(0.2)), 1000, deadline) <= 4
+    assert all(trial.datetime_start.timestamp() < deadline for trial in study.trials)
+
+
+def test_a_worker_that_starts_again_draws_other_values_than_before(tracked):
+    create_study("again")
+    optimize(load_study("again", seed=1), at_once, 1)
+    optimize(load_study("again", seed=1), at_once, 2)
+    first, second = load_study("again").trials
+    assert first.params.keys() == second.params.keys()
+    assert first.params["learning_rate"] != second.params["learning_rate"]
+
+
+def test_a_trial_that_fails_by_itself_is_one_failed_trial_and_the_search_continues(tracked):
+    def second_fails(trial: Trial) -> None:
+        if trial.number == 1:
+            raise RuntimeError("out of memory")
+
+    study = create_study("one-fails")
+    assert optimize(study, objective(second_fails), 3) == 3
+    assert states(study) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert study.trials[1].user_attrs["error"] == "RuntimeError: out of memory"
+
+
+def test_an_interrupted_trial_ends_its_worker_and_is_retried_when_its_heartbeat_is_missing(short_heartbeat):
+    errors = [TrackingError("MLflow is away"), KeyboardInterrupt(), Stopped()]
+    for error in errors:
+        with pytest.raises(type(error)):
+            optimize(create_study(f"interrupted-{type(error).__name__}"), objective(failing(error)), 2)
+    time.sleep(3.5)
+    for error in errors:
+        study = load_study(f"interrupted-{type(error).__name__}")
+        assert (states(study), count_ended(study)) == (["RUNNING"], 0)
+        assert optimize(study, at_once, 2) == 2
+        assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
+        assert study.trials[1].params == study.trials[0].params
+
+
+def test_a_long_trial_keeps_its_worker(short_heartbeat):
+    create_study("long")
+    slow = threading.Thread(target=lambda: optimize(load_study("long", 1), objective(lambda _: time.sleep(5)), 1))
+    slow.start()
+    wait_until(lambda: states(load_study("long")) == ["RUNNING"])
+    time.sleep(4)
+    assert optimize(load_study("long", 2), at_once, 1) == 1
+    slow.join()
+    assert states(load_study("long")) == ["COMPLETE", "COMPLETE"]
+
+
+def test_a_search_that_scores_one_model_for_all_trials_ends_with_the_second(tracked):
+    def one_model(trial: Trial) -> float:
+        suggest(trial, SPACE)
+        trial.set_user_attr("weights_sha256", "d1gest")
+        return 0.8303
+
+    study = create_study("one-model")
+    with pytest.raises(SearchError, match="trials 0 and 1 have different hyperparameters and the same digest"):
+        optimize(study, one_model, 10)
+    assert len(study.trials) == 2
+
+
+def test_a_worker_that_loses_the_database_ends_with_an_error_worth_a_retry(tracked, monkeypatch):
+    url = Settings().studies_url.get_secret_value()
+    port = urlsplit(url).port
+    with gateway(port) as database:
+        monkeypatch.setenv("CIFAR_STUDIES_URL", url.replace(f":{port}/", f":{database.port}/"))
+        study = create_study("no-database")
+        with pytest.raises(StorageError, match="CIFAR_STUDIES_URL") as lost:
+            optimize(study, objective(lambda _: database.cut()), 1)
+    assert lost.value.retryable
+    monkeypatch.setenv("CIFAR_STUDIES_URL", url)
+    assert states(load_study("no-database")) == ["RUNNING"]
 
 
 def test_a_search_without_a_database_says_what_to_set(tracked, monkeypatch):
     monkeypatch.delenv("CIFAR_STUDIES_URL")
     with pytest.raises(ConfigError, match="CIFAR_STUDIES_URL"):
-        SharedStudy("none")
+        load_study("none")
 
 
 def test_the_database_s_password_is_in_no_text_of_the_settings(tracked):
@@ -81,7 +188,7 @@ def dashboard(port: int) -> Iterator["subprocess.Popen[str]"]:
         process.wait()
 
 
-def answers(url: str) -> bool:
+def is_up(url: str) -> bool:
     try:
         return requests.get(url, timeout=5).ok
     except requests.ConnectionError:
@@ -89,11 +196,10 @@ def answers(url: str) -> bool:
 
 
 def test_optuna_s_dashboard_shows_the_studies_until_it_is_interrupted(tracked):
-    study = SharedStudy("shown", create=True)
-    study.complete(study.claim("w1", SPACES["cnn"](), Budget(1)), Trained(0.75, 0.9, "shown"))
+    optimize(create_study("shown"), lambda _: 0.75, 1)
     port = free_port()
     with dashboard(port) as process:
-        wait_until(lambda: answers(f"http://{HOST}:{port}/dashboard/"))
+        wait_until(lambda: is_up(f"http://{HOST}:{port}/dashboard/"))
         listed = requests.get(f"http://{HOST}:{port}/api/studies", timeout=30).json()
         (shown,) = [entry for entry in listed["study_summaries"] if entry["study_name"] == "shown"]
         details = requests.get(f"http://{HOST}:{port}/api/studies/{shown['study_id']}", timeout=30).json()

@@ -1,35 +1,38 @@
-"""Studies on the real database: budgets met exactly, workers that die, trials that fail, results that are kept."""
+"""The steps of a search on the real stack: what they leave, and what holds when workers and services are lost."""
 
 import csv
 import io
 import signal
-from dataclasses import replace
+import threading
+import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-import torch
 from mlflow import MlflowClient
-from mlflow.utils.rest_utils import MlflowHostCreds
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 from typer.testing import CliRunner
 
 from cifar_tasks.cli.main import app
-from cifar_tasks.config import TrainConfig, config_from_dict
-from cifar_tasks.errors import ConfigError, SearchError, Stopped, TrackingError
-from cifar_tasks.steps import search, tune
+from cifar_tasks.config import flat, with_values
+from cifar_tasks.errors import LeaseLost, SearchError, TrackingError
+from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.evaluate import evaluate_model
-from cifar_tasks.steps.prepare import plan_training, prepare_data
-from cifar_tasks.steps.promote import register_model
+from cifar_tasks.steps.payloads import PreparedData, RegisteredModel, TrainPlan, TrialWorker, WorkerResult
+from cifar_tasks.steps.plan import plan_training
+from cifar_tasks.steps.register import register_model
+from cifar_tasks.steps.run_trials import run_trials
+from cifar_tasks.steps.select_params import select_params
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.tracking import runs
-from cifar_tasks.tuning import Budget, SharedStudy, Trained, studies
-from cifar_tasks.tuning import study as study_module
-from tests.conftest import RunningStack
-from tests.trainings import Background, wait_until, workflow
+from cifar_tasks.tuning import all_studies, count_ended, load_study
+from cifar_tasks.tuning.study import best_trial
+from tests.conftest import RunningStack, connect
+from tests.gateway import gateway
+from tests.trainings import Background, as_json, prepared, wait_until
 
-SEARCH = "cifar_tasks.steps.search:train_trials"
-FORM = {"tune": "cnn", "profile": "demo", "trials": 4, "search_minutes": None, "search_workers": 2}
+RUN_TRIALS = "cifar_tasks.steps.run_trials:run_trials"
 
 
 @pytest.fixture
@@ -38,244 +41,276 @@ def client(tracked: RunningStack) -> MlflowClient:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers take each other for dead after seconds."""
-    monkeypatch.setattr(study_module, "GRACE_SECONDS", 2)
-    monkeypatch.setattr(study_module, "WAIT_SECONDS", 0.2)
-
-
-def opened(name: str, pictures: Path, seed: int, **form: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
-    """Lanes, what the workers are told, and the data, of a study of its own: `seed` makes it another."""
-    data = prepare_data(str(pictures), 0, workflow(name))
-    lanes = plan_training(data, "cnn", "demo", {"epochs": 2, "batch_size": 32, "seed": seed})
-    return lanes, tune.open_studies(lanes, data, {**FORM, **form}), data
-
-
-def states(study: str) -> list[str]:
-    return [trial.state.name for trial in SharedStudy(study).trials]
+def short_heartbeat(tracked: RunningStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial is lost after three seconds."""
+    monkeypatch.setenv("CIFAR_TRIAL_HEARTBEAT", "1")
 
 
 @pytest.fixture(scope="module")
-def searched(backend: RunningStack, pictures: Path) -> dict[str, Any]:
-    """One search, whole: two workers beside each other, choice, final training, registration."""
-    from tests.conftest import connect
-
+def data(backend: RunningStack, pictures: Path) -> PreparedData:
     with pytest.MonkeyPatch.context() as patch:
         connect(patch, backend.environment)
-        lanes, work, data = opened("search", pictures, seed=1, trials=5)
-        workers = [Background(SEARCH, work=each, data=data) for each in work]
-        for worker in workers:
-            worker.join()
-            assert worker.error is None, worker.lines
-        (lane,) = tune.choose(lanes, [{"model": "cnn", "study": work[0]["study"]}], data, "searched")
-        trained = train_model(lane["config"], data, workflow("search"), lane["origin"])
-        registered = register_model(evaluate_model(trained, data), data, "searched")
-        return {"lane": lane, "plan": lanes, "study": work[0]["study"], "data": data, "registered": registered}
+        return prepared(pictures, "search")
 
 
-def test_two_workers_share_a_budget_and_meet_it_exactly(searched, tracked):
-    trials = SharedStudy(searched["study"]).trials
-    assert len(trials) == 5
-    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    assert {trial.user_attrs["worker"].partition(" of run ")[0] for trial in trials} == {"cnn 1", "cnn 2"}
+def plans_for(data: PreparedData, seed: int, epochs: int = 2, **changes: Any) -> list[TrainPlan]:
+    """Of a CNN that is tuned; each `seed` has a study of its own."""
+    overrides = {"epochs": epochs, "batch_size": 32, "seed": seed}
+    form = {"tune": ["cnn"], "trials": 3, "search_workers": 2, "overrides": overrides, **changes}
+    return plan_training(data.model_copy(update={"request": data.request.model_copy(update=form)}))
 
 
-def test_the_recipe_is_the_first_trial_and_each_trial_has_its_own_model(searched, tracked):
-    trials = SharedStudy(searched["study"]).trials
-    assert trials[0].params["learning_rate"] == searched["plan"][0]["config"]["learning_rate"]
+def workers_for(data: PreparedData, seed: int, epochs: int = 2, **changes: Any) -> list[TrialWorker]:
+    return create_studies(plans_for(data, seed, epochs, **changes))
+
+
+def states(worker: TrialWorker) -> list[str]:
+    return [trial.state.name for trial in load_study(worker.study).trials]
+
+
+def in_background(worker: TrialWorker) -> Background:
+    return Background(RUN_TRIALS, worker=as_json(worker))
+
+
+def first_epoch_ended(worker: TrialWorker) -> bool:
+    return any(trial.intermediate_values for trial in load_study(worker.study).trials)
+
+
+class Search:
+    """A whole search: two workers beside each other, selection, training, registration."""
+
+    def __init__(self, data: PreparedData) -> None:
+        self.plans = plans_for(data, 1, trials=5, registered_model="searched")
+        self.workers = create_studies(self.plans)
+        self.name, self.run_id = self.workers[0].study, self.workers[0].study_run_id
+        tasks = [in_background(worker) for worker in self.workers]
+        for task in tasks:
+            task.join()
+            assert task.error is None, task.lines
+        self.results = [WorkerResult(**task.result) for task in tasks]
+        (self.plan,) = select_params(self.plans, self.results)
+        self.registered: RegisteredModel = register_model(evaluate_model(train_model(self.plan)))
+
+
+@pytest.fixture(scope="module")
+def search(backend: RunningStack, data: PreparedData) -> Search:
+    with pytest.MonkeyPatch.context() as patch:
+        connect(patch, backend.environment)
+        return Search(data)
+
+
+def test_two_workers_share_a_budget_and_end_at_most_one_trial_more(search, tracked):
+    trials = load_study(search.name).trials
+    assert 5 <= len(trials) <= 6
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    assert sum(result.trials for result in search.results) == len(trials)
+    assert all(result.trials for result in search.results)
+
+
+def test_the_recipe_is_the_first_trial_and_each_trial_has_its_own_model(search, tracked):
+    trials = load_study(search.name).trials
+    assert trials[0].params.items() <= flat(search.plans[0].config).items()
     for name in ("weights_sha256", "validation_loss"):
         assert len({trial.user_attrs[name] for trial in trials}) == len(trials)
 
 
-def test_what_the_user_fixed_is_not_searched(searched, tracked):
-    assert "batch_size" not in SharedStudy(searched["study"]).trials[0].params
-    assert searched["lane"]["config"]["batch_size"] == 32
+def test_a_trial_s_value_is_the_accuracy_of_the_epoch_with_the_lowest_validation_loss(search, client):
+    for trial in load_study(search.name).trials:
+        run_id = trial.user_attrs["mlflow_run_id"]
+        losses = {entry.step: entry.value for entry in client.get_metric_history(run_id, "validation_loss")}
+        assert trial.user_attrs["validation_loss"] == min(losses.values())
+        assert trial.value == trial.intermediate_values[min(losses, key=lambda epoch: losses[epoch])]
 
 
-def test_the_final_training_takes_the_best_parameters_and_says_whence(searched, client):
-    best, _ = SharedStudy(searched["study"]).best()
-    assert searched["lane"]["config"].items() >= best.params.items()
-    tags = client.get_run(searched["registered"]["run_id"]).data.tags
-    assert (tags["cifar.study"], tags["cifar.trial"]) == (searched["study"], str(best.number))
+def test_what_the_user_has_set_is_not_searched(search, tracked):
+    assert all("batch_size" not in trial.params for trial in load_study(search.name).trials)
+    assert search.plan.config.batch_size == 32
 
 
-def test_the_study_has_a_run_with_a_child_a_trial_table_and_charts(searched, client):
-    study = SharedStudy(searched["study"])
-    parent = client.get_run(study.study.user_attrs["mlflow_run_id"])
+def test_the_training_takes_the_best_params_and_its_run_names_study_and_trial(search, client):
+    best = best_trial(load_study(search.name))
+    assert best.params.items() <= flat(search.plan.config).items()
+    assert search.plan.config == with_values(search.plans[0].config, best.params)
+    tags = client.get_run(search.registered.evaluated.trained.run_id).data.tags
+    assert (tags["cifar.study"], tags["cifar.trial"]) == (search.name, str(best.number))
+
+
+def test_the_study_has_an_mlflow_run_with_table_and_page_and_a_child_per_trial(search, client):
+    study, parent = load_study(search.name), client.get_run(search.run_id)
     assert parent.info.status == "FINISHED"
-    assert parent.data.tags["mlflow.parentRunId"] == searched["data"]["parent_run_id"]
-    files = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
-    pictures = {"optimisation_history.png", "parallel_coordinate.png", "slices.png"}
-    assert {"search.html", "trials.csv", "trials.json"} | pictures <= files
-    path = client.download_artifacts(parent.info.run_id, "trials.csv")
-    rows = list(csv.DictReader(io.StringIO(Path(path).read_text())))
-    assert [row["trial"] for row in rows] == [str(number) for number in range(5)]
+    assert parent.data.tags["mlflow.parentRunId"] == search.plan.data.parent_run_id
+    assert {entry.path for entry in client.list_artifacts(search.run_id)} == {"search.html", "trials.csv"}
+    rows = csv.DictReader(io.StringIO(Path(client.download_artifacts(search.run_id, "trials.csv")).read_text()))
+    assert [row["number"] for row in rows] == [str(trial.number) for trial in study.trials]
+    assert parent.data.metrics["best_accuracy"] == best_trial(study).value
     for trial in study.trials:
         child = client.get_run(trial.user_attrs["mlflow_run_id"])
-        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert child.data.tags["cifar.state"] == trial.state.name
+        assert child.info.status == "FINISHED"
+        assert child.data.tags["mlflow.parentRunId"] == search.run_id
+        assert child.data.tags["cifar.state"] == "COMPLETE"
         assert child.data.params["learning_rate"] == str(trial.params["learning_rate"])
         curve = client.get_metric_history(child.info.run_id, "validation_accuracy")
-        assert {point.step: point.value for point in curve} == trial.intermediate_values
+        assert {entry.step: entry.value for entry in curve} == trial.intermediate_values
 
 
-def test_a_run_without_search_goes_on_with_the_best_that_is_known_for_the_data(searched, client):
-    (lane,) = tune.remember(searched["plan"], searched["data"], "searched")
-    assert lane["config"] == searched["lane"]["config"]
-    assert lane["origin"]["text"].startswith("version 1, study ")
-    (other,) = tune.remember(searched["plan"], searched["data"], "somebody-elses")
-    assert other == searched["plan"][0]
+def test_a_run_without_a_search_reuses_the_best_params_for_its_data_and_registered_model(search, data, tracked):
+    (plan,) = select_params(search.plans, [])
+    assert plan.config == search.plan.config
+    assert plan.params_source is not None
+    assert plan.params_source.text.startswith("version 1, study ")
+    others = plans_for(data, 1, registered_model="somebody-elses")
+    assert select_params(others, []) == others
 
 
-def test_a_study_goes_on_where_it_was_when_it_is_asked_for_again(searched, pictures, tracked):
-    _, work, _ = opened("search-again", pictures, seed=1, trials=5)
-    assert work[0]["study"] == searched["study"]
-    assert SharedStudy(searched["study"]).claim("cnn 1", {}, Budget(**work[0]["budget"])) is None
+def test_reused_params_leave_what_the_user_has_set(search, tracked):
+    (plan,) = search.plans
+    config = with_values(plan.config, {"learning_rate": 0.0123})
+    fixed = plan.model_copy(update={"config": config, "fixed": [*plan.fixed, "learning_rate"]})
+    (selected,) = select_params([fixed], [])
+    assert selected.config == with_values(search.plan.config, {"learning_rate": 0.0123})
+    assert selected.params_source is not None
+    assert "learning_rate" not in selected.params_source.params
 
 
-def test_a_search_for_a_model_that_is_not_trained_is_refused(searched, tracked):
-    with pytest.raises(ConfigError, match="tune is resnet50"):
-        tune.open_studies(searched["plan"], searched["data"], {**FORM, "tune": "resnet50"})
+def test_the_same_search_again_continues_its_study_and_mlflow_run(search, pictures, client):
+    again = create_studies(plans_for(prepared(pictures, "search-again"), 1, trials=5))[0]
+    assert (again.study, again.study_run_id) == (search.name, search.run_id)
+    before = load_study(search.name).trials
+    assert run_trials(again).trials == 0
+    assert load_study(search.name).trials == before
 
 
-def test_studies_are_listed_with_their_best(searched, tracked):
-    (found,) = [study for study in studies() if study.study_name == searched["study"]]
-    assert found.n_trials == 5
-    assert found.best_trial.number == SharedStudy(searched["study"]).best()[0].number
-
-
-def test_the_command_lists_studies_and_hides_the_database_s_password(searched, tracked):
-    shown = CliRunner().invoke(app, ["studies"], env={"COLUMNS": "200"})
+def test_studies_are_listed_with_their_best(search, tracked):
+    (found,) = [study for study in all_studies() if study.study_name == search.name]
+    study = load_study(search.name)
+    assert found.n_trials == len(study.trials)
+    assert found.best_trial.value == best_trial(study).value
+    shown = CliRunner().invoke(app, ["studies"], env={"COLUMNS": "250"})
     assert shown.exit_code == 0, shown.output
-    assert searched["study"] in shown.output
+    assert search.name in shown.output
     assert "learning_rate" in shown.output
     assert "postgresql" not in shown.output
 
 
-def test_a_trial_whose_worker_is_killed_is_tried_once_more_by_another(pictures, client, impatient):
-    _, work, data = opened("killed-worker", pictures, seed=2, trials=3)
-    worker = Background(SEARCH, work=work[0], data=data)
-    wait_until(lambda: any("trial 0: epoch 1" in line for line in worker.lines))
-    worker.child().send_signal(signal.SIGKILL)
-    worker.join()
-    done = search.train_trials(work[1], data)
-    trials = SharedStudy(work[0]["study"]).trials
-    assert trials[0].state is TrialState.FAIL
-    (again,) = [trial for trial in trials if study_module.is_retry(trial)]
-    assert again.params == trials[0].params
-    assert again.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    assert study_module.begun(trials) == 3
-    assert done["trials"] == 3
+def test_a_pruned_trial_is_no_failure_of_its_mlflow_run(data, client):
+    worker = workers_for(data, 2, epochs=3, trials=4)[0]
+
+    def perfect(trial: Trial) -> float:
+        for epoch in (1, 2, 3):
+            trial.report(2.0, epoch)
+            trial.should_prune()
+        return 2.0
+
+    load_study(worker.study).optimize(perfect, n_trials=3)
+    assert run_trials(worker).trials == 1
+    trial = load_study(worker.study).trials[3]
+    assert trial.state is TrialState.PRUNED
+    assert trial.intermediate_values.keys() == {1, 2}
+    run = client.get_run(trial.user_attrs["mlflow_run_id"])
+    assert (run.info.status, run.data.tags["cifar.state"]) == ("FINISHED", "PRUNED")
 
 
-def test_a_run_leaves_the_trials_of_another_run_s_worker_of_the_same_name_alone(pictures, client):
-    _, work, data = opened("first-of-two", pictures, seed=12, trials=2)
-    _, again, others = opened("second-of-two", pictures, seed=12, trials=2)
-    assert work[0]["study"] == again[0]["study"]
-    study, space = SharedStudy(work[0]["study"]), tune.searched(config_from_dict(work[0]["config"]), work[0]["fixed"])
-    mine = study.claim(search.worker_name(work[0], data), space, Budget(2))
-    with study.keeping(mine):
-        other = Background(SEARCH, work=again[0], data=others)
-        wait_until(lambda: any("epoch 1" in line for line in other.lines))
-        assert study.trials[mine.number].state is TrialState.RUNNING
-        study.complete(mine, Trained(0.5, 1.0, "d1gest"))
-        other.join()
-    assert [trial.state.is_finished() for trial in study.trials] == [True, True]
-    assert study_module.begun(study.trials) == 2
+def test_trials_that_fail_are_failed_trials_and_their_runs_say_why(data, client):
+    worker = workers_for(data, 3, trials=4)[0]
+    study = load_study(worker.study)
+    study.enqueue_trial({"learning_rate": 1e30})
+    study.enqueue_trial({"hidden_units": 18 * 10**9})
+    assert run_trials(worker).trials == 4
+    assert states(worker) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    for trial, reason in zip(study.trials[1:3], ("the loss is", "can't allocate memory"), strict=True):
+        assert reason in trial.user_attrs["error"]
+        run = client.get_run(trial.user_attrs["mlflow_run_id"])
+        assert run.info.status == "FAILED"
+        assert (run.data.tags["cifar.state"], run.data.tags["cifar.error"]) == ("FAIL", trial.user_attrs["error"])
 
 
-def diverging(start: Any, config: TrainConfig, *arguments: Any) -> Any:
-    return start(replace(config, learning_rate=1e30), *arguments)
-
-
-def too_large_for_the_gpu(start: Any, config: TrainConfig, *arguments: Any) -> Any:
-    model, *others = start(config, *arguments)
-
-    def full(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    model.register_forward_pre_hook(full)
-    return model, *others
-
-
-@pytest.mark.parametrize(
-    ("fault", "told", "seed"),
-    [(diverging, "the loss is", 5), (too_large_for_the_gpu, "GPU's memory does not hold a batch of 1 images", 10)],
-)
-def test_a_trial_that_fails_is_one_failed_trial_and_its_run_says_why(pictures, client, monkeypatch, fault, told, seed):
-    _, work, data = opened(f"one-fails-{seed}", pictures, seed=seed, trials=3)
-    start = search.start_model
-
-    def second_fails(config: TrainConfig, *arguments: Any) -> Any:
-        begun = len(SharedStudy(work[0]["study"]).trials)
-        return fault(start, config, *arguments) if begun == 2 else start(config, *arguments)
-
-    monkeypatch.setattr(search, "start_model", second_fails)
-    search.train_trials(work[0], data)
-    trials = SharedStudy(work[0]["study"]).trials
-    assert [trial.state is TrialState.FAIL for trial in trials] == [False, True, False]
-    assert told in trials[1].user_attrs["error"]
-    tags = client.get_run(trials[1].user_attrs["mlflow_run_id"]).data.tags
-    assert (tags["cifar.state"], tags["cifar.error"]) == ("FAIL", trials[1].user_attrs["error"])
-
-
-def test_a_trial_that_lost_mlflow_is_put_back_and_not_counted_as_failed(pictures, client, monkeypatch):
-    _, work, data = opened("no-mlflow", pictures, seed=9, trials=1)
-    start, environment = search.start_model, {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-
-    def without_server(*arguments: Any) -> Any:
-        monkeypatch.setattr(client._tracking_client.store, "get_host_creds", unreachable)
-        return start(*arguments)
-
-    def unreachable() -> MlflowHostCreds:
-        return MlflowHostCreds(host="http://127.0.0.1:9")
-
-    with monkeypatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        patch.setattr(search, "start_model", without_server)
-        patch.setattr(runs, "mlflow_client", lambda: client)
-        with pytest.raises(TrackingError):
-            search.train_trials(work[0], data)
-    assert states(work[0]["study"]) == ["FAIL", "WAITING"]
-
-
-def test_if_all_trials_fail_the_first_cause_is_told(pictures, client, monkeypatch):
-    lanes, work, data = opened("all-diverge", pictures, seed=6, trials=2)
-    work[0]["config"]["learning_rate"] = 1e30
-    work[0]["fixed"].append("learning_rate")
-    worked = search.train_trials(work[0], data)
+def test_if_every_trial_fails_the_selection_says_why_the_first_did(data, client):
+    plans = plans_for(data, 4, trials=2)
+    diverging = with_values(plans[0].config, {"learning_rate": 1e30})
+    plans = [plans[0].model_copy(update={"config": diverging, "fixed": [*plans[0].fixed, "learning_rate"]})]
+    result = run_trials(create_studies(plans)[0])
     with pytest.raises(SearchError, match=r"2 failed.*the loss is"):
-        tune.choose(lanes, [worked], data, "nobody")
+        select_params(plans, [result])
+    assert client.get_run(result.study_run_id).info.status == "FAILED"
+    assert "trials.csv" in {entry.path for entry in client.list_artifacts(result.study_run_id)}
 
 
-def test_a_search_that_scores_one_model_for_all_trials_fails(pictures, client, monkeypatch):
-    """The report's defect: ten configurations, one accuracy."""
-    _, work, data = opened("one-model", pictures, seed=7, trials=3)
-    monkeypatch.setattr(search, "trained", lambda state: Trained(0.8303, 0.51, "d1gest"))
-    with pytest.raises(SearchError, match="trials 0 and 1 have different parameters and the same"):
-        search.train_trials(work[0], data)
+def test_no_trial_begins_after_the_minutes_of_the_request(data, tracked):
+    before = time.time()
+    worker = workers_for(data, 5, search_minutes=2)[0]
+    assert before + 120 <= worker.budget.deadline <= time.time() + 120
+    late = worker.model_copy(update={"budget": worker.budget.model_copy(update={"deadline": before})})
+    assert run_trials(late).trials == 0
+    assert states(worker) == ["WAITING"]
 
 
-def test_a_stopped_search_goes_on_where_it_was(pictures, client, monkeypatch):
-    _, work, data = opened("stop", pictures, seed=8, trials=2)
-    fit, begun = search.fit_in_parts, []
+def test_a_trial_whose_worker_is_killed_is_retried_once_by_another_in_the_same_mlflow_run(
+    data, client, short_heartbeat
+):
+    first, second = workers_for(data, 6, trials=2)
+    task = in_background(first)
+    wait_until(lambda: first_epoch_ended(first))
+    task.child().send_signal(signal.SIGKILL)
+    task.join()
+    assert states(first) == ["RUNNING"]
+    time.sleep(3.5)
+    assert run_trials(second).trials == 2
+    study = load_study(first.study)
+    assert states(first) == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert study.trials[1].params == study.trials[0].params
+    assert count_ended(study) == 2
+    found = {trial.user_attrs["mlflow_run_id"] for trial in study.trials}
+    assert len(found) == 2
+    assert {client.get_run(run_id).info.status for run_id in found} == {"FINISHED"}
 
-    def stop_in_the_second(*arguments: Any) -> Any:
-        begun.append(1)
-        if len(begun) == 2:
-            raise Stopped
-        return fit(*arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(search, "fit_in_parts", stop_in_the_second)
-        with pytest.raises(Stopped):
-            search.train_trials(work[0], data)
-    assert states(work[0]["study"]) == ["COMPLETE", "FAIL", "WAITING"]
-    first, second, _ = SharedStudy(work[0]["study"]).trials
-    assert client.get_run(second.user_attrs["mlflow_run_id"]).info.status == "KILLED"
-    assert search.train_trials(work[0], data)["trials"] == 1
-    trials = SharedStudy(work[0]["study"]).trials
-    assert trials[0] == first
-    assert trials[2].params == second.params
-    assert trials[2].state in (TrialState.COMPLETE, TrialState.PRUNED)
+def test_a_worker_that_wakes_after_its_trial_was_given_to_another_ends_without_a_result(data, client, short_heartbeat):
+    first, second = workers_for(data, 7, epochs=4, trials=1)
+    task = in_background(first)
+    wait_until(lambda: first_epoch_ended(first))
+    task.child().send_signal(signal.SIGSTOP)
+    time.sleep(4.5)
+    assert run_trials(second).trials == 1
+    task.child().send_signal(signal.SIGCONT)
+    task.join()
+    assert isinstance(task.error, LeaseLost)
+    trials = load_study(first.study).trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
+    assert client.get_run(trials[1].user_attrs["mlflow_run_id"]).info.status == "FINISHED"
+
+
+def test_a_stopped_search_continues_where_it_was(data, client, short_heartbeat):
+    worker = workers_for(data, 8, trials=2)[0]
+    task = in_background(worker)
+    wait_until(lambda: first_epoch_ended(worker))
+    task.child().send_signal(signal.SIGTERM)
+    task.join()
+    (stopped,) = load_study(worker.study).trials
+    assert client.get_run(stopped.user_attrs["mlflow_run_id"]).info.status == "KILLED"
+    time.sleep(3.5)
+    assert run_trials(worker).trials == 2
+    assert states(worker) == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert load_study(worker.study).trials[1].params == stopped.params
+
+
+def test_a_worker_that_loses_mlflow_ends_with_an_error_worth_a_retry_and_its_trial_is_retried(
+    data, tracked, short_heartbeat, monkeypatch
+):
+    worker = workers_for(data, 9, trials=1)[0]
+    server = urlsplit(tracked.mlflow_url)
+    with gateway(server.port) as mlflow, monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"http://{server.hostname}:{mlflow.port}")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+        def cut_after_an_epoch() -> None:
+            wait_until(lambda: first_epoch_ended(worker))
+            mlflow.cut()
+
+        threading.Thread(target=cut_after_an_epoch).start()
+        with pytest.raises(TrackingError) as lost:
+            run_trials(worker)
+    assert lost.value.retryable
+    assert states(worker) == ["RUNNING"]
+    time.sleep(3.5)
+    assert run_trials(worker).trials == 1
+    assert states(worker) == ["FAIL", "COMPLETE"]

@@ -1,0 +1,70 @@
+"""Before the search: an Optuna study, and its MLflow run, for each model to be tuned."""
+
+import logging
+import time
+
+from optuna.distributions import distribution_to_json
+
+from cifar_tasks.config import Profile, TrainConfig, flat, trial_config
+from cifar_tasks.data import load_version
+from cifar_tasks.settings import Settings
+from cifar_tasks.steps.payloads import TrainPlan, TrialBudget, TrialWorker
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.provenance import code_digest
+from cifar_tasks.tracking.runs import DATASET, MODEL, STUDY
+from cifar_tasks.tuning.space import free_space, recipe_params
+from cifar_tasks.tuning.study import create_study, study_name
+
+TRIALS: dict[Profile, int] = {"demo": 8, "full": 24}
+"""Of one study, if the request does not say."""
+
+_log = logging.getLogger(__name__)
+
+
+def create_studies(plans: list[TrainPlan]) -> list[TrialWorker]:
+    """Create or find the study of each model to be tuned; returns its workers."""
+    request = plans[0].data.request
+    deadline = time.time() + 60 * request.search_minutes if request.search_minutes else None
+    budget = TrialBudget(trials=request.trials or TRIALS[request.profile], deadline=deadline)
+    return [worker for plan in plans if plan.config.model in request.tune for worker in _workers_of_study(plan, budget)]
+
+
+def _workers_of_study(plan: TrainPlan, budget: TrialBudget) -> list[TrialWorker]:
+    request = plan.data.request
+    config = trial_config(plan.config, request.profile)
+    study, run_id = _create_study(plan, config)
+    return [
+        TrialWorker(
+            plan=plan,
+            trial_config=config,
+            study=study,
+            study_run_id=run_id,
+            budget=budget,
+            name=f"{config.model} {number}",
+            seed=number,
+        )
+        for number in range(1, (request.search_workers or Settings().gpu_slots) + 1)
+    ]
+
+
+def _create_study(plan: TrainPlan, config: TrainConfig) -> tuple[str, str]:
+    """Name and MLflow run of the study."""
+    version = load_version(S3Store(Settings().bucket), plan.data.dataset_uri)
+    space = free_space(config.model, plan.fixed)
+    bounds = {name: distribution_to_json(values) for name, values in space.items()}
+    identity = {"data": version.digest, "config": flat(config), "space": bounds, "code": code_digest()}
+    name = study_name(config.model, identity)
+    study = create_study(name)
+    # The recipe is the first trial: a search that finds nothing better keeps it.
+    study.enqueue_trial(recipe_params(config, space), skip_if_exists=True)
+    if "mlflow_run_id" not in study.user_attrs:
+        client, title = runs.mlflow_client(), f"search {config.model}"
+        with runs.tracking_errors():
+            tags = {STUDY: name, MODEL: title}
+            run = runs.open_run(client, plan.data.experiment_id, tags, title, parent=plan.data.parent_run_id)
+            runs.log_tags(client, run.info.run_id, {DATASET: version.digest})
+        study.set_user_attr("dataset", version.name)
+        study.set_user_attr("mlflow_run_id", run.info.run_id)
+    _log.info("study %s: %d trials so far", name, len(study.trials))
+    return name, study.user_attrs["mlflow_run_id"]
