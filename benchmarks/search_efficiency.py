@@ -2,32 +2,36 @@
 
     python -m benchmarks.search_efficiency --data cifar10.zip --state /tmp/search
 
-Can be stopped at any time; the same command goes on after the last whole search.
+Can be stopped at any time; the same command continues after the last whole search.
 """
 
 import csv
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import optuna
 import typer
-from cifar_tasks.steps.start import sample, start_model
 from optuna.samplers import RandomSampler
+from optuna.trial import Trial, TrialState
 
-from cifar_tasks.config import TrainConfig, cnn_demo
-from cifar_tasks.data import ImageFormat, LabelledImages, open_source, spooled
-from cifar_tasks.data.preparation import VALIDATION_FRACTION
+from benchmarks.own_stack import own_stack
+from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.errors import TrainingError
-from cifar_tasks.settings import Settings
-from cifar_tasks.training import Split, TrainingState, choose_device, describe, fit
-from cifar_tasks.training.augment import steps_per_epoch
-from cifar_tasks.tuning import SPACES, apply, recipe_parameters
+from cifar_tasks.steps.inputs import TrainingImages, initial_model, load_training_images
+from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
+from cifar_tasks.steps.plan import plan_training
+from cifar_tasks.steps.prepare import prepare_data
+from cifar_tasks.training import choose_device, describe, fit_classifier
+from cifar_tasks.training.setup import to_split
+from cifar_tasks.tuning.space import free_space, recipe_params, suggest
 from cifar_tasks.tuning.study import pruner, sampler
+from cifar_tasks.tuning.trial import TrialCallback
 
+SPACE = free_space("cnn", [])
 EPOCHS = 4
 """As in the demo's trials."""
 
@@ -50,37 +54,24 @@ class Spent:
 class Trials:
     """Trains the trials of one search, and counts what they cost."""
 
-    def __init__(self, config: TrainConfig, classes: int, train: LabelledImages, validation: LabelledImages) -> None:
-        import torch
-
-        self.config, self.classes, self.train_images = config, classes, train
-        self.device = choose_device()
-        self.splits = [Split(torch.from_numpy(p.images), torch.from_numpy(p.labels)) for p in (train, validation)]
+    def __init__(self, config: TrainConfig, images: TrainingImages) -> None:
+        self.config, self.images, self.device = config, images, choose_device()
+        self.train, self.validation = (
+            to_split(self.device, part.images, part.labels) for part in (images.train, images.validation)
+        )
 
     def run(self, study: optuna.Study) -> tuple[int, float, float]:
-        """One trial: images trained on, validation accuracy (0 if it was pruned) and loss."""
-        trial = study.ask(SPACES["cnn"]())
-        config = apply(self.config, trial.params)
-        model, recipe, _ = start_model(config, self.classes, self.train_images)
-        model = model.to(self.device)
-        state = TrainingState(model, recipe, steps_per_epoch(len(self.splits[0].images), recipe))
+        """One trial: images trained on, validation accuracy (0 if it is not complete) and loss."""
+        study.optimize(self._accuracy, n_trials=1, catch=TrainingError)
+        trial = study.trials[-1]
+        epochs = len(trial.intermediate_values) + (trial.state is TrialState.FAIL)
+        accuracy = trial.value if trial.state is TrialState.COMPLETE and trial.value else 0.0
+        return epochs * len(self.images.train), accuracy, trial.user_attrs.get("validation_loss", math.nan)
 
-        def report(state: TrainingState) -> None:
-            trial.report(state.history[-1].validation_accuracy, len(state.history))
-            if not state.finished and trial.should_prune():
-                raise optuna.TrialPruned
-
-        try:
-            fit(state, *self.splits, report, lambda _: None)
-        except optuna.TrialPruned:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        except TrainingError:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            return (len(state.history) + 1) * len(self.splits[0].images), 0.0, math.nan
-        else:
-            study.tell(trial, state.best.validation_accuracy)
-        images = len(state.history) * len(self.splits[0].images)
-        return images, state.best.validation_accuracy if state.finished else 0.0, state.best.validation_loss
+    def _accuracy(self, trial: Trial) -> float:
+        model, recipe, _ = initial_model(with_values(self.config, suggest(trial, SPACE)), self.images)
+        state = fit_classifier(model.to(self.device), recipe, self.train, self.validation, [TrialCallback(trial)])
+        return state.best.validation_accuracy
 
 
 def searches(config: TrainConfig) -> dict[str, Callable[[int], optuna.Study]]:
@@ -88,7 +79,7 @@ def searches(config: TrainConfig) -> dict[str, Callable[[int], optuna.Study]]:
 
     def ours(seed: int) -> optuna.Study:
         study = optuna.create_study(direction="maximize", sampler=sampler(seed), pruner=pruner())
-        study.enqueue_trial(recipe_parameters(config, SPACES["cnn"]()))
+        study.enqueue_trial(recipe_params(config, SPACE))
         return study
 
     def random(seed: int) -> optuna.Study:
@@ -108,27 +99,36 @@ def main(
 ) -> None:
     """Print, over the seeds, which share of random search's images ours needs to match its best."""
     print(f"{describe(choose_device())}: {seeds} seeds, {trials} random trials of {EPOCHS} epochs of {images} images")
-    with spooled(open_source(data, Settings(), print).read(print), ImageFormat(), print) as raw:
-        kept, rest = (
-            LabelledImages(raw.read(part), raw.train_labels[part]) for part in raw.split(VALIDATION_FRACTION, 0)
-        )
-    parts = sample(kept, images, 0), sample(rest, held_out, 0)
-    config = replace(cnn_demo(), epochs=EPOCHS, train_images=None, validation_images=None, patience=EPOCHS)
-    if data == "digits":
-        config = replace(config, flip="off")
-    work = Trials(config, len(raw.classes), *parts)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     state.mkdir(parents=True, exist_ok=True)
     curve = _read(state / "curve.csv")
-    for seed in range(seeds):
-        goal = None
-        for name, make in searches(config).items():
-            if not any((each.search, each.seed) == (name, seed) for each in curve):
-                curve += _search(name, seed, make(seed), work, trials * EPOCHS * len(parts[0]), goal)
-                _write(curve, state / "curve.csv")
-            goal = max(each.best for each in curve if (each.search, each.seed) == (name, seed))
+    with own_stack():
+        work = _trials(data, images, held_out)
+        for seed in range(seeds):
+            goal = None
+            for name, make in searches(work.config).items():
+                if not any((each.search, each.seed) == (name, seed) for each in curve):
+                    curve += _search(name, seed, make(seed), work, trials * EPOCHS * len(work.images.train), goal)
+                    _write(curve, state / "curve.csv")
+                goal = max(each.best for each in curve if (each.search, each.seed) == (name, seed))
     for line in summary(curve):
         print(line)
+
+
+def _trials(source: str, images: int, held_out: int) -> Trials:
+    request = RunRequest(
+        source=source,
+        models=["cnn"],
+        profile="demo",
+        registered_model="benchmark",
+        image_size=32,
+        resize="crop",
+        overrides={"epochs": EPOCHS},
+    )
+    (plan,) = plan_training(prepare_data(request, WorkflowRun(id="benchmark/search", name="search")))
+    values = {"train_images": images, "validation_images": held_out, "patience": EPOCHS}
+    config = with_values(plan.config, values)
+    return Trials(config, load_training_images(plan.data.dataset_uri, config))
 
 
 def _search(name: str, seed: int, study: optuna.Study, work: Trials, budget: int, goal: float | None) -> list[Spent]:

@@ -5,24 +5,30 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+from optuna import Study
+from optuna.trial import FrozenTrial, Trial
+
 from benchmarks.measure import Row, interleaved
 from benchmarks.own_stack import own_stack
-from cifar_tasks.steps.prepare import plan_training, prepare_data
+from cifar_tasks.steps.create_studies import create_studies
+from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
+from cifar_tasks.steps.plan import plan_training
+from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.steps.process import run_step
-from cifar_tasks.steps.tune import open_studies
-from cifar_tasks.tuning import SPACES, Budget, SharedStudy, Trained
+from cifar_tasks.tuning.space import free_space, suggest
+from cifar_tasks.tuning.study import create_study, load_study, optimize
 
 WORKERS = 4
 TRIALS = 40
 REPORTS = 4
 """Epochs of a trial in the demo, each of which is reported and may prune."""
 TRAINING_SECONDS = 0.5
-"""That an epoch sleeps instead of training, so that workers seldom meet at the study's lock, as in earnest."""
+"""That an epoch sleeps instead of training."""
 TRIAL_SECONDS = 25.0
 """Of the demo's trials on a CPU core: 1,500 images, four epochs, 240 images/s."""
 TRAINED = 6
 """Real trials, of one epoch each: none can be pruned, all take as long."""
-WORKER = "cifar_tasks.steps.search:train_trials"
+RUN_TRIALS = "cifar_tasks.steps.run_trials:run_trials"
 
 
 def measure(rounds: int) -> list[Row]:
@@ -33,23 +39,27 @@ def measure(rounds: int) -> list[Row]:
 def overhead() -> Row:
     """Everything of a trial but its training, with four workers at once."""
     seconds: list[float] = []
-    name = f"benchmark-{uuid.uuid4().hex}"
-    SharedStudy(name, create=True)
+    name, space = f"benchmark-{uuid.uuid4().hex}", free_space("cnn", [])
+    create_study(name)
+
+    def objective(trial: Trial) -> float:
+        suggest(trial, space)
+        for epoch in range(1, REPORTS + 1):
+            time.sleep(TRAINING_SECONDS)
+            trial.report(0.5 + trial.number / 1000, epoch)
+            trial.should_prune()
+        for result in ("validation_loss", "weights_sha256"):
+            trial.set_user_attr(result, trial.number)
+        return 0.5
 
     def work(number: int) -> None:
-        study = SharedStudy(name, seed=number)
-        while True:
-            began = time.perf_counter()
-            trial = study.claim(f"w{number}", SPACES["cnn"](), Budget(TRIALS))
-            if trial is None:
-                return
-            with study.keeping(trial):
-                for epoch in range(1, REPORTS + 1):
-                    time.sleep(TRAINING_SECONDS)
-                    trial.report(0.5 + trial.number / 1000, epoch)
-                    trial.should_prune()
-                study.complete(trial, Trained(0.5, trial.number, str(trial.number)))
-            seconds.append(time.perf_counter() - began - REPORTS * TRAINING_SECONDS)
+        ended = [time.perf_counter()]
+
+        def note(study: Study, trial: FrozenTrial) -> None:
+            ended.append(time.perf_counter())
+            seconds.append(ended[-1] - ended[-2] - REPORTS * TRAINING_SECONDS)
+
+        optimize(load_study(name, number), objective, TRIALS, callbacks=[note])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(WORKERS)]
     for thread in threads:
@@ -58,33 +68,45 @@ def overhead() -> Row:
         thread.join()
     each = sorted(seconds)[len(seconds) // 2]
     figures = {
-        f"a trial, {WORKERS} workers": f"{1000 * each:.0f} ms",
+        f"one trial, {WORKERS} workers": f"{1000 * each:.0f} ms",
         f"of a trial of {TRIAL_SECONDS:.0f} s": f"{each / TRIAL_SECONDS:.2%}",
     }
     return Row("database of studies", figures, TRIAL_SECONDS / each, 100)
 
 
 def speedup(rounds: int) -> Row:
-    """Trials a minute, from the first trial's start to the last one's end: processes start beside each other."""
-    workflow = {"id": "benchmark/search", "name": "search"}
-    data = prepare_data("digits", 0, workflow)
+    """Trials per minute, from the first trial's start to the last one's end: processes start beside each other."""
+    request = RunRequest(
+        source="digits",
+        models=["cnn"],
+        profile="demo",
+        registered_model="benchmark",
+        image_size=32,
+        resize="crop",
+        tune=["cnn"],
+        trials=TRAINED,
+    )
+    data = prepare_data(request, WorkflowRun(id="benchmark/search", name="search"))
     seed = iter(range(1000))
 
-    def trials_a_minute(workers: int) -> float:
-        lanes = plan_training(data, "cnn", "demo", {"epochs": 1, "batch_size": 128, "seed": next(seed)})
-        form = {"tune": "cnn", "profile": "demo", "trials": TRAINED, "search_minutes": None, "search_workers": workers}
-        work = open_studies(lanes, data, form)
+    def trials_per_minute(workers: int) -> float:
+        overrides = {"epochs": 1, "batch_size": 128, "seed": next(seed)}
+        form = request.model_copy(update={"search_workers": workers, "overrides": overrides})
+        tasks = create_studies(plan_training(data.model_copy(update={"request": form})))
         with ThreadPoolExecutor(workers) as pool:
-            done = [pool.submit(run_step, WORKER, on_line=lambda _: None, work=each, data=data) for each in work]
-            for each in done:
+            running = [
+                pool.submit(run_step, RUN_TRIALS, on_line=lambda _: None, worker=task.model_dump(mode="json"))
+                for task in tasks
+            ]
+            for each in running:
                 each.result()
-        trials = SharedStudy(work[0]["study"]).trials
+        trials = load_study(tasks[0].study).trials
         began = min(trial.datetime_start for trial in trials if trial.datetime_start)
         ended = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
         return 60 * len(trials) / (ended - began).total_seconds()
 
     figures = interleaved(
-        {"two": lambda: trials_a_minute(2), "one": lambda: trials_a_minute(1)}, min(rounds, 3), "search workers"
+        {"two": lambda: trials_per_minute(2), "one": lambda: trials_per_minute(1)}, min(rounds, 3), "search workers"
     )
     measured = {"two workers": f"{figures['two']:.1f} trials/min", "one worker": f"{figures['one']:.1f} trials/min"}
-    return Row("workers of a search, a thread each", measured, figures.ratio("two", "one"), 1.6)
+    return Row("workers of a search, one thread each", measured, figures.ratio("two", "one"), 1.6)

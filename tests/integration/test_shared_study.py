@@ -19,7 +19,7 @@ from cifar_tasks.deployment.stack.temporary import free_port
 from cifar_tasks.errors import ConfigError, SearchError, Stopped, StorageError, TrackingError
 from cifar_tasks.settings import Settings
 from cifar_tasks.tuning.space import free_space, suggest
-from cifar_tasks.tuning.study import count_ended, create_study, load_study, optimize
+from cifar_tasks.tuning.study import all_studies, count_ended, create_study, load_study, optimize
 from cifar_tasks.tuning.trial import trial_errors
 from tests.gateway import gateway
 from tests.trainings import wait_until
@@ -152,17 +152,26 @@ def test_a_search_that_scores_one_model_for_all_trials_ends_with_the_second(trac
     assert len(study.trials) == 2
 
 
-def test_a_worker_that_loses_the_database_ends_with_an_error_worth_a_retry(tracked, monkeypatch):
+@pytest.mark.parametrize(("moment", "left"), [("in its trial", "RUNNING"), ("after its trial", "COMPLETE")])
+def test_a_worker_that_loses_the_database_ends_with_an_error_worth_a_retry(tracked, monkeypatch, moment, left):
     url = Settings().studies_url.get_secret_value()
     port = urlsplit(url).port
     with gateway(port) as database:
         monkeypatch.setenv("CIFAR_STUDIES_URL", url.replace(f":{port}/", f":{database.port}/"))
-        study = create_study("no-database")
+        study = create_study(f"database lost {moment}")
+        cut = objective(lambda _: database.cut() if left == "RUNNING" else None)
         with pytest.raises(StorageError, match="CIFAR_STUDIES_URL") as lost:
-            optimize(study, objective(lambda _: database.cut()), 1)
+            optimize(study, cut, 2, callbacks=[lambda *_: database.cut()])
     assert lost.value.retryable
     monkeypatch.setenv("CIFAR_STUDIES_URL", url)
-    assert states(load_study("no-database")) == ["RUNNING"]
+    assert states(load_study(study.study_name)) == [left]
+
+
+def test_studies_are_listed_with_the_newest_first(tracked):
+    for name in ("older", "newer"):
+        optimize(create_study(name), at_once, 1)
+    names = [study.study_name for study in all_studies()]
+    assert names.index("newer") < names.index("older")
 
 
 def test_a_search_without_a_database_says_what_to_set(tracked, monkeypatch):

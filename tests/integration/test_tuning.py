@@ -15,7 +15,7 @@ from optuna.trial import Trial, TrialState
 from typer.testing import CliRunner
 
 from cifar_tasks.cli.main import app
-from cifar_tasks.config import flat, with_values
+from cifar_tasks.config import flat, trial_config, with_values
 from cifar_tasks.errors import LeaseLost, SearchError, TrackingError
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.evaluate import evaluate_model
@@ -133,12 +133,19 @@ def test_the_training_takes_the_best_params_and_its_run_names_study_and_trial(se
     assert search.plan.config == with_values(search.plans[0].config, best.params)
     tags = client.get_run(search.registered.evaluated.trained.run_id).data.tags
     assert (tags["cifar.study"], tags["cifar.trial"]) == (search.name, str(best.number))
+    assert (
+        search.plan.params_source.study_url
+        == search.results[0].mlflow_url
+        == runs.run_url(search.run_id, search.plan.data.experiment_id)
+    )
 
 
 def test_the_study_has_an_mlflow_run_with_table_and_page_and_a_child_per_trial(search, client):
     study, parent = load_study(search.name), client.get_run(search.run_id)
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["mlflow.parentRunId"] == search.plan.data.parent_run_id
+    assert parent.data.tags["cifar.dataset"] in search.plan.data.dataset_uri
+    assert parent.data.tags["cifar.best_trial"] == str(best_trial(study).number)
     assert {entry.path for entry in client.list_artifacts(search.run_id)} == {"search.html", "trials.csv"}
     rows = csv.DictReader(io.StringIO(Path(client.download_artifacts(search.run_id, "trials.csv")).read_text()))
     assert [row["number"] for row in rows] == [str(trial.number) for trial in study.trials]
@@ -172,12 +179,41 @@ def test_reused_params_leave_what_the_user_has_set(search, tracked):
     assert "learning_rate" not in selected.params_source.params
 
 
-def test_the_same_search_again_continues_its_study_and_mlflow_run(search, pictures, client):
+def test_a_model_that_was_not_tuned_keeps_its_recipe_beside_one_that_was(search, data, tracked):
+    tuned, other = plans_for(data, 1, models=["cnn", "resnet50"], trials=5, registered_model="searched")
+    assert select_params([other, tuned], search.results) == [
+        other,
+        tuned.model_copy(update=dict(search.plan) | {"data": tuned.data}),
+    ]
+
+
+def test_the_same_search_again_continues_its_study_and_mlflow_run(search, pictures, tracked):
+    before = load_study(search.name).trials
     again = create_studies(plans_for(prepared(pictures, "search-again"), 1, trials=5))[0]
     assert (again.study, again.study_run_id) == (search.name, search.run_id)
-    before = load_study(search.name).trials
     assert run_trials(again).trials == 0
     assert load_study(search.name).trials == before
+
+
+def test_a_search_of_fewer_hyperparameters_is_another_study(search, tracked):
+    plan = search.plans[0].model_copy(update={"fixed": [*search.plans[0].fixed, "dropout"]})
+    (first, *_) = create_studies([plan])
+    assert first.study != search.name
+
+
+def test_workers_and_budget_are_those_of_the_request_else_of_profile_and_deployment(data, tracked, monkeypatch):
+    workers = workers_for(data, 10, trials=7, search_workers=3)
+    assert [(worker.name, worker.budget.trials, worker.budget.deadline) for worker in workers] == [
+        ("cnn 1", 7, None),
+        ("cnn 2", 7, None),
+        ("cnn 3", 7, None),
+    ]
+    assert len({worker.seed for worker in workers}) == 3
+    assert {worker.trial_config for worker in workers} == {trial_config(workers[0].plan.config, "demo")}
+    monkeypatch.setenv("CIFAR_GPU_SLOTS", "4")
+    for profile, trials in (("demo", 8), ("full", 24)):
+        defaults = workers_for(data, 10, trials=None, search_workers=None, profile=profile)
+        assert [worker.budget.trials for worker in defaults] == [trials] * 4
 
 
 def test_studies_are_listed_with_their_best(search, tracked):

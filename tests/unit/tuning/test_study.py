@@ -100,7 +100,7 @@ def test_workers_draw_different_values_and_a_seed_draws_the_same_again():
     assert not set(draws(1)) & set(draws(2))
 
 
-def test_a_trial_far_behind_the_others_is_pruned_after_its_second_epoch_but_not_its_first():
+def test_the_worse_half_of_the_trials_is_pruned_after_the_second_epoch_but_not_after_the_first():
     study = optuna.create_study(direction="maximize", pruner=pruner())
     for accuracy in (0.6, 0.7, 0.8):
         good = study.ask()
@@ -108,11 +108,24 @@ def test_a_trial_far_behind_the_others_is_pruned_after_its_second_epoch_but_not_
             good.report(accuracy, epoch)
             assert not good.should_prune()
         study.tell(good, accuracy)
-    bad = study.ask()
+    bad, fair = study.ask(), study.ask()
     bad.report(0.1, 1)
     assert not bad.should_prune()
     bad.report(0.1, 2)
     assert bad.should_prune()
+    fair.report(0.75, 2)
+    assert not fair.should_prune()
+
+
+def test_the_seventh_trial_is_drawn_near_the_best_of_the_first_six():
+    def seventh(seed: int) -> float:
+        study = optuna.create_study(direction="maximize", sampler=sampler(seed))
+        for value in (0.0, 0.1, 0.2, 0.3, 0.9, 1.0):
+            study.enqueue_trial({"dropout": value})
+            study.tell(study.ask({"dropout": FloatDistribution(0, 1)}), value)
+        return float(study.ask({"dropout": FloatDistribution(0, 1)}).params["dropout"])
+
+    assert min(seventh(seed) for seed in range(5)) > 0.8
 
 
 def test_a_study_is_the_same_for_the_same_data_recipe_and_code_only():

@@ -69,10 +69,10 @@ def test_a_trial_whose_last_epoch_has_ended_is_complete_and_not_pruned(study):
     assert train(study.ask(), with_values(CONFIG, {"epochs": 2})).finished
 
 
-def test_a_trial_that_fails_has_no_result(study):
+def test_a_trial_that_fails_has_no_result_even_if_its_head_was_trained(study):
     trial = study.ask()
     with pytest.raises(TrainingError):
-        train(trial, with_values(CONFIG, {"learning_rate": 1e30}))
+        train(trial, with_values(CONFIG, {"learning_rate": 1e30, "head_epochs": 1, "head_learning_rate": 1e-9}))
     assert "weights_sha256" not in trial.user_attrs
 
 
