@@ -20,7 +20,7 @@ class PayloadError(CifarError):
 
 
 class DataError(CifarError):
-    """The images are not what a data set must be."""
+    """The images cannot be used as a dataset."""
 
 
 class WeightsError(CifarError):

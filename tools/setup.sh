@@ -56,8 +56,8 @@ install_lock() {
     [ ! -t 1 ] || printf '\r\033[K'
 }
 
-wanted="$PWD $(cat requirements.lock pyproject.toml | cksum)"
-if [ "$(cat $stamp 2>/dev/null)" = "$wanted" ] && is_supported .venv/bin/python; then
+expected="$PWD $(cat requirements.lock pyproject.toml | cksum)"
+if [ "$(cat $stamp 2>/dev/null)" = "$expected" ] && is_supported .venv/bin/python; then
     exit 0
 fi
 
@@ -76,5 +76,5 @@ install_lock
 .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps -e . >>"$log" 2>&1 ||
     fail "this project could not be installed: $(grep '^ERROR' "$log" | tail -n 1) (log: $log)"
 .venv/bin/python -m pip check >>"$log" 2>&1 || fail "the installed packages are not compatible with each other (log: $log)"
-echo "$wanted" >$stamp
+echo "$expected" >$stamp
 echo "Ready: .venv"

@@ -1,4 +1,4 @@
-"""A run of the training DAG through Airflow's public API: which Airflow, the trigger, its tasks in order, results."""
+"""A run of the training DAG through Airflow's public API: log-in, trigger, tasks in order, results."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ PAGE = 100
 
 @dataclass(frozen=True)
 class Access:
-    """An Airflow, the password of its admin, and what a person who works with it wants to know."""
+    """An Airflow, the password of its admin, and hints for the user."""
 
     url: str
     password: str = field(repr=False)
@@ -32,7 +32,7 @@ class Access:
 
 
 def access_to_deployment(settings: Settings) -> Access | None:
-    """The Airflow that the settings name, if they do."""
+    """The Airflow of the settings, if they name one."""
     if not (settings.airflow_api and settings.airflow_password):
         return None
     hints = {"Log in": "user admin, password in .env: AIRFLOW_ADMIN_PASSWORD (MLflow: MLFLOW_ADMIN_PASSWORD)"}
@@ -40,12 +40,12 @@ def access_to_deployment(settings: Settings) -> Access | None:
 
 
 def access_to_embedded_stack(home: Path) -> Access:
-    """The Airflow of the stack in `home`, which must be up; this process uses that stack from now on."""
+    """The Airflow of the running stack in `home`. From here on this process uses that stack."""
     stack.use(home)
     file = stack.password_file(home)
     hints = {
         "Log in": f"user {stack.AIRFLOW_USER}, password in {file}",
-        "Stop": "make down   (everything is kept; make demo continues from there)",
+        "Stop": "make down   (runs, models and data are kept)",
     }
     return Access(stack.environment(home)["CIFAR_AIRFLOW_URL"], json.loads(file.read_text())[stack.AIRFLOW_USER], hints)
 
@@ -69,7 +69,7 @@ class DagRun:
         return str(DagRunApi(self.client).get_dag_run(DAG, self.run_id).state.value)
 
     def tasks(self) -> list["TaskInstanceResponse"]:
-        """In the order of the flow; the tasks of a task group stand together, one mapped index after the other."""
+        """In the order of the flow; the tasks of a task group are together, one mapped index after the other."""
         from airflow_client.client.api.task_instance_api import TaskInstanceApi
 
         api, found = TaskInstanceApi(self.client), list["TaskInstanceResponse"]()
@@ -118,7 +118,7 @@ def _group(task_id: str) -> str:
 
 
 def trigger(client: "ApiClient", conf: Mapping[str, Any], patience: float = 60.0) -> DagRun:
-    """Start the DAG, once Airflow has read it; `ConfigError` for a value that the form refuses."""
+    """Start the DAG as soon as Airflow has parsed it; `ConfigError` for a value that the form refuses."""
     from airflow_client.client.api.dag_run_api import DagRunApi
     from airflow_client.client.exceptions import BadRequestException, NotFoundException
     from airflow_client.client.models.trigger_dag_run_post_body import TriggerDAGRunPostBody

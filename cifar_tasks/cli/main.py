@@ -1,4 +1,4 @@
-"""The `cifar` command: a thin face of the library. Everything heavy is imported by the command that needs it."""
+"""The `cifar` command. Each command imports heavy modules when it runs."""
 
 import secrets
 import sys
@@ -29,7 +29,7 @@ errors = Console(stderr=True, highlight=False)
 
 
 def main() -> None:
-    """Entry point: an error of ours is a line, not a traceback."""
+    """Entry point. A `CifarError` is printed as one line, without a traceback."""
     try:
         app()
     except CifarError as error:
@@ -39,9 +39,9 @@ def main() -> None:
 
 @app.command()
 def up(
-    airflow: Annotated[bool, typer.Option(help="Also start Airflow; `cifar run` does without.")] = True,
+    airflow: Annotated[bool, typer.Option(help="Also start Airflow, which `cifar run` does not need.")] = True,
 ) -> None:
-    """Start the embedded stack, or what of it does not run.
+    """Start the services of the embedded stack that are not running.
 
     Example: [b]cifar up --no-airflow[/b]
     """
@@ -56,12 +56,12 @@ def up(
         console.print(f"Airflow  {variables['CIFAR_AIRFLOW_URL']}  ({login})", soft_wrap=True)
     console.print(f"MLflow   {variables['MLFLOW_TRACKING_URI']}")
     console.print(f"S3       {variables['AWS_ENDPOINT_URL_S3']}  (keys in {home / 'secrets.json'})", soft_wrap=True)
-    console.print("Look at it: [b]cifar status[/]. Stop it: [b]cifar down[/].")
+    console.print("Show the services: [b]cifar status[/]. Stop them: [b]cifar down[/].")
 
 
 @app.command()
 def status() -> None:
-    """Show each service of the embedded stack; the exit status is 1 if one does not run.
+    """Show the services of the embedded stack; the exit status is 1 if one is not running.
 
     Example: [b]cifar status || cifar up[/b]
     """
@@ -71,19 +71,19 @@ def status() -> None:
     if not services:
         console.print("There is no embedded stack here. Start one: [b]cifar up[/]")
         raise typer.Exit(1)
-    table = Table("service", "state", "process", "answers", "address")
+    table = Table("service", "state", "process", "responds", "address")
     for service in services:
         colour = "green" if service.answering else "red"
-        answers = "yes" if service.answering else "no"
+        responds = "yes" if service.answering else "no"
         table.add_row(
-            service.name, f"[{colour}]{service.state}[/]", str(service.pid or "–"), answers, service.url or ""
+            service.name, f"[{colour}]{service.state}[/]", str(service.pid or "–"), responds, service.url or ""
         )
     console.print(table)
     for service in services:
         if service.state in ("exited", "fatal"):
-            console.print(f"{service.name} died. Log: {escape(str(service.log))}", soft_wrap=True)
+            console.print(f"{service.name} has exited. Log: {escape(str(service.log))}", soft_wrap=True)
     if not all(service.answering for service in services):
-        console.print("Start what does not run: [b]cifar up[/]")
+        console.print("Start the missing services: [b]cifar up[/]")
         raise typer.Exit(1)
 
 
@@ -120,7 +120,7 @@ def down() -> None:
 
     with console.status("Stopping the stack"):
         stopped = stack.down(read_settings().home)
-    console.print("Stopped. [b]cifar up[/] brings everything back." if stopped else "Nothing was running.")
+    console.print("Stopped. Start again: [b]cifar up[/]" if stopped else "Nothing was running.")
 
 
 Source = Annotated[
@@ -135,7 +135,7 @@ Models = Annotated[
     str,
     typer.Option(
         metavar="MODEL[,MODEL…]",
-        help=f"What to train, side by side. {' '.join(f'[b]{s.name}[/b]: {s.description}' for s in MODELS.values())}",
+        help=f"Models to train. {' '.join(f'[b]{s.name}[/b]: {s.description}' for s in MODELS.values())}",
         default_factory=lambda: read_settings().models or ",".join(default_models()),
     ),
 ]
@@ -148,7 +148,8 @@ RunProfile = Annotated[
     ),
 ]
 RegisteredModel = Annotated[
-    str, typer.Option(help="Name in the MLflow registry.", default_factory=lambda: read_settings().registered_model)
+    str,
+    typer.Option(help="Name in the MLflow model registry.", default_factory=lambda: read_settings().registered_model),
 ]
 ImageSize = Annotated[
     int,
@@ -163,7 +164,7 @@ ResizeMode = Annotated[
     str,
     typer.Option(
         metavar="|".join(RESIZES),
-        help="How an image becomes square. crop: its middle. squash: with another aspect ratio. pad: with a border.",
+        help="How an image becomes square. crop: keep the centre. squash: change the aspect ratio. pad: add a border.",
         default_factory=lambda: read_settings().resize,
     ),
 ]
@@ -171,13 +172,16 @@ Tune = Annotated[
     str,
     typer.Option(
         metavar="MODEL[,MODEL…]",
-        help="Models whose hyperparameters are searched before they are trained. [default: none]",
+        help="Models whose hyperparameters are tuned before the training. Default: none.",
     ),
 ]
-Trials = Annotated[int | None, typer.Option(min=1, help="Short trainings of each study. [default: 8; full: 24]")]
+Trials = Annotated[
+    int | None,
+    typer.Option(min=1, help="Short trainings of each study in total. Default: 8 (demo), 24 (full)."),
+]
 SetOverride = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help=f"Change the recipe; NAME is one of {', '.join(OVERRIDES)}."),
+    typer.Option("--set", metavar="NAME=VALUE", help=f"Override a value of the recipe: {', '.join(OVERRIDES)}."),
 ]
 
 
@@ -193,9 +197,9 @@ def demo(
     trials: Trials = None,
     override: SetOverride = None,
 ) -> None:
-    """Start the stack, run the training DAG in Airflow, and print what came out.
+    """Start the stack, run the training DAG in Airflow, and print the results.
 
-    Where CIFAR_AIRFLOW_API names the Airflow of a deployment it runs there.
+    If CIFAR_AIRFLOW_API is set, the DAG runs in that Airflow.
 
     Example: [b]cifar demo --source ~/pictures.zip --models cnn --set epochs=6[/b]
     """
@@ -239,12 +243,12 @@ def run(
     registered_model: RegisteredModel,
     image_size: ImageSize,
     resize: ResizeMode,
-    name: Annotated[str | None, typer.Option(help="The same name again resumes where that run ended.")] = None,
+    name: Annotated[str | None, typer.Option(help="A run with the name of an earlier run resumes it.")] = None,
     tune: Tune = "",
     trials: Trials = None,
     override: SetOverride = None,
 ) -> None:
-    """Do the same steps in this process, without Airflow. Storage and MLflow must run (`cifar up --no-airflow`).
+    """Run the same steps in this process, without Airflow. S3 and MLflow must be running (`cifar up --no-airflow`).
 
     Example: [b]cifar run --source digits --models cnn --set epochs=3[/b]
     """
@@ -301,7 +305,7 @@ def predict(
 
 @app.command()
 def studies() -> None:
-    """List the searches for hyperparameters and the best that each found.
+    """List the studies and the best hyperparameters of each.
 
     Example: [b]cifar studies[/b]
     """
@@ -318,14 +322,14 @@ def studies() -> None:
     if table.row_count:
         console.print(table)
     else:
-        console.print("There is no study yet. Begin one: [b]cifar run --tune cnn[/]")
+        console.print("There is no study yet. Start one: [b]cifar run --tune cnn[/]")
 
 
 @app.command()
 def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 8081,
 ) -> None:
-    """Show the studies in Optuna's own dashboard, until Ctrl-C.
+    """Serve Optuna Dashboard, until Ctrl-C.
 
     Example: [b]cifar dashboard --port 8090[/b]
     """
@@ -334,7 +338,7 @@ def dashboard(
     stack.use(read_settings().home)
     from cifar_tasks.tuning.dashboard import serve
 
-    serve(port, report=lambda url: console.print(f"Optuna's dashboard: {url}  (stop it with Ctrl-C)"))
+    serve(port, report=lambda url: console.print(f"Optuna Dashboard: {url}  (stop it with Ctrl-C)"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a run found, for a terminal: table, reasons, links."""
+"""Results of a run in a terminal: table, reasons, links."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from cifar_tasks.steps.payloads import RunReport
 
 
 def print_summary(console: Console, report: RunReport, hints: Mapping[str, str] | None = None) -> None:
-    """Everything as text that can be pasted; `hints` are lines of a title and a text."""
+    """Print text that can be pasted; `hints` are titles and texts."""
     if report.banner:
         console.print(f"[bold yellow]{escape(report.banner)}[/]")
     table = Table("model", "parameters", "epochs", "validation", "test", "version", "alias")

@@ -1,4 +1,4 @@
-"""A DAG run in a terminal while it runs: which task runs, and how far trainings and searches are."""
+"""Progress of a DAG run in a terminal: tasks, trainings and studies."""
 
 import time
 from dataclasses import dataclass, field
@@ -32,15 +32,15 @@ COLOURS = {
 
 @dataclass
 class Watcher:
-    """A live table in a terminal; elsewhere one line for each change."""
+    """A live table in a terminal, otherwise one line per change."""
 
     console: Console
     run: DagRun
     shown: dict[str, str] = field(default_factory=dict)
-    """Task instance → the line that was printed last."""
+    """Task instance → the line printed last."""
 
     def watch(self) -> str:
-        """Until the run ends; returns its state."""
+        """Wait until the run ends; returns its state."""
         if not self.console.is_terminal:
             while (state := self.run.state()) not in ENDED:
                 self._print_changes(self.run.tasks())
@@ -80,7 +80,7 @@ class Watcher:
         return self._training(task.rendered_map_index) if task.task_id == TRAIN else ""
 
     def _searching(self, index: int) -> str:
-        """Trials of the whole study, as its database knows them."""
+        """Trials of the whole study, from its database."""
         from cifar_tasks.tuning import count_ended, load_study
 
         worker = self.run.result(STUDIES)[index]
@@ -91,7 +91,7 @@ class Watcher:
         return f"study {worker['study']}: {ended}/{worker['budget']['trials']} trials done{accuracy}"
 
     def _training(self, model: str) -> str:
-        """Epoch and accuracy, as MLflow knows them."""
+        """Epoch and accuracy, from MLflow."""
         client = runs.mlflow_client()
         experiment = runs.experiment_id(client, Settings().experiment)
         for child in runs.find_runs(client, experiment, {WORKFLOW: f"{DAG}/{self.run.run_id}", MODEL: model}):

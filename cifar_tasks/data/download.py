@@ -72,10 +72,10 @@ def unreachable(url: str, seconds: float) -> str | None:
 
     In a thread: a name server that does not answer blocks for longer than any timeout that `requests` takes.
     """
-    answer: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=lambda: answer.put(_probe(url)), daemon=True).start()
+    result: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    threading.Thread(target=lambda: result.put(_probe(url)), daemon=True).start()
     try:
-        return answer.get(timeout=seconds)
+        return result.get(timeout=seconds)
     except queue.Empty:
         return f"no answer within {seconds:g} s"
 
