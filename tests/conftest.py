@@ -36,7 +36,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 
-WITH_AIRFLOW = ("tests/browser/", "tests/dags/test_dag_run.py", "tests/integration/test_stack.py")
+WITH_AIRFLOW = (
+    "tests/browser/",
+    "tests/dags/test_dag_run.py",
+    "tests/integration/test_doctor_airflow.py",
+    "tests/integration/test_stack.py",
+)
 
 
 class OneStack(LoadFileScheduling):

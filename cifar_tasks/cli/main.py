@@ -1,20 +1,29 @@
 """The `cifar` command. Each command imports heavy modules when it runs."""
 
+import json
+import os
 import secrets
 import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, OVERRIDES, PROFILES, RESIZES, as_form, parse_overrides
 from cifar_tasks.errors import CifarError, StackError
 from cifar_tasks.models import available_models, default_models, parse_models
 from cifar_tasks.settings import read_settings
 from cifar_tasks.steps.payloads import RunRequest
+
+if TYPE_CHECKING:
+    from cifar_tasks.deployment.doctor.check_runner import CheckResult
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -91,23 +100,41 @@ def status() -> None:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects instead of the table.")] = False,
 ) -> None:
-    """Say whether the deployment is well and what to do where it is not; the exit status is 1 after a failure.
+    """Check the deployment and say what to do where something is wrong; the exit status is 1 after a failure.
 
     Example: [b]cifar doctor --json[/b]
     """
-    from cifar_tasks.deployment import doctor as clinic
     from cifar_tasks.deployment import stack
+    from cifar_tasks.deployment.doctor import CHECKS
+    from cifar_tasks.deployment.doctor.check_runner import find_deployment, run_checks
 
     stack.use(read_settings().home)
-    deployment = clinic.find_deployment(read_settings())
-    with errors.status("Examining the deployment"):
-        results = clinic.examine(deployment)
+    deployment = find_deployment(read_settings())
+    # Otherwise MLflow's client waits minutes for a server that is gone.
+    os.environ |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    with errors.status("Checking the deployment"):
+        results = run_checks(deployment, CHECKS)
     if as_json:
-        typer.echo(clinic.as_json(results))
+        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
     else:
-        clinic.show(console, results)
-    if any(result.finding.verdict == "failure" for result in results):
+        _print_results(results)
+    if any(result.status == "failure" for result in results):
         raise typer.Exit(1)
+
+
+def _print_results(results: "Sequence[CheckResult]") -> None:
+    """One row per check, by area, with the remedy under the message; then the counts."""
+    colours = {"failure": "bold red", "warning": "yellow", "ok": "green", "skipped": "dim"}
+    table = Table.grid("", "", Column(overflow="fold", ratio=1), padding=(0, 2))
+    for area, found in groupby(results, key=lambda result: result.area):
+        table.add_row(f"[b]{area}[/]")
+        for result in found:
+            remedy = f"\n[b]→[/] {escape(result.remedy)}" if result.remedy else ""
+            status = f"  [{colours[result.status]}]{result.status}[/]"
+            table.add_row(status, result.check, escape(result.message) + remedy)
+    console.print(table, width=min(100, console.width))
+    counts = Counter(result.status for result in results)
+    console.print(", ".join(f"{counts[status]} {status}" for status in counts))
 
 
 @app.command()

@@ -5,6 +5,7 @@ In a container: `python -m cifar_tasks.deployment.probes SERVICE`, with SERVICE 
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -30,7 +31,7 @@ def postgres(url: str, timeout: float = 5) -> int:
     """Log in to the database of the URL; 170005 is version 17.5."""
     import psycopg2
 
-    plain = url.removeprefix("db+").replace("+psycopg2", "", 1)
+    plain = re.sub(r"^(db\+)?postgres(ql)?(\+\w+)?:", "postgresql:", url)  # the drivers are SQLAlchemy's words
     try:
         connection = psycopg2.connect(plain, connect_timeout=max(2, int(timeout)))
     except psycopg2.OperationalError as error:

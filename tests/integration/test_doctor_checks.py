@@ -1,70 +1,97 @@
-"""`cifar doctor` on storage and MLflow that run, and with faults put in."""
+"""`cifar doctor` on PostgreSQL, S3 and MLflow that run, and with faults put in."""
 
 import json
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import botocore.auth
+import psycopg2
 import pytest
 from typer.testing import CliRunner
 
 from cifar_tasks.cli.main import app
-from cifar_tasks.deployment import doctor
 from cifar_tasks.deployment import stack as embedded
-from cifar_tasks.deployment.doctor import Deployment, Finding, Limits
-from cifar_tasks.deployment.doctor.airflow_checks import FINGERPRINTS, shared_secrets
-from cifar_tasks.deployment.doctor.databases import separation
-from cifar_tasks.deployment.doctor.storage_checks import deleting_data
-from cifar_tasks.deployment.doctor.tracking_checks import EXPERIMENT
+from cifar_tasks.deployment.compose.airflow_component import FINGERPRINTS
+from cifar_tasks.deployment.doctor import CHECKS
+from cifar_tasks.deployment.doctor.check_runner import CheckResult, Deployment, find_deployment, run_checks
+from cifar_tasks.deployment.stack.supervisord import Supervisor
 from cifar_tasks.settings import read_settings
-from cifar_tasks.storage.s3 import S3Store, sha256_hex
+from cifar_tasks.storage.s3 import ObjectRef, S3Store, s3_client, sha256_hex
 from cifar_tasks.tracking import runs
 from tests.conftest import RunningStack, connect
 
-ROOMY = Limits(disk_warning=0, disk_failure=0, memory_warning=0, shared_memory_warning=0)
-"""Whether the machine of the test is a good one is not the question."""
+MLFLOW_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+"""Set by the command for its own process; given to the runner, which takes them back."""
 
 
 @pytest.fixture
 def deployment(tracked: RunningStack) -> Deployment:
-    return replace(doctor.find_deployment(read_settings()), limits=ROOMY)
+    """Whether the machine of the test is a good one is not the question."""
+    roomy = {"disk_warning": 0, "disk_failure": 0, "memory_warning": 0, "shared_memory_warning": 0}
+    return replace(find_deployment(read_settings()), **roomy)  # type: ignore[arg-type]
 
 
-def findings(deployment: Deployment, *names: str) -> dict[str, Finding]:
-    """What the named checks say, or all."""
-    checks = [check for check in doctor.CHECKS if not names or check.name in names]
-    return {result.check: result.finding for result in doctor.examine(deployment, checks)}
+@pytest.fixture
+def own_bucket(deployment: Deployment, s3_store: S3Store) -> Iterator[Deployment]:
+    """A deployment of a team, with a bucket of its own, of which policies may be set."""
+    settings = deployment.settings.model_copy(update={"bucket": s3_store.bucket})
+    yield replace(deployment, settings=settings, embedded=False)
+    set_policy(s3_store.bucket, "Allow", "s3:DeleteObject")
+
+
+def results(deployment: Deployment, *names: str) -> dict[str, CheckResult]:
+    """Of the named checks, or of all."""
+    checks = [check for check in CHECKS if not names or check.name in names]
+    return {result.check: result for result in run_checks(deployment, checks)}
+
+
+def check(name: str, deployment: Deployment) -> CheckResult:
+    return results(deployment, name)[name]
 
 
 def command() -> tuple[int, dict[str, dict[str, str]], str]:
     """Exit status, objects by their check, and all that was printed, of `cifar doctor --json`."""
-    done = CliRunner().invoke(app, ["doctor", "--json"])
+    done = CliRunner().invoke(app, ["doctor", "--json"], env=MLFLOW_TIMEOUTS)
     return done.exit_code, {found["check"]: found for found in json.loads(done.stdout)}, done.output
 
 
-def test_a_stack_without_airflow_is_well_and_leaves_nothing_but_one_run(deployment: Deployment) -> None:
+def set_policy(bucket: str, effect: str, *actions: str) -> None:
+    """For everybody, with a key and without."""
+    resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    statement = {"Effect": effect, "Principal": "*", "Action": list(actions), "Resource": resources}
+    s3_client().put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+
+
+def test_a_stack_without_airflow_is_ok_and_one_run_is_all_that_is_left(deployment: Deployment) -> None:
     for _ in range(2):
-        found = findings(deployment)
-        assert {name: finding for name, finding in found.items() if finding.verdict in ("warning", "failure")} == {}
-    assert found["Airflow"] == doctor.skipped("no Airflow here: the stack was started without it; cifar up adds it")
-    well = {name for name, finding in found.items() if finding.verdict == "ok"}
-    assert {"PostgreSQL", "S3", "MLflow", "write and read", "conditional write", "strangers", "artifacts"} <= well
-    assert {"clock of S3", "clock of MLflow", "roles", "disk", "memory", "GPU"} <= well
+        found = results(deployment)
+        assert [result for result in found.values() if result.status in ("warning", "failure")] == []
+    assert found["Airflow"].message == "no Airflow here: the stack was started without it; cifar up adds it"
+    ok = {name for name, result in found.items() if result.status == "ok"}
+    assert {"PostgreSQL", "S3", "MLflow", "write and read", "conditional write", "anonymous access"} <= ok
+    assert {"artifacts", "clock of S3", "clock of MLflow", "roles", "disk", "memory", "GPU"} <= ok
     assert list(S3Store(deployment.settings.bucket).keys("runs/doctor/")) == []
     client = runs.mlflow_client()
-    found = client.search_runs([runs.experiment_id(client, EXPERIMENT)])
-    assert [run.info.status for run in found] == ["FINISHED"]
+    logged = client.search_runs([runs.experiment_id(client, "doctor")])
+    assert [run.info.status for run in logged] == ["FINISHED"]
 
 
-def test_an_experiment_that_was_thrown_away_is_taken_back(deployment: Deployment) -> None:
-    client = runs.mlflow_client()
-    client.delete_experiment(runs.experiment_id(client, EXPERIMENT))
-    assert findings(deployment, "MLflow", "artifacts")["artifacts"].verdict == "ok"
+def test_the_json_has_an_object_per_check(tracked: RunningStack) -> None:
+    _, found, _ = command()
+    assert list(found) == [check.name for check in CHECKS]
+    assert set(found["S3"]) == {"area", "check", "status", "message", "remedy"}
+    assert found["S3"]["message"].startswith("SeaweedFS ")
 
 
-def test_the_table_says_in_words_what_is_well(tracked: RunningStack) -> None:
-    done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "100"})
-    assert "an object that exists is not overwritten" in done.output
+def test_the_table_tells_what_is_ok(tracked: RunningStack) -> None:
+    done = CliRunner().invoke(app, ["doctor"], env=MLFLOW_TIMEOUTS | {"COLUMNS": "100"})
+    assert "an existing object is not overwritten" in done.output
     assert "Traceback" not in done.output
     assert max(map(len, done.output.splitlines())) <= 100
 
@@ -75,64 +102,268 @@ def test_a_wrong_s3_key_is_named_with_its_remedy_and_not_shown(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "correct-horse-battery")
     status, found, output = command()
     assert status == 1
-    assert found["S3"]["verdict"] == "failure"
-    assert "refuses cifar" in found["S3"]["says"]
+    assert found["S3"]["status"] == "failure"
+    assert "SignatureDoesNotMatch" in found["S3"]["message"]
+    assert "as cifar" in found["S3"]["message"]
     assert "AWS_SECRET_ACCESS_KEY" in found["S3"]["remedy"]
-    assert found["write and read"]["says"] == "not looked at: see S3"
-    assert found["clock of S3"]["verdict"] == found["MLflow"]["verdict"] == "ok"
+    assert found["write and read"]["message"] == "see S3"
+    assert found["clock of S3"]["status"] == found["MLflow"]["status"] == "ok"
     assert "correct-horse-battery" not in output
 
 
-def test_mlflow_that_does_not_run_is_named_with_its_remedy(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    embedded.up(own_home, report=print, without=("airflow", "mlflow"))
+def test_services_that_do_not_run_are_named_with_how_to_start_them(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded.up(own_home, report=print, without=("airflow",))
     connect(monkeypatch, embedded.environment(own_home))
+    stop = Supervisor(own_home)._call
+    stop("stopProcess", "s3:s3")
+    began = time.monotonic()
     status, found, _ = command()
     assert status == 1
-    assert found["MLflow"]["verdict"] == "failure"
-    assert "cifar up" in found["MLflow"]["remedy"]
+    assert found["S3"]["status"] == found["artifacts"]["status"] == "failure"
+    assert "does not answer" in found["S3"]["message"]
+    assert "cifar up" in found["S3"]["remedy"]
+    assert str(own_home / "logs" / "s3.log") in found["S3"]["remedy"]
+    assert str(own_home / "logs" / "mlflow.log") in found["artifacts"]["remedy"]
+    assert found["anonymous access"]["status"] == found["clock of S3"]["status"] == "skipped"
+    assert time.monotonic() - began < 60
+
+    stop("stopProcess", "mlflow:mlflow")
+    status, found, _ = command()
+    assert status == 1
+    assert found["MLflow"]["status"] == "failure"
     assert str(own_home / "logs" / "mlflow.log") in found["MLflow"]["remedy"]
-    assert found["artifacts"]["says"] == "not looked at: see MLflow"
-    assert found["S3"]["verdict"] == found["roles"]["verdict"] == "ok"
+    assert found["artifacts"]["message"] == "see MLflow"
+    assert found["PostgreSQL"]["status"] == found["roles"]["status"] == "ok"
 
     embedded.down(own_home)
     status, found, _ = command()
     assert status == 1
-    assert {found[name]["verdict"] for name in ("PostgreSQL", "S3", "MLflow", "Airflow")} == {"failure"}
+    assert {found[name]["status"] for name in ("PostgreSQL", "S3", "MLflow", "Airflow")} == {"failure"}
+    assert found["roles"]["message"] == "see PostgreSQL"
 
 
-@pytest.mark.parametrize(("ahead", "verdict"), [(120, "warning"), (-120, "warning"), (600, "failure")])
-def test_a_clock_that_is_off_is_told_for_both_servers(deployment: Deployment, ahead: int, verdict: str) -> None:
-    clocks = ("clock of S3", "clock of MLflow")
-    found = findings(replace(deployment, now=lambda: time.time() + ahead), *clocks)
-    for name in clocks:
-        assert found[name].verdict == verdict
-        assert "NTP" in found[name].remedy
+# S3
 
 
-def test_a_full_disk_names_the_folder_and_the_variable(deployment: Deployment) -> None:
-    disk = findings(replace(deployment, limits=replace(ROOMY, disk_failure=1e18)), "disk")["disk"]
-    assert disk.verdict == "failure"
-    assert str(deployment.settings.home) in disk.says
-    assert "CIFAR_HOME" in disk.remedy
+def test_a_bucket_that_is_missing_is_named(deployment: Deployment) -> None:
+    settings = deployment.settings.model_copy(update={"bucket": "missing-bucket"})
+    found = check("S3", replace(deployment, settings=settings))
+    assert found.status == "failure"
+    assert "bucket missing-bucket" in found.message
+    assert found.remedy == "cifar down, then cifar up"
 
 
-def test_where_trainers_have_a_role_of_their_own_one_that_may_do_everything_is_told(deployment: Deployment) -> None:
-    team = replace(deployment, embedded=False)
-    assert deleting_data(team).verdict == "warning"
-    opened = separation(team)
-    assert opened.verdict == "failure"
-    assert "airflow opens mlflow" in opened.says
+def test_a_refusal_because_of_the_time_has_the_clocks_in_its_remedy(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = datetime.now(UTC) - timedelta(hours=1)
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda remove_tzinfo=True: late.replace(tzinfo=None))
+    found = check("S3", deployment)
+    assert "RequestTimeTooSkewed" in found.message
+    assert "NTP" in found.remedy
+
+
+def test_a_bucket_that_refuses_to_be_written_is_a_failure(own_bucket: Deployment) -> None:
+    set_policy(own_bucket.settings.bucket, "Deny", "s3:PutObject")
+    found = check("write and read", own_bucket)
+    assert found.status == "failure"
+    assert "AccessDenied" in found.message
+    assert "docker compose up -d init" in found.remedy
+
+
+class Damages(S3Store):
+    def put(self, key: str, data: bytes) -> ObjectRef:
+        ref = super().put(key, data)
+        super().put(key, data[:-1])
+        return ref
+
+
+class IgnoresConditions(S3Store):
+    def put_if(self, key: str, data: bytes, etag: str | None) -> str:
+        return self.put(key, data).sha256
+
+
+@pytest.mark.parametrize(
+    ("store", "name", "message", "remedy"),
+    [(Damages, "write and read", "damaged", "disks"), (IgnoresConditions, "conditional write", "ignored", "server")],
+)
+def test_storage_that_damages_or_overwrites_is_a_failure(
+    store: type[S3Store], name: str, message: str, remedy: str, deployment: Deployment
+) -> None:
+    class Faulty(Deployment):
+        def store(self) -> S3Store:
+            return store(self.settings.bucket)
+
+    found = check(name, Faulty(deployment.settings, deployment.embedded))
+    assert found.status == "failure"
+    assert message in found.message
+    assert remedy in found.remedy
+    assert list(S3Store(deployment.settings.bucket).keys("runs/doctor/")) == []
+
+
+def test_a_public_bucket_is_a_failure(own_bucket: Deployment) -> None:
+    set_policy(own_bucket.settings.bucket, "Allow", "s3:ListBucket")
+    found = check("anonymous access", own_bucket)
+    assert (found.status, found.message) == ("failure", "a request without log-in gets 200")
+    assert "public access" in found.remedy
+
+
+def test_a_key_that_may_delete_datasets_is_told_except_in_the_embedded_stack(
+    own_bucket: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check("delete permission", replace(own_bucket, embedded=True)).status == "skipped"
+    assert check("delete permission", own_bucket).status == "warning"
+
+    class WithKeyThatDeletes(Deployment):
+        def store(self) -> S3Store:
+            return S3Store(self.settings.bucket, client)
+
+    client = s3_client()
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "trainer")
+        trainer = check("delete permission", WithKeyThatDeletes(own_bucket.settings, embedded=False))
+    assert (trainer.status, trainer.message) == ("failure", "trainer, and with it every training, may delete datasets")
+
+
+def test_a_key_that_may_not_delete_datasets_is_ok(own_bucket: Deployment) -> None:
+    set_policy(own_bucket.settings.bucket, "Deny", "s3:DeleteObject")
+    found = check("delete permission", own_bucket)
+    assert (found.status, found.message) == ("ok", "cifar may not delete datasets")
+
+
+@pytest.mark.parametrize(("ahead", "status"), [(120, "warning"), (-120, "warning"), (600, "failure")])
+def test_a_clock_that_is_off_is_told_for_both_servers(deployment: Deployment, ahead: int, status: str) -> None:
+    found = results(replace(deployment, now=lambda: time.time() + ahead), "clock of S3", "clock of MLflow")
+    for result in found.values():
+        assert result.status == status
+        assert ("ahead" if ahead > 0 else "behind") in result.message
+        assert "NTP" in result.remedy
 
 
 def test_shared_secrets_are_compared_with_those_that_were_recorded(
+    own_bucket: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIRFLOW__API_AUTH__JWT_SECRET", raising=False)
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "somebody's")
+    assert "init has not recorded" in check("shared secrets", own_bucket).message
+    recorded = {
+        "AIRFLOW__CORE__FERNET_KEY": sha256_hex(b"the old one"),
+        "AIRFLOW__API_AUTH__JWT_SECRET": sha256_hex(b"correct horse"),
+    }
+    own_bucket.store().put(FINGERPRINTS, json.dumps(recorded).encode())
+    found = check("shared secrets", own_bucket)
+    assert found.status == "failure"
+    assert found.message == "AIRFLOW__API_AUTH__JWT_SECRET (is not set), AIRFLOW__CORE__FERNET_KEY (differs)"
+    assert ".env" in found.remedy
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "the old one")
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "correct horse")
+    assert check("shared secrets", own_bucket).status == "ok"
+    assert check("shared secrets", replace(own_bucket, embedded=True)).status == "skipped"
+
+
+# MLflow
+
+
+def test_a_deleted_experiment_is_restored(deployment: Deployment) -> None:
+    client = runs.mlflow_client()
+    client.delete_experiment(runs.experiment_id(client, "doctor"))
+    assert check("artifacts", deployment).status == "ok"
+
+
+def test_an_artifact_that_is_older_than_the_logged_one_is_a_failure(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    team, store = replace(deployment, embedded=False), S3Store(deployment.settings.bucket)
-    assert "init has not recorded" in shared_secrets(team).says
-    store.put(FINGERPRINTS, json.dumps({"AIRFLOW__CORE__FERNET_KEY": sha256_hex(b"the old one")}).encode())
+    from mlflow import MlflowClient
+
+    assert check("artifacts", deployment).status == "ok"
+    monkeypatch.setattr(MlflowClient, "log_text", lambda *_arguments: None)
+    found = check("artifacts", deployment)
+    assert found.status == "failure"
+    assert "mlflow.log" in found.remedy
+
+
+def test_an_mlflow_that_answers_without_log_in_is_a_failure_where_there_is_a_log_in(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check("MLflow log-in", deployment).status == "skipped"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "trainer")
+    found = check("MLflow log-in", deployment)
+    assert (found.status, found.message) == ("failure", "a request without log-in gets 200")
+    assert "basic-auth" in found.remedy
+
+
+# PostgreSQL
+
+
+def test_a_role_that_cannot_log_in_is_named_and_its_password_not_shown(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = os.environ["CIFAR_STUDIES_URL"].replace("cifar:", "cifar:wrong-")
+    monkeypatch.setenv("CIFAR_STUDIES_URL", wrong)
+    found = results(deployment, "PostgreSQL", "roles")
+    assert found["PostgreSQL"].status == "ok"
+    assert found["roles"].status == "failure"
+    assert 'optuna: password authentication failed for user "cifar"' in found["roles"].message
+    assert "secrets.json" in found["roles"].remedy
+    assert "airflow opens its own" in found["roles"].message
+
+
+def test_a_postgresql_that_airflow_does_not_support_is_a_failure(deployment: Deployment) -> None:
+    assert check("PostgreSQL", deployment).message.startswith("version 18.")
+    old = check("PostgreSQL", replace(deployment, oldest_postgresql=19))
+    assert old.status == "failure"
+    assert "Dump the databases" in old.remedy
+
+
+def test_every_role_opens_its_own_database_only(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    team = replace(deployment, embedded=False)
+    assert check("separation", deployment).status == "skipped"
+    everything = check("separation", team)
+    assert everything.status == "failure"
+    assert "airflow opens mlflow" in everything.message
+    assert "REVOKE CONNECT" in everything.remedy
+    with two_roles(monkeypatch) as sql:
+        assert check("separation", team).status == "ok"
+        sql("GRANT CONNECT ON DATABASE doctor_two TO doctor_one")
+        opened = check("separation", team)
+        assert (opened.status, opened.message) == ("failure", "mlflow opens doctor_two")
+        sql("REVOKE CONNECT ON DATABASE doctor_two FROM doctor_one")
+        sql("ALTER ROLE doctor_one CONNECTION LIMIT 0")
+        unclear = check("separation", team)
+        assert unclear.status == "warning"
+        assert 'too many connections for role "doctor_one"' in unclear.message
+
+
+@contextmanager
+def two_roles(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """The environment of a deployment with two databases, each open for one role; yields a function that runs SQL."""
+    url = os.environ["MLFLOW_BACKEND_STORE_URI"].replace("+psycopg2", "")
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+
+    def sql(statement: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    databases = ("airflow", "mlflow", "optuna")
+    for name in ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CELERY__RESULT_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
     try:
-        assert shared_secrets(team).says == "not the deployment's: AIRFLOW__CORE__FERNET_KEY"
-        monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "the old one")
-        assert shared_secrets(team).verdict == "ok"
+        for role, variable in (("doctor_one", "MLFLOW_BACKEND_STORE_URI"), ("doctor_two", "CIFAR_STUDIES_URL")):
+            sql(f"CREATE ROLE {role} LOGIN PASSWORD 'word-of-{role}'")
+            sql(f"CREATE DATABASE {role} OWNER {role}")
+            sql(f"REVOKE CONNECT ON DATABASE {role} FROM PUBLIC")
+            address = urlsplit(url).netloc.rpartition("@")[2]
+            monkeypatch.setenv(variable, f"postgresql://{role}:word-of-{role}@{address}/{role}")
+        for database in databases:
+            sql(f"REVOKE CONNECT ON DATABASE {database} FROM PUBLIC")
+        yield sql
     finally:
-        store.delete(FINGERPRINTS)
+        for database in databases:
+            sql(f"GRANT CONNECT ON DATABASE {database} TO PUBLIC")
+        for role in ("doctor_one", "doctor_two"):
+            sql(f"DROP DATABASE IF EXISTS {role}")
+            sql(f"DROP ROLE IF EXISTS {role}")
+        connection.close()

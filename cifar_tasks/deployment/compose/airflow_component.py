@@ -17,14 +17,17 @@ def fingerprints() -> dict[str, str]:
     return {name: sha256_hex(os.environ[name].encode()) for name in SHARED_SECRETS}
 
 
+def wrong_secrets(store: S3Store) -> list[str]:
+    """Those that are not the ones of the deployment; `KeyError` before `init` has recorded them."""
+    recorded = json.loads(store.get(FINGERPRINTS))
+    values = {name: os.environ.get(name, "") for name in SHARED_SECRETS}
+    wrong = [name for name, value in values.items() if sha256_hex(value.encode()) != recorded.get(name)]
+    return [f"{name} ({'differs' if values[name] else 'is not set'})" for name in wrong]
+
+
 def main() -> None:
-    recorded = json.loads(S3Store("cifar").get(FINGERPRINTS))
-    for name, fingerprint in fingerprints().items():
-        if recorded.get(name) != fingerprint:
-            sys.exit(
-                f"{name} is not the one of this deployment (fingerprint {fingerprint[:12]}…, "
-                f"expected {str(recorded.get(name))[:12]}…). Copy it from the .env of the machine of the API server."
-            )
+    if wrong := wrong_secrets(S3Store("cifar")):
+        sys.exit(f"Not as in this deployment: {', '.join(wrong)}. Copy the .env of the machine of the API server.")
     os.execvp("airflow", ["airflow", *sys.argv[1:]])  # noqa: S606
 
 

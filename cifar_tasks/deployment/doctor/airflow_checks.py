@@ -1,104 +1,100 @@
-"""Who gets into Airflow, and do its parts share their secrets?"""
+"""Who may use Airflow, do its parts share their secrets, and do workers, slots and time limits fit together?"""
 
-import json
 import os
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
-
-import requests
+from typing import Any
 
 from cifar_tasks.deployment import stack
 from cifar_tasks.deployment.airflow_api import airflow
-from cifar_tasks.deployment.doctor.deployment import TIMEOUT, Deployment
-from cifar_tasks.deployment.doctor.finding import Finding, failure, ok, skipped, warning
-from cifar_tasks.errors import StackError
-from cifar_tasks.storage.s3 import S3Store, s3_client, sha256_hex
-
-if TYPE_CHECKING:
-    from airflow_client.client import ApiClient
-
-T = TypeVar("T")
-FINGERPRINTS = "deployment/secrets.json"
-"""Where `docker/deployment.py` records the SHA-256 of each secret that all parts of Airflow share."""
+from cifar_tasks.deployment.compose.airflow_component import wrong_secrets
+from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, grade
+from cifar_tasks.deployment.doctor.storage_checks import refuse_anonymous
 
 
-def log_in(deployment: Deployment) -> Finding:
-    """The admin's password opens Airflow's API, and nothing else does."""
-    address, password = deployment.airflow, deployment.airflow_password()
-    if not address or not password:
-        return skipped("no password of Airflow's admin here: CIFAR_AIRFLOW_PASSWORD is not set")
-    status = requests.get(f"{address}/api/v2/dags", timeout=TIMEOUT).status_code
-    if status not in (401, 403):
-        return failure(
-            f"who does not log in is answered ({status})", "Set AIRFLOW__CORE__AUTH_MANAGER as in docker-compose.yaml"
-        )
-    try:
-        with airflow(address, stack.AIRFLOW_USER, password):
-            return ok(f"{stack.AIRFLOW_USER} gets in; who does not log in is refused")
-    except StackError:
-        return failure(
-            f"Airflow refuses the password of {stack.AIRFLOW_USER}",
-            "cifar down, then cifar up"
-            if deployment.embedded
-            else "Let init set AIRFLOW_ADMIN_PASSWORD of .env: docker compose up -d init",
-        )
+def airflow_login(deployment: Deployment) -> str:
+    """If the admin is refused: {restart}. If others are not: AIRFLOW__CORE__AUTH_MANAGER as in docker-compose.yaml."""
+    if not deployment.airflow_password:
+        raise Finding("skipped", "no password of Airflow's admin here: CIFAR_AIRFLOW_PASSWORD is not set")
+    refused = refuse_anonymous(deployment, f"{deployment.airflow_url}/api/v2/dags")
+    with airflow(deployment.airflow_url, stack.AIRFLOW_USER, deployment.airflow_password):
+        return f"{stack.AIRFLOW_USER} logs in; {refused}"
 
 
-def pool(deployment: Deployment) -> Finding:
-    return judge_pool(pool_slots(deployment), deployment)
+def gpu_pool(deployment: Deployment) -> str:
+    """Apply CIFAR_GPU_SLOTS: {up}"""
+    slots, wanted = pool_slots(deployment), deployment.settings.gpu_slots
+    message = f"{slots} slots, CIFAR_GPU_SLOTS is {wanted}" if slots else "there is no pool gpu: no training can start"
+    return grade(message, warning=slots != wanted, failure=not slots)
 
 
-def judge_pool(slots: int | None, deployment: Deployment) -> Finding:
-    wanted = deployment.settings.gpu_slots
-    remedy = "Let it follow CIFAR_GPU_SLOTS: " + ("cifar up" if deployment.embedded else "docker compose up -d")
-    if slots is None:
-        return failure("Airflow has no pool gpu: no training can start", remedy)
-    if slots != wanted:
-        return warning(f"the pool gpu has {slots} slots, CIFAR_GPU_SLOTS says {wanted}", remedy)
-    return ok(f"gpu: {slots} at a time, as CIFAR_GPU_SLOTS says")
-
-
-def pool_slots(deployment: Deployment) -> int | None:
-    """Trainings that Airflow starts at a time; None when it has no such pool."""
+def pool_slots(deployment: Deployment) -> int:
+    """0 if there is no pool."""
     from airflow_client.client.api.pool_api import PoolApi
-    from airflow_client.client.exceptions import NotFoundException
 
-    def slots(client: "ApiClient") -> int | None:
-        try:
-            return int(PoolApi(client).get_pool("gpu", _request_timeout=TIMEOUT).slots)
-        except NotFoundException:
-            return None
-
-    return ask(deployment, slots)
+    with airflow(deployment.airflow_url, stack.AIRFLOW_USER, deployment.airflow_password) as client:
+        pools = PoolApi(client).get_pools(_request_timeout=deployment.timeout).pools
+    return sum(pool.slots for pool in pools if pool.name == "gpu")
 
 
-def ask(deployment: Deployment, question: "Callable[[ApiClient], T]") -> T:
-    """As the admin, through Airflow's public API."""
-    with airflow(str(deployment.airflow), stack.AIRFLOW_USER, str(deployment.airflow_password())) as client:
-        return question(client)
-
-
-def shared_secrets(deployment: Deployment) -> Finding:
+def shared_secrets(deployment: Deployment) -> str:
+    """Copy the .env of the API server's machine. After a change on purpose: docker compose up -d"""
     if deployment.embedded:
-        return skipped("all parts read them from one file: the stack of one machine")
+        raise Finding("skipped", "all parts of the embedded stack read them from one file")
     try:
-        recorded = S3Store(deployment.settings.bucket, s3_client(attempts=1, read_timeout=TIMEOUT)).get(FINGERPRINTS)
+        wrong = wrong_secrets(deployment.store())
     except KeyError:
-        return failure(
-            f"init has not recorded them ({FINGERPRINTS} in S3)", "docker compose up -d init; docker compose logs init"
-        )
-    return judge_shared_secrets(json.loads(recorded), os.environ)
+        remedy = "docker compose up -d init; docker compose logs init"
+        raise Finding("failure", "init has not recorded them in S3", remedy) from None
+    return grade(", ".join(wrong) or "the same in all parts", failure=bool(wrong))
 
 
-def judge_shared_secrets(recorded: Mapping[str, str], variables: Mapping[str, str]) -> Finding:
-    """`recorded`: variable → SHA-256 of its value."""
-    missing = [name for name in recorded if not variables.get(name)]
-    if missing:
-        return failure(f"not set here: {', '.join(missing)}", "Copy them from the .env of the API server's machine")
-    other = [name for name, digest in recorded.items() if sha256_hex(variables[name].encode()) != digest]
-    if other:
-        return failure(
-            f"not the deployment's: {', '.join(other)}",
-            "Copy it from the .env of the API server's machine; if it was changed on purpose: docker compose up -d",
-        )
-    return ok(f"the {len(recorded)} that init recorded")
+def queues(deployment: Deployment) -> str:
+    workers = queue_workers(deployment)
+    return grade(
+        ", ".join(f"{queue}: {len(workers[queue])} workers" for queue in workers), failure=[] in workers.values()
+    )
+
+
+def gpu_slots(deployment: Deployment) -> str:
+    """Set CIFAR_GPU_SLOTS in .env and run docker compose up -d: pool and workers follow it."""
+    slots, workers = pool_slots(deployment), queue_workers(deployment)["gpu"]
+    stats = ask_workers("stats", deployment, workers) if workers else {}
+    room = sum(worker["pool"]["max-concurrency"] for worker in stats.values())
+    return grade(f"{slots} slots, {len(workers)} GPU workers with room for {room} trainings", warning=slots != room)
+
+
+def queue_workers(deployment: Deployment) -> dict[str, list[str]]:
+    """Queue → names of its workers."""
+    answers = ask_workers("active_queues", deployment)
+    consumed = {worker: {queue["name"] for queue in queues} for worker, queues in answers.items()}
+    return {queue: [worker for worker in consumed if queue in consumed[worker]] for queue in ("default", "gpu")}
+
+
+def ask_workers(question: str, deployment: Deployment, names: list[str] | None = None) -> dict[str, Any]:
+    """Celery waits the whole timeout for the answers of all workers: it does not know how many there are."""
+    from celery import Celery  # type: ignore[import-untyped]
+
+    with Celery(broker=os.environ["AIRFLOW__CELERY__BROKER_URL"], set_as_current=False) as app:
+        return getattr(app.control.inspect(names, deployment.timeout), question)() or {}
+
+
+def visibility_timeout(deployment: Deployment) -> str:
+    """Set AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT to more than both, or a task runs twice."""
+    # Without the variables Airflow's own defaults count.
+    visible = float(os.environ.get("AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT") or 86_400)
+    queued = float(os.environ.get("AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT") or 600)
+    longest = longest_task(deployment)
+    message = f"{visible:.0f} s; a task may work {longest:.0f} s and wait {queued:.0f} s in the queue"
+    return grade(message, failure=visible <= longest + queued)
+
+
+def longest_task(deployment: Deployment) -> float:
+    """The longest `execution_timeout` of all tasks of all DAGs, in seconds."""
+    from airflow_client.client.api.dag_api import DAGApi
+    from airflow_client.client.api.task_api import TaskApi
+
+    timeout = deployment.timeout
+    with airflow(deployment.airflow_url, stack.AIRFLOW_USER, deployment.airflow_password) as client:
+        dags = DAGApi(client).get_dags(_request_timeout=timeout).dags
+        tasks = [task for dag in dags for task in TaskApi(client).get_tasks(dag.dag_id, _request_timeout=timeout).tasks]
+    limits = [task.execution_timeout for task in tasks if task.execution_timeout]
+    return max((limit.days * 86_400.0 + limit.seconds for limit in limits), default=0.0)

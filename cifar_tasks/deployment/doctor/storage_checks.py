@@ -1,150 +1,124 @@
-"""Does object storage keep what it is given, and from whom does it keep it?"""
+"""Do S3 and MLflow keep what they are given, whom do they refuse, and are their clocks right?"""
 
 import os
 import secrets
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
-from cifar_tasks.deployment.doctor.deployment import TIMEOUT, Deployment, Limits
-from cifar_tasks.deployment.doctor.finding import CannotTell, Finding, failure, ok, skipped, warning
-from cifar_tasks.storage.s3 import s3_client
+import requests
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
-ROLES = "The rules of the buckets are in docker/deployment.py; let init set them again: docker compose up -d init"
+from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, grade
+from cifar_tasks.errors import IntegrityError, StorageError
+from cifar_tasks.storage.s3 import ObjectRef, S3Store, s3_client
+from cifar_tasks.tracking import runs
 
 
-def write_and_read(deployment: Deployment) -> Finding:
-    from botocore.exceptions import ClientError
-
-    content = secrets.token_bytes(1024)
-    try:
-        with _object(deployment, content) as (client, place):
-            read = client.get_object(**place)["Body"].read()
-    except ClientError as error:
-        return failure(f"refused: {_code(error)}", ROLES)
-    if read != content:
-        return failure("what was read is not what was written", "Stop training, and check the disks of the S3 server")
-    return ok("an object written, read back and deleted")
+def write_and_read(deployment: Deployment) -> str:
+    """If S3 refuses, let init set the bucket's rules: docker compose up -d init. If bytes differ, check its disks."""
+    with _new_object(deployment) as (store, ref):
+        store.get(ref.key, ref.sha256)
+    return "an object was written, read back and deleted"
 
 
-def conditional_write(deployment: Deployment) -> Finding:
-    """What a second writer is refused by; leases and manifests rest on it."""
-    from botocore.exceptions import ClientError
-
-    with _object(deployment, b"first") as (client, place):
+def conditional_write(deployment: Deployment) -> str:
+    """Use an S3 server with conditional writes (SeaweedFS 4.48, AWS, MinIO, Ceph)."""
+    with _new_object(deployment) as (store, ref):
         try:
-            client.put_object(**place, Body=b"second", IfNoneMatch="*")
-        except ClientError as error:
-            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-            if status == 412:
-                return ok("an object that exists is not overwritten (If-None-Match: *)")
-            return failure(
-                f"If-None-Match is answered with {status} {_code(error)}",
-                "Use an S3 server that has conditional writes",
-            )
-    return failure(
-        "If-None-Match is ignored: two trainings could overwrite each other",
-        "Use an S3 server that has conditional writes (SeaweedFS 4.48, AWS, MinIO, Ceph)",
-    )
+            store.put_new(ref.key, b"second")
+        except IntegrityError:
+            return "an existing object is not overwritten (If-None-Match: *)"
+    raise Finding("failure", "If-None-Match is ignored: two trainings could overwrite each other")
 
 
 @contextmanager
-def _object(deployment: Deployment, content: bytes) -> "Iterator[tuple[S3Client, Any]]":
-    """An object of a name of its own where trainers may delete; gone afterwards."""
-    client = s3_client(attempts=1, read_timeout=TIMEOUT)
-    place: Any = {"Bucket": deployment.settings.bucket, "Key": f"runs/doctor/checkpoints/{secrets.token_hex(8)}"}
-    client.put_object(**place, Body=content)
+def _new_object(deployment: Deployment) -> Iterator[tuple[S3Store, ObjectRef]]:
+    """An object where trainers may delete; deleted afterwards."""
+    store = deployment.store()
+    ref = store.put(f"runs/doctor/checkpoints/{secrets.token_hex(8)}", secrets.token_bytes(1024))
     try:
-        yield client, place
+        yield store, ref
     finally:
-        client.delete_object(**place)
+        store.delete(ref.key)
 
 
-def strangers(deployment: Deployment) -> Finding:
-    status, _ = _anonymous(deployment)
-    if status in (401, 403):
-        return ok("a request without a key is refused")
-    return failure(
-        f"a request without a key is answered ({status})",
-        "Take away the bucket's public access, or start S3 with keys (docker/storage.py)",
-    )
-
-
-def deleting_data(deployment: Deployment) -> Finding:
-    """Asks to delete an object that never was: refused, or without effect."""
-    from botocore.exceptions import ClientError
-
+def delete_permission(deployment: Deployment) -> str:
+    """Give trainers a key that may not delete; for the key `trainer` init sets the rule: docker compose up -d init"""
     if deployment.embedded:
-        return skipped("one identity, which may do everything: the stack of one person")
-    client = s3_client(attempts=1, read_timeout=TIMEOUT)
+        raise Finding("skipped", "the embedded stack has one S3 identity, which may do everything")
+    user = os.environ.get("AWS_ACCESS_KEY_ID", "")
     try:
-        client.delete_object(Bucket=deployment.settings.bucket, Key=f"datasets/doctor-{secrets.token_hex(8)}")
-    except ClientError as error:
-        if _code(error) in ("AccessDenied", "403"):
-            return ok(f"{os.environ.get('AWS_ACCESS_KEY_ID')} may not delete data sets")
+        deployment.store().delete(f"datasets/doctor-{secrets.token_hex(8)}")  # does not exist
+    except StorageError as error:
+        if ": AccessDenied" in str(error) or ": 403" in str(error):
+            return f"{user} may not delete datasets"
         raise
-    return judge_deleting(os.environ.get("AWS_ACCESS_KEY_ID", ""))
+    # `trainer` is the deployment's own; with a key of another S3 it is the owner's choice.
+    return grade(f"{user}, and with it every training, may delete datasets", warning=True, failure=user == "trainer")
 
 
-def judge_deleting(identity: str) -> Finding:
-    """Of an identity that may delete. `trainer` is the deployment's own; a key of another S3 is its owner's choice."""
-    if identity == "trainer":
-        return failure("trainer may delete data sets", ROLES)
-    return warning(
-        f"{identity} may delete data sets, and so may every training",
-        "Give trainers a key of their own that may not: the rules are in docker/deployment.py",
-    )
+def anonymous_access(deployment: Deployment) -> str:
+    """Remove the public access of the bucket, or start S3 with keys as docker-compose.yaml does."""
+    return refuse_anonymous(deployment, s3_url(deployment))
 
 
-def clock(deployment: Deployment) -> Finding:
-    return judge_clock(clock_difference(deployment.now, lambda: _anonymous(deployment)[1]["date"]), deployment.limits)
+def mlflow_login(deployment: Deployment) -> str:
+    """Start MLflow with its log-in (--app-name basic-auth)."""
+    if not os.environ.get("MLFLOW_TRACKING_USERNAME"):
+        raise Finding("skipped", "MLflow has no log-in" + ": it listens on this machine only" * deployment.embedded)
+    return refuse_anonymous(deployment, mlflow_url(deployment))
 
 
-def clock_difference(now: Callable[[], float], date: Callable[[], str]) -> float:
-    """Seconds by which this machine is ahead of a server, whose answer's `Date` header tells whole ones."""
-    before = now()
-    there = parsedate_to_datetime(date()).timestamp()
-    after = now()
-    if before > there + 1:
-        return before - there - 1
-    return min(after - there, 0.0)
+def s3_url(deployment: Deployment) -> str:
+    where = {"Bucket": deployment.settings.bucket}
+    return str(s3_client(unsigned=True).generate_presigned_url("list_objects_v2", Params=where))
 
 
-def judge_clock(ahead: float, limits: Limits) -> Finding:
-    says = f"this machine is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}"
-    remedy = "Set the clocks of both machines by NTP (timedatectl set-ntp true); at 15 minutes S3 refuses all requests"
-    if abs(ahead) > limits.clock_failure:
-        return failure(says, remedy)
-    if abs(ahead) > limits.clock_warning:
-        return warning(says, remedy)
-    return ok("the same as here" if abs(ahead) < 1 else says)
+def mlflow_url(_deployment: Deployment) -> str:
+    return f"{os.environ['MLFLOW_TRACKING_URI'].rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"
 
 
-def _anonymous(deployment: Deployment) -> tuple[int, dict[str, str]]:
-    """Status and headers of the answer to a request that nobody signed."""
-    import boto3
-    from botocore import UNSIGNED
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    config = Config(
-        signature_version=UNSIGNED, connect_timeout=TIMEOUT, read_timeout=TIMEOUT, retries={"total_max_attempts": 1}
-    )
-    session = boto3.session.Session()
-    client = session.client("s3", region_name=session.region_name or "us-east-1", config=config)
+def anonymous_get(deployment: Deployment, url: str) -> requests.Response:
+    """Without key or log-in, not even one of ~/.netrc."""
     try:
-        answer: Any = client.list_objects_v2(Bucket=deployment.settings.bucket, MaxKeys=1)
-    except ClientError as error:
-        answer = error.response
-    except BotoCoreError as error:
-        raise CannotTell("S3 does not answer") from error
-    about = answer["ResponseMetadata"]
-    return about["HTTPStatusCode"], about["HTTPHeaders"]
+        return requests.get(url, timeout=deployment.timeout, auth=lambda request: request)
+    except requests.RequestException as error:
+        raise Finding("skipped", "the server does not answer") from error
 
 
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+def refuse_anonymous(deployment: Deployment, url: str) -> str:
+    status = anonymous_get(deployment, url).status_code
+    return grade(f"a request without log-in gets {status}", failure=status not in (401, 403))
+
+
+def clock(url: Callable[[Deployment], str]) -> Callable[[Deployment], str]:
+    """The check that compares this machine's clock with that of the server at `url`."""
+
+    def compare(deployment: Deployment) -> str:
+        """Set the clocks of both machines by NTP (timedatectl set-ntp true); at 15 minutes S3 refuses all requests."""
+        before, response, after = deployment.now(), anonymous_get(deployment, url(deployment)), deployment.now()
+        server = parsedate_to_datetime(response.headers["date"]).timestamp()  # whole seconds
+        ahead = max(before - server - 1, 0) + min(after - server, 0)
+        message, off = f"this machine is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}", abs(ahead)
+        return grade(message, warning=off > deployment.clock_warning, failure=off > deployment.clock_failure)
+
+    return compare
+
+
+def artifacts(deployment: Deployment) -> str:
+    # Through the server to S3 and back; always the same run, for trainers cannot delete runs.
+    with tempfile.TemporaryDirectory() as folder:
+        client = runs.mlflow_client()
+        experiment = runs.experiment_id(client, "doctor")
+        if client.get_experiment(experiment).lifecycle_stage == "deleted":
+            client.restore_experiment(experiment)
+        run = runs.open_run(client, experiment, {"cifar.doctor": "round trip"}, "doctor").info.run_id
+        written = time.time_ns()
+        with runs.closing(client, run):
+            client.log_text(run, str(written), "doctor.txt")
+            read = int(Path(client.download_artifacts(run, "doctor.txt", folder)).read_text())
+    # Another doctor at the same time may have logged a newer one.
+    return grade(f"logged artifact {written}, read artifact {read}", failure=read < written)

@@ -1,0 +1,66 @@
+"""Does this machine have the disk, the memory and the GPU that the work needs?"""
+
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+
+from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, grade
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 – only its size is read
+ASK_TORCH = """
+import torch
+count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+gpus = [torch.cuda.get_device_properties(number) for number in range(count)]
+driver = torch._C._cuda_getDriverVersion() if gpus else 0
+print(", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in gpus),
+      f"{driver // 1000}.{driver % 1000 // 10}", torch.version.cuda or "CPUs only", torch.__version__, sep="\\t")
+"""
+
+
+def disk(deployment: Deployment) -> str:
+    """Delete what is not needed there, or set CIFAR_HOME to a folder on a larger disk."""
+    home = deployment.settings.home.absolute()
+    free = shutil.disk_usage(next(path for path in (home, *home.parents) if path.exists())).free
+    message = f"{free / 1e9:.1f} GB free at {home}"
+    return grade(message, warning=free < deployment.disk_warning, failure=free < deployment.disk_failure)
+
+
+def memory(deployment: Deployment) -> str:
+    """Stop other programs, or train fewer models at a time (CIFAR_GPU_SLOTS)."""
+    found = psutil.virtual_memory()
+    message = f"{found.available / 1e9:.1f} of {found.total / 1e9:.0f} GB available"
+    return grade(message, warning=found.available < deployment.memory_warning)
+
+
+def shared_memory(deployment: Deployment) -> str:
+    """As root: mount -o remount,size=2G /dev/shm; in a container: docker run --shm-size 2g"""
+    if not (deployment.embedded and SHARED_MEMORY.exists()):
+        raise Finding("skipped", f"no training runs here (gpu-workers have their own), or there is no {SHARED_MEMORY}")
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    message = f"{free / 1e9:.1f} GB free in {SHARED_MEMORY}"
+    return grade(message, warning=free < deployment.shared_memory_warning)
+
+
+def gpu(deployment: Deployment) -> str:
+    """Check that nvidia-smi shows a GPU, update its driver for that CUDA, and unset CUDA_VISIBLE_DEVICES."""
+    if find_spec("torch") is None:
+        raise Finding("skipped", "no torch on this machine: the gpu-workers have it")
+    # In a process of its own: a driver that hangs is given up, and no GPU memory is held.
+    command, timeout = [sys.executable, "-c", ASK_TORCH], deployment.torch_timeout
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise Finding("warning", f"torch does not answer within {timeout:.0f} s", "See if nvidia-smi does.") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise Finding("failure", f"torch cannot be loaded: {last}", "Install what requirements.lock pins: make setup")
+    gpus, driver, build, torch = done.stdout.splitlines()[-1].split("\t")
+    if gpus:
+        return f"{gpus}, driver for CUDA {driver}, torch {torch}"
+    if shutil.which("nvidia-smi"):
+        raise Finding("warning", f"NVIDIA's driver is here, but torch {torch} (built for {build}) sees no GPU")
+    return f"none: training runs on the CPU (torch {torch})"

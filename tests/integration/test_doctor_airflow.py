@@ -1,0 +1,97 @@
+"""`cifar doctor` on an Airflow that runs, with faults put in. Celery's workers run in this process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from airflow_client.client.api.pool_api import PoolApi
+from airflow_client.client.models.pool_body import PoolBody
+
+from cifar_tasks.deployment.doctor import CHECKS
+from cifar_tasks.deployment.doctor.check_runner import CheckResult, Deployment, find_deployment, run_checks
+from cifar_tasks.settings import read_settings
+from tests.celery_worker import worker
+from tests.conftest import RunningStack
+
+if TYPE_CHECKING:
+    from airflow_client.client import ApiClient
+
+
+@pytest.fixture
+def deployment(connected: RunningStack) -> Deployment:
+    return find_deployment(read_settings())
+
+
+def check(name: str, deployment: Deployment) -> CheckResult:
+    """The result of one check, without those that it needs."""
+    (result,) = run_checks(deployment, [each for each in CHECKS if each.name == name])
+    return result
+
+
+@contextmanager
+def without_pool(airflow: "ApiClient") -> Iterator[None]:
+    pools = PoolApi(airflow)
+    pool = pools.get_pool("gpu")
+    pools.delete_pool("gpu")
+    try:
+        yield
+    finally:
+        pools.post_pool(PoolBody(name="gpu", slots=pool.slots, description=pool.description))
+
+
+def test_a_stack_with_airflow_is_ok(deployment: Deployment) -> None:
+    found = {result.check: result.status for result in run_checks(deployment, CHECKS) if result.area != "This machine"}
+    assert "failure" not in found.values()
+    assert "warning" not in found.values()
+    assert {found[name] for name in ("Airflow", "Airflow components", "Airflow log-in", "gpu pool")} == {"ok"}
+    assert {found[name] for name in ("Redis", "queues", "GPU slots", "visibility timeout")} == {"skipped"}
+
+
+def test_an_admin_who_is_refused_is_a_failure_and_the_password_is_not_shown(deployment: Deployment) -> None:
+    found = check("Airflow log-in", replace(deployment, airflow_password="correct horse"))
+    assert found.status == "failure"
+    assert "refused the log-in of admin" in found.message
+    assert "cifar down, then cifar up" in found.remedy
+    assert "correct horse" not in repr(found)
+
+
+def test_a_pool_of_another_size_is_a_warning_and_none_a_failure(
+    deployment: Deployment, airflow: "ApiClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFAR_GPU_SLOTS", "7")
+    other = check("gpu pool", replace(deployment, settings=read_settings()))
+    assert (other.status, other.message) == ("warning", "2 slots, CIFAR_GPU_SLOTS is 7")
+    assert other.remedy == "Apply CIFAR_GPU_SLOTS: cifar up"
+    with without_pool(airflow):
+        none = check("gpu pool", deployment)
+    assert none.status == "failure"
+    assert "no pool gpu" in none.message
+
+
+def test_slots_without_workers_and_workers_without_slots_are_a_warning(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CELERY__BROKER_URL", "memory://")
+    short = replace(deployment, timeout=3)
+    idle = check("GPU slots", short)
+    assert (idle.status, idle.message) == ("warning", "2 slots, 0 GPU workers with room for 0 trainings")
+    assert "CIFAR_GPU_SLOTS" in idle.remedy
+    with worker("gpu"):
+        assert check("GPU slots", short).status == "ok"
+        with worker("default"):
+            assert check("GPU slots", short).message == "2 slots, 1 GPU workers with room for 2 trainings"
+
+
+def test_a_broker_must_wait_longer_than_work_and_queue_together(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = check("visibility timeout", deployment)
+    assert default.message == "86400 s; a task may work 86400 s and wait 600 s in the queue"
+    assert default.status == "failure"
+    assert "VISIBILITY_TIMEOUT" in default.remedy
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT", "3600")
+    for seconds, status in (("90000", "failure"), ("90001", "ok")):
+        monkeypatch.setenv("AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT", seconds)
+        assert check("visibility timeout", deployment).status == status
