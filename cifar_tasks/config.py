@@ -1,17 +1,16 @@
 """What decides how a model is trained: one frozen configuration in parts, and the values that a user may override.
 
-The recipes of a model stand with the model (`cifar_tasks.models`). The bounds of the overrides stand here once: the
-trigger form, the command line and the check in `override` read them from here.
+The recipes of a model are in its own file (`cifar_tasks.models`).
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any, Literal, get_args
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from cifar_tasks.errors import ConfigError
+from cifar_tasks.errors import ConfigError, first_problem
 
 Profile = Literal["demo", "full"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
@@ -171,99 +170,59 @@ def trial_config(config: TrainConfig, profile: Profile) -> TrainConfig:
     )
 
 
-@dataclass(frozen=True)
-class Override:
-    """A value of the recipe that the user may replace."""
-
-    type: Literal["integer", "number", "boolean", "string"]
-    title: str
-    description: str
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    pretrained_only: bool = False
-    """Whether it concerns only models that have pretrained weights."""
-
-
-OVERRIDES: dict[str, Override] = {
-    "epochs": Override("integer", "Epochs", "Passes over the training images, at most.", 1, 1000),
-    "batch_size": Override("integer", "Batch size", "Images per step.", 2, 4096),
-    "learning_rate": Override("number", "Learning rate", "Peak of the one-cycle schedule.", 1e-6, 10.0),
-    "input_size": Override(
-        "integer",
-        "Input size (pretrained models)",
-        "Smaller images are upsampled to this many pixels per side. 0: none.",
-        0,
-        512,
-        pretrained_only=True,
-    ),
-    "pretrained": Override(
-        "string",
-        "Pretrained weights",
-        "required: fail without them. preferred: else use random ones and say so. none: always random ones.",
-        choices=("required", "preferred", "none"),
-        pretrained_only=True,
-    ),
-    "flip": Override(
-        "boolean",
-        "Mirror images",
-        "Left to right, in training. Wrong for digits and text.",
-        choices=("on", "off"),
-    ),
-    "seed": Override("integer", "Seed", "Of initialisation, order, augmentation and dropout.", 0, 2**31 - 1),
-}
 AS_RECIPE = "recipe"
 """Spelling of "no override" where the form needs a choice from a list."""
+PRETRAINED_ONLY = {"input_size", "pretrained"}
+"""Overrides that models without pretrained weights ignore."""
 
 
-def parse_overrides(pairs: Iterable[str]) -> dict[str, int | float | str | bool]:
-    """`NAME=VALUE` as a value of the type that the recipe wants; `ConfigError` names what does not fit."""
-    values: dict[str, int | float | str | bool] = {}
+class Overrides(BaseModel):
+    """Values of a recipe that the user may replace, by the names of `flat`; none keeps the recipe's.
+
+    The trigger form and the command line take titles, texts and bounds from here.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    epochs: int | None = Field(default=None, ge=1, le=1000, title="Epochs")
+    """Passes over the training images, at most."""
+    batch_size: int | None = Field(default=None, ge=2, le=4096, title="Batch size")
+    """Images per step."""
+    learning_rate: float | None = Field(default=None, ge=1e-6, le=10.0, title="Learning rate")
+    """Peak of the one-cycle schedule."""
+    input_size: int | None = Field(default=None, ge=0, le=512, title="Input size (pretrained models)")
+    """Smaller images are upsampled to this many pixels per side. 0: no upsampling."""
+    pretrained: Literal["required", "preferred", "none"] | None = Field(default=None, title="Pretrained weights")
+    """required: fail without them. preferred: fall back to random weights with a warning. none: random weights."""
+    flip: bool | None = Field(default=None, title="Mirror images")
+    """Mirror training images left to right. Wrong for digits and text."""
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1, title="Seed")
+    """Of initialisation, order, augmentation and dropout."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_form(cls, values: Any) -> Any:
+        """The form spells a choice that keeps the recipe's value `recipe`, and a boolean `on` or `off`."""
+        spelled = {AS_RECIPE: None, "on": True, "off": False}
+        return {name: spelled.get(value, value) if isinstance(value, str) else value for name, value in values.items()}
+
+    def given(self) -> dict[str, Any]:
+        """What is overridden."""
+        return self.model_dump(exclude_none=True)
+
+    def as_form(self) -> dict[str, Any]:
+        """What is overridden, as the form spells it."""
+        return {name: ("off", "on")[v] if isinstance(v, bool) else v for name, v in self.given().items()}
+
+
+def parse_overrides(pairs: Iterable[str]) -> Overrides:
+    """From `NAME=VALUE`; `ConfigError` names what does not fit."""
+    values = {}
     for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or name not in OVERRIDES:
-            raise ConfigError(f"--set {pair}: write NAME=VALUE with NAME one of {', '.join(OVERRIDES)}")
-        kind = OVERRIDES[name].type
-        try:
-            values[name] = {"integer": int, "number": float, "string": str, "boolean": str}[kind](text)
-        except ValueError:
-            raise ConfigError(f"--set {pair}: {name} must be of type {kind}") from None
-    return check_overrides(values)
-
-
-def as_form(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides as the trigger form spells them: a boolean is a choice of on and off there."""
-    return {name: ("off", "on")[value] if isinstance(value, bool) else value for name, value in values.items()}
-
-
-def check_overrides(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that override something, checked: `None` and `AS_RECIPE` do not, and `on` and `off` are booleans."""
-    given = {name: value for name, value in values.items() if value not in (None, AS_RECIPE)}
-    return {name: _checked(name, value) for name, value in given.items()}
-
-
-def override(config: TrainConfig, values: Mapping[str, Any], *, has_pretrained: bool) -> TrainConfig:
-    """The recipe with the overrides that concern its model; `ConfigError` names field and value that do not fit."""
-    given = check_overrides(values)
-    concerned = {name: v for name, v in given.items() if has_pretrained or not OVERRIDES[name].pretrained_only}
-    return with_values(config, concerned)
-
-
-def _checked(name: str, value: Any) -> Any:
-    rule = OVERRIDES.get(name)
-    if rule is None:
-        raise ConfigError(f"{name!r} cannot be overridden; these can: {', '.join(OVERRIDES)}")
-    if rule.type == "boolean":
-        value = {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
-        if not isinstance(value, bool):
-            raise ConfigError(f"{name} must be on or off, got {value!r}")
-        return value
-    kinds: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "string": (str,)}
-    if not isinstance(value, kinds[rule.type]) or isinstance(value, bool):
-        raise ConfigError(f"{name} must be of type {rule.type}, got {value!r}")
-    if rule.choices and value not in rule.choices:
-        raise ConfigError(f"{name} must be one of {', '.join(rule.choices)}, got {value!r}")
-    low, high = rule.minimum, rule.maximum
-    if low is not None and high is not None and isinstance(value, int | float) and not low <= value <= high:
-        raise ConfigError(f"{name} must be between {low:g} and {high:g}, got {value}")
-    return value
+        name, equals, values[name] = pair.partition("=")
+        if not equals or name not in Overrides.model_fields:
+            raise ConfigError(f"--set {pair}: write NAME=VALUE with NAME one of {', '.join(Overrides.model_fields)}")
+    try:
+        return Overrides.model_validate_strings(values)
+    except ValidationError as error:
+        raise ConfigError(f"--set {first_problem(error)}") from None

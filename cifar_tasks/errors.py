@@ -4,6 +4,11 @@ A message has one or two lines: what is wrong, where, and what to do about it. `
 retries: a lost connection may work the next time, a bad configuration will not.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class CifarError(Exception):
     """Base class. The `cifar` command prints the message without a traceback."""
@@ -75,3 +80,10 @@ class LeaseLost(CifarError):
 
 class Stopped(BaseException):
     """The step received SIGTERM. Not an `Exception`, so that no handler of failures catches it."""
+
+
+def first_problem(error: "ValidationError") -> str:
+    """`field: what is wrong, got VALUE`, of the first value that pydantic refuses."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return f"{field}: {first['msg']}" + ("" if first["type"] == "missing" else f", got {first['input']!r}")

@@ -7,9 +7,10 @@ from urllib.parse import quote
 from airflow.sdk import Param, TriggerRule, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from cifar_tasks.config import AS_RECIPE, MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, OVERRIDES, PROFILES, RESIZES, Override
+from cifar_tasks.config import AS_RECIPE, Overrides
 from cifar_tasks.models import available_models, default_models, parse_models
 from cifar_tasks.settings import Settings
+from cifar_tasks.steps.payloads import RunRequest
 
 SETTINGS = Settings()
 MODELS = available_models()
@@ -35,122 +36,39 @@ result shows a warning.
 
 
 def form() -> dict[str, Param]:
-    """The trigger form: data, models, tuning, and overrides of the recipe."""
-    described = " ".join(f"{name}: {spec.description}" for name, spec in MODELS.items())
-    fields = {
-        "source": Param(
-            SETTINGS.source,
-            type="string",
-            minLength=1,
-            title="Data source",
-            description="auto (CIFAR-10, or digits without network), cifar10, digits, a path to a folder, zip or tar "
-            "with train/CLASS/ and test/CLASS/, or the s3:// URL of one.",
-        ),
-        "models": _models_field("Models", f"Models to train in parallel. {described}", _chosen_models(), minItems=1),
-        "profile": Param(
-            SETTINGS.profile,
-            type="string",
-            enum=list(PROFILES),
-            title="Profile",
-            description="demo: minutes on a CPU, part of the images. full: all images; for a GPU, or the CNN alone.",
-        ),
-        "registered_model": Param(
-            SETTINGS.registered_model,
-            type="string",
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]{0,99}$",
-            title="Registered model",
-            description="Name in the MLflow model registry. Use another name for other classes.",
-        ),
-        "image_size": Param(
-            SETTINGS.image_size,
-            type="integer",
-            minimum=MIN_IMAGE_SIZE,
-            maximum=MAX_IMAGE_SIZE,
-            title="Image size",
-            description="Pixels per side that all images are resized to when they are prepared.",
-        ),
-        "resize": Param(
-            SETTINGS.resize,
-            type="string",
-            enum=list(RESIZES),
-            title="Resize",
-            description="How an image becomes square. crop: keep the centre. squash: change the aspect ratio. pad: add "
-            "a black border.",
-        ),
-    }
-    return fields | search_fields() | {name: _override_field(rule) for name, rule in OVERRIDES.items()}
-
-
-def search_fields() -> dict[str, Param]:
-    """The section of the form for tuning."""
-    section = {"section": "Search for hyperparameters (Optuna)"}
-    optional = {"type": ["null", "integer"], "minimum": 1, **section}
-    return {
-        "tune": _models_field(
-            "Tune",
-            "Models whose hyperparameters are tuned before the training. Other models use the best hyperparameters of "
-            "earlier studies for the same data, or else the recipe.",
-            [],
-            **section,
-        ),
-        "trials": Param(
-            None,
-            maximum=10_000,
-            title="Trials",
-            description="Short trainings of each study in total; an existing study continues. Empty: 8 in the profile "
-            "demo, 24 in full.",
-            **optional,
-        ),
-        "search_minutes": Param(
-            None,
-            maximum=10_000,
-            title="Minutes",
-            description="No trial starts after this time, even if trials are left. Empty: no limit.",
-            **optional,
-        ),
-        "search_workers": Param(
-            None,
-            maximum=1_000,
-            title="Workers",
-            description="Tasks that share the trials of each study. Empty: the number of slots of the pool gpu.",
-            **optional,
-        ),
-    }
-
-
-def _chosen_models() -> list[str]:
-    return parse_models(SETTINGS.models) or default_models()
-
-
-def _models_field(title: str, description: str, chosen: list[str], **schema: Any) -> Param:
-    """A list of models; with `examples` the form shows a multi-select."""
+    """The trigger form: the fields of `RunRequest`, with the defaults of the settings, and `Overrides`."""
     names = list(MODELS)
-    items = {"type": "string", "enum": names}
-    return Param(
-        chosen,
-        type="array",
-        items=items,
-        examples=names,
-        uniqueItems=True,
-        title=title,
-        description=description,
-        **schema,
-    )
+    models = {"items": {"type": "string", "enum": names}, "examples": names, "uniqueItems": True}  # a multi-select
+    described = " ".join(f"{name}: {spec.description}" for name, spec in MODELS.items())
+    fields = RunRequest.model_json_schema()["properties"]
+    del fields["overrides"]
+    fields["models"] |= models | {"description": f"{fields['models']['description']} {described}"}
+    fields["tune"] |= models
+    values = {
+        "source": SETTINGS.source,
+        "models": parse_models(SETTINGS.models) or default_models(),
+        "profile": SETTINGS.profile,
+        "registered_model": SETTINGS.registered_model,
+        "image_size": SETTINGS.image_size,
+        "resize": SETTINGS.resize,
+    }
+    for name, schema in Overrides.model_json_schema()["properties"].items():
+        fields[name] = {**schema, "section": "Override the recipe (what is empty, or `recipe`, stays as it is)"}
+    return {name: form_field(schema, values.get(name, schema.get("default"))) for name, schema in fields.items()}
 
 
-def _override_field(rule: Override) -> Param:
-    """A number may be empty. A choice may not: the form would show `null`, so it shows `recipe`."""
-    about = {"title": rule.title, "section": "Overrides of the recipe"}
-    if rule.choices:
-        return Param(AS_RECIPE, type="string", enum=[AS_RECIPE, *rule.choices], description=rule.description, **about)
-    return Param(
-        None,
-        type=["null", rule.type],
-        minimum=rule.minimum,
-        maximum=rule.maximum,
-        description=f"{rule.description} Empty: the value of the recipe.",
-        **about,
-    )
+def form_field(schema: dict[str, Any], value: Any) -> Param:
+    """A field of a pydantic model as Airflow's form shows it. What may be none may be left empty.
+
+    A choice cannot be left empty in the form, so that it offers the word `recipe` for none.
+    """
+    value_schema = schema.get("anyOf", [{}])[0]  # what is optional is any of this and null
+    schema = {name: part for name, part in schema.items() if name not in ("default", "anyOf")} | value_schema
+    optional = value is None
+    if optional and (schema["type"] == "boolean" or "enum" in schema):
+        choices = [AS_RECIPE, *schema.get("enum", ["on", "off"])]
+        return Param(AS_RECIPE, **{**schema, "type": "string", "enum": choices})
+    return Param(value, **{**schema, "type": ["null", schema["type"]] if optional else schema["type"]})
 
 
 def run_task_step(step: str, **arguments: Any) -> Any:
@@ -217,8 +135,8 @@ def mark_failed(context: Any) -> None:
 def cifar10_training():
     @task(doc_md="Create the dataset version of the source, or find it; validate the images; log 32 of them.")
     def prepare(params: dict[str, Any]) -> dict[str, Any]:
-        request = {name: value for name, value in params.items() if name not in OVERRIDES}
-        request["overrides"] = {name: params[name] for name in OVERRIDES}
+        request = {name: value for name, value in params.items() if name not in Overrides.model_fields}
+        request["overrides"] = {name: params[name] for name in Overrides.model_fields}
         return run_task_step("prepare:prepare_data", request=request, workflow=workflow_run())
 
     @task(doc_md="Create a training plan for each selected model: its recipe with the overrides of the form.")

@@ -41,7 +41,7 @@ def prepared(source: Path | str, name: str, **changes: Any) -> PreparedData:
 
 def train_plan(data: PreparedData, model: str = "cnn", **overrides: Any) -> TrainPlan:
     """A small training; `overrides` by the names of `config.flat`."""
-    config = with_values(get_model(model).config("demo", {}), {**SMALL, **overrides})
+    config = with_values(get_model(model).config("demo"), {**SMALL, **overrides})
     return TrainPlan(data=data, config=config, fixed=[])
 
 

@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, OVERRIDES, PROFILES, RESIZES, as_form, parse_overrides
-from cifar_tasks.errors import CifarError, StackError
+from cifar_tasks.config import PROFILES, RESIZES, Overrides, parse_overrides
+from cifar_tasks.errors import CifarError, ConfigError, StackError, first_problem
 from cifar_tasks.models import available_models, default_models, parse_models
 from cifar_tasks.settings import read_settings
-from cifar_tasks.steps.payloads import RunRequest
+from cifar_tasks.steps.payloads import RunReport, RunRequest
 
 if TYPE_CHECKING:
     from cifar_tasks.deployment.doctor.check_runner import CheckResult
@@ -150,66 +151,49 @@ def down() -> None:
     console.print("Stopped. Start again: [b]cifar up[/]" if stopped else "Nothing was running.")
 
 
+def _help(field: str) -> str:
+    return str(RunRequest.model_fields[field].description)
+
+
 Source = Annotated[
-    str,
-    typer.Option(
-        metavar="SOURCE",
-        help="auto, cifar10, digits, a folder, zip or tar of class folders, or an s3:// URL.",
-        default_factory=lambda: read_settings().source,
-    ),
+    str, typer.Option(metavar="SOURCE", help=_help("source"), default_factory=lambda: read_settings().source)
 ]
 Models = Annotated[
     str,
     typer.Option(
         metavar="MODEL[,MODEL…]",
-        help=f"Models to train. {' '.join(f'[b]{s.name}[/b]: {s.description}' for s in MODELS.values())}",
+        help=f"{_help('models')} {' '.join(f'[b]{s.name}[/b]: {s.description}' for s in MODELS.values())}",
         default_factory=lambda: read_settings().models or ",".join(default_models()),
     ),
 ]
 RunProfile = Annotated[
     str,
-    typer.Option(
-        metavar="|".join(PROFILES),
-        help="demo: minutes on a CPU. full: all images; for a GPU, or the CNN alone.",
-        default_factory=lambda: read_settings().profile,
-    ),
+    typer.Option(metavar="|".join(PROFILES), help=_help("profile"), default_factory=lambda: read_settings().profile),
 ]
-RegisteredModel = Annotated[
-    str,
-    typer.Option(help="Name in the MLflow model registry.", default_factory=lambda: read_settings().registered_model),
+RegisteredModelName = Annotated[
+    str, typer.Option(help=_help("registered_model"), default_factory=lambda: read_settings().registered_model)
 ]
-ImageSize = Annotated[
-    int,
-    typer.Option(
-        min=MIN_IMAGE_SIZE,
-        max=MAX_IMAGE_SIZE,
-        help="Pixels per side that all images are resized to.",
-        default_factory=lambda: read_settings().image_size,
-    ),
-]
+ImageSize = Annotated[int, typer.Option(help=_help("image_size"), default_factory=lambda: read_settings().image_size)]
 ResizeMode = Annotated[
-    str,
-    typer.Option(
-        metavar="|".join(RESIZES),
-        help="How an image becomes square. crop: keep the centre. squash: change the aspect ratio. pad: add a border.",
-        default_factory=lambda: read_settings().resize,
-    ),
+    str, typer.Option(metavar="|".join(RESIZES), help=_help("resize"), default_factory=lambda: read_settings().resize)
 ]
-Tune = Annotated[
-    str,
-    typer.Option(
-        metavar="MODEL[,MODEL…]",
-        help="Models whose hyperparameters are tuned before the training. Default: none.",
-    ),
-]
-Trials = Annotated[
-    int | None,
-    typer.Option(min=1, help="Short trainings of each study in total. Default: 8 (demo), 24 (full)."),
-]
+Tune = Annotated[str, typer.Option(metavar="MODEL[,MODEL…]", help=_help("tune"))]
+Trials = Annotated[int | None, typer.Option(help=_help("trials"))]
 SetOverride = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help=f"Override a value of the recipe: {', '.join(OVERRIDES)}."),
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help=f"Override a value of the recipe: {', '.join(Overrides.model_fields)}."
+    ),
 ]
+
+
+def _request(models: str, tune: str, override: list[str] | None, **fields: Any) -> RunRequest:
+    """`ConfigError` names the option whose value does not fit."""
+    fields |= {"models": parse_models(models), "tune": parse_models(tune), "overrides": parse_overrides(override or [])}
+    try:
+        return RunRequest.model_validate(fields)
+    except ValidationError as error:
+        raise ConfigError(first_problem(error)) from None
 
 
 @app.command()
@@ -217,7 +201,7 @@ def demo(
     source: Source,
     models: Models,
     profile: RunProfile,
-    registered_model: RegisteredModel,
+    registered_model: RegisteredModelName,
     image_size: ImageSize,
     resize: ResizeMode,
     tune: Tune = "",
@@ -236,25 +220,25 @@ def demo(
     from cifar_tasks.data import absolute_source
     from cifar_tasks.deployment import stack
     from cifar_tasks.deployment.airflow_api import airflow
-    from cifar_tasks.steps.payloads import RunReport
 
-    conf = {
-        "source": absolute_source(source),
-        "models": parse_models(models),
-        "profile": profile,
-        "registered_model": registered_model,
-        "image_size": image_size,
-        "resize": resize,
-        "tune": parse_models(tune),
-        "trials": trials,
-        **as_form(parse_overrides(override or [])),
-    }
+    request = _request(
+        models,
+        tune,
+        override,
+        source=absolute_source(source),
+        profile=profile,
+        registered_model=registered_model,
+        image_size=image_size,
+        resize=resize,
+        trials=trials,
+    )
     settings = read_settings()
     access = dag_run.access_to_deployment(settings)
     if access is None:
         up()
         access = dag_run.access_to_embedded_stack(settings.home)
     with airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
+        conf = request.model_dump(exclude={"overrides"}) | request.overrides.as_form()
         run = dag_run.trigger(client, conf)
         console.print(f"Airflow run {escape(run.run_id)}: {escape(run.url)}", soft_wrap=True)
         if Watcher(console, run).watch() != "success":
@@ -267,7 +251,7 @@ def run(
     source: Source,
     models: Models,
     profile: RunProfile,
-    registered_model: RegisteredModel,
+    registered_model: RegisteredModelName,
     image_size: ImageSize,
     resize: ResizeMode,
     name: Annotated[str | None, typer.Option(help="A run with the name of an earlier run resumes it.")] = None,
@@ -282,17 +266,17 @@ def run(
     from cifar_tasks.deployment import stack
 
     stack.use(read_settings().home)
-    request = RunRequest(
+    request = _request(
+        models,
+        tune,
+        override,
         source=source,
-        models=parse_models(models),
-        profile=profile,  # type: ignore[arg-type]  # checked by pydantic
+        profile=profile,
         registered_model=registered_model,
         image_size=image_size,
-        resize=resize,  # type: ignore[arg-type]
-        tune=parse_models(tune),
+        resize=resize,
         trials=trials,
         search_workers=1,  # one process
-        overrides=parse_overrides(override or []),
     )
     from cifar_tasks.cli.local_run import run_workflow
     from cifar_tasks.cli.summary import print_summary
@@ -307,7 +291,7 @@ def run(
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures, PNG or JPEG, any size.", metavar="IMAGE…")],
-    registered_model: RegisteredModel,
+    registered_model: RegisteredModelName,
     fast: Annotated[
         bool,
         typer.Option("--fast", help="In the precision this machine is fast in; probabilities change by a percent."),

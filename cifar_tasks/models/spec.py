@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cifar_tasks.config import PROFILES, Profile, TrainConfig, override
+from cifar_tasks.config import PRETRAINED_ONLY, PROFILES, Overrides, Profile, TrainConfig, with_values
 from cifar_tasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,11 +54,13 @@ class ModelSpec:
         """Name of the layer that is trained alone in `head_epochs`."""
         return self.stages[-1][0]
 
-    def config(self, profile: str, overrides: Mapping[str, Any]) -> TrainConfig:
+    def config(self, profile: str, overrides: Overrides = Overrides()) -> TrainConfig:  # noqa: B008 – immutable
         """The recipe with the overrides that concern this model; `ConfigError` for a value that does not fit."""
         if profile not in PROFILES:
             raise ConfigError(f"profile must be {' or '.join(PROFILES)}, got {profile!r}")
-        return override(self.recipes[profile], overrides, has_pretrained=self.pretrained is not None)
+        ignored = set() if self.pretrained else PRETRAINED_ONLY
+        given = {name: value for name, value in overrides.given().items() if name not in ignored}
+        return with_values(self.recipes[profile], given)
 
     def build(self, config: TrainConfig, classes: int) -> "nn.Module":
         """The network with random weights; `ConfigError` if a layer of it is in no stage."""

@@ -3,11 +3,12 @@
 A value holds the one that it continues, so that a task needs nothing but what the task before it returned.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from cifar_tasks.config import Profile, Resize, TrainConfig
+from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Overrides, Profile, Resize, TrainConfig
+from cifar_tasks.models.registry import check_models
 from cifar_tasks.tracking.saved_model import SavedModel
 
 
@@ -15,6 +16,10 @@ class Payload(BaseModel):
     """Immutable; a field that is missing or unknown is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Models = Annotated[list[str], AfterValidator(check_models)]
+"""Names of models, each once."""
 
 
 class WorkflowRun(Payload):
@@ -28,28 +33,37 @@ class WorkflowRun(Payload):
     """Its page in Airflow."""
 
 
-class RunRequest(Payload):
-    """The trigger form, or the command line."""
+_TUNING: Any = {"section": "Tuning (Optuna)"}
 
-    source: str
-    models: list[str]
-    """Names of models to train."""
-    profile: Profile
-    registered_model: str
-    image_size: int = 32
+
+class RunRequest(Payload):
+    """What the user asks for: the trigger form and the command line take titles, texts and bounds from here."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    source: str = Field(min_length=1, title="Data source")
+    """auto (CIFAR-10, or digits without network), cifar10, digits, a path to a folder, zip or tar with train/CLASS/ and
+    test/CLASS/, or the s3:// URL of one."""
+    models: Models = Field(min_length=1, title="Models")
+    """Models to train in parallel."""
+    profile: Profile = Field(title="Profile")
+    """demo: minutes on a CPU, part of the images. full: all images; for a GPU, or the CNN alone."""
+    registered_model: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]{0,99}$", title="Registered model")
+    """Name in the MLflow model registry. Use another name for data with other classes."""
+    image_size: int = Field(default=32, ge=MIN_IMAGE_SIZE, le=MAX_IMAGE_SIZE, title="Image size")
     """Pixels per side that all images are resized to."""
-    resize: Resize = "crop"
-    """How images that are not square become so."""
-    tune: list[str] = []
-    """Names of models whose hyperparameters are searched before they are trained."""
-    trials: int | None = None
-    """Of each study; none for the profile's number."""
-    search_minutes: int | None = None
-    """No trial begins after so many minutes; none for no limit."""
-    search_workers: int | None = None
-    """Tasks that share the trials of each study; none for as many as may train at a time."""
-    overrides: dict[str, Any] = {}
-    """Names and values of `config.OVERRIDES`; those that change nothing may be among them."""
+    resize: Resize = Field(default="crop", title="Resize")
+    """How an image becomes square. crop: keep the centre. squash: change the aspect ratio. pad: add a black border."""
+    tune: Models = Field(default=[], title="Tune", json_schema_extra=_TUNING)
+    """Models whose hyperparameters are tuned before the training. The others use the best hyperparameters of earlier
+    studies on the same data, or the recipe."""
+    trials: int | None = Field(default=None, ge=1, le=10_000, title="Trials", json_schema_extra=_TUNING)
+    """Short trainings of each study in total; an existing study continues. Empty: 8 (demo), 24 (full)."""
+    search_minutes: int | None = Field(default=None, ge=1, le=10_000, title="Minutes", json_schema_extra=_TUNING)
+    """No trial starts after this many minutes. Empty: no limit."""
+    search_workers: int | None = Field(default=None, ge=1, le=1_000, title="Workers", json_schema_extra=_TUNING)
+    """Tasks that share the trials of each study. Empty: the number of trainings that may run at the same time."""
+    overrides: Overrides = Overrides()
 
 
 class PreparedData(Payload):

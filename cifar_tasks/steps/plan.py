@@ -1,6 +1,5 @@
 """The second task: what to train on the prepared data."""
 
-from cifar_tasks.config import check_overrides
 from cifar_tasks.data import load_version
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.models import get_model
@@ -21,10 +20,10 @@ def plan_training(data: PreparedData) -> list[TrainPlan]:
         raise ConfigError("there is no model to train: name at least one.")
     if other := [name for name in tuned if name not in models]:
         raise ConfigError(f"{other[0]} is to be tuned but not trained: add it to `models`, or take it out of `tune`.")
-    overrides = check_overrides(request.overrides)
+    overrides = request.overrides
     if load_version(S3Store(Settings().bucket), data.dataset_uri).placeholder:
-        overrides["flip"] = False
+        overrides = overrides.model_copy(update={"flip": False})
     return [
-        TrainPlan(data=data, config=get_model(name).config(request.profile, overrides), fixed=list(overrides))
+        TrainPlan(data=data, config=get_model(name).config(request.profile, overrides), fixed=list(overrides.given()))
         for name in models
     ]

@@ -31,7 +31,7 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
     settings = Settings()
     store, client = S3Store(settings.bucket), runs.mlflow_client()
     image_format = ImageFormat(request.image_size, request.resize)
-    seed = request.overrides.get("seed") or 0
+    seed = request.overrides.seed or 0
     with runs.tracking_errors():
         experiment = runs.experiment_id(client, settings.experiment)
         parent = runs.open_run(client, experiment, {WORKFLOW: workflow.id, MODEL: "all"}, workflow.name).info.run_id

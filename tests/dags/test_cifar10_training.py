@@ -15,7 +15,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from cifar_tasks.cli import local_run
-from cifar_tasks.config import OVERRIDES, check_overrides
+from cifar_tasks.config import Overrides
 from cifar_tasks.errors import ConfigError, Stopped, StorageError
 from cifar_tasks.settings import PROJECT
 from cifar_tasks.steps.payloads import RunRequest
@@ -168,11 +168,11 @@ def test_the_form_s_values_become_the_request_of_the_steps(dag, monkeypatch):
     module = sys.modules["cifar10_training"]
     monkeypatch.setattr(module, "workflow_run", lambda: {"id": "dag/run", "name": "run"})
     monkeypatch.setattr(module, "run_task_step", lambda step, **arguments: given.update(arguments))
-    params = {**dag.params.validate(), "seed": 7, "epochs": 2, "tune": ["cnn"]}
+    params = {**dag.params.validate(), "seed": 7, "epochs": 2, "flip": "off", "tune": ["cnn"]}
     dag.get_task("prepare").python_callable(params=params)
-    request = RunRequest.model_validate(given["request"], strict=True)
+    request = RunRequest.model_validate_json(json.dumps(given["request"]), strict=True)
     assert (request.models, request.tune, request.image_size) == (["cnn", "resnet50"], ["cnn"], 32)
-    assert check_overrides(request.overrides) == {"seed": 7, "epochs": 2}
+    assert request.overrides.given() == {"seed": 7, "epochs": 2, "flip": False}
 
 
 def test_heavy_tasks_wait_for_a_gpu_slot_and_all_have_retries_timeouts_and_a_description(dag):
@@ -192,7 +192,7 @@ def test_heavy_tasks_wait_for_a_gpu_slot_and_all_have_retries_timeouts_and_a_des
 
 def test_the_form_explains_every_field(dag):
     fields = {*RunRequest.model_fields} - {"overrides"}
-    assert {*fields, *OVERRIDES} == set(dag.params)
+    assert {*fields, *Overrides.model_fields} == set(dag.params)
     for name in dag.params:
         param = dag.params.get_param(name)
         assert param.schema["title"], name

@@ -54,7 +54,7 @@ def test_a_layer_that_is_in_no_stage_is_an_error_and_not_taken_for_the_head():
 
 def test_a_profile_that_does_not_exist_is_refused():
     with pytest.raises(ConfigError, match="profile must be demo or full, got 'huge'"):
-        get_model("cnn").config("huge", {})
+        get_model("cnn").config("huge")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution
 
-from cifar_tasks.config import flat, trial_config, with_values
+from cifar_tasks.config import Overrides, flat, trial_config, with_values
 from cifar_tasks.models import available_models, get_model
 from cifar_tasks.tuning.space import format_params, free_space, recipe_params, suggest
 
@@ -13,7 +13,7 @@ MODELS = list(available_models())
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_hyperparameter_is_a_setting_of_a_training(model):
-    assert free_space(model, []).keys() <= flat(get_model(model).config("demo", {})).keys()
+    assert free_space(model, []).keys() <= flat(get_model(model).config("demo")).keys()
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -37,7 +37,7 @@ def test_what_the_user_has_set_is_not_searched():
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("profile", ["demo", "full"])
 def test_the_recipe_is_a_point_of_the_space_and_stays_what_it_is(model, profile):
-    recipe, space = get_model(model).config(profile, {}), free_space(model, [])
+    recipe, space = get_model(model).config(profile), free_space(model, [])
     params = recipe_params(recipe, space)
     assert with_values(recipe, params) == recipe
     study = optuna.create_study()
@@ -47,7 +47,7 @@ def test_the_recipe_is_a_point_of_the_space_and_stays_what_it_is(model, profile)
 
 def test_a_value_outside_of_the_space_moves_to_its_edge():
     space = free_space("cnn", [])
-    outside = get_model("cnn").config("full", {"learning_rate": 3.0, "batch_size": 1000})
+    outside = get_model("cnn").config("full", Overrides(learning_rate=3.0, batch_size=1000))
     params = recipe_params(outside, space)
     assert params["learning_rate"] == space["learning_rate"].high
     assert params["batch_size"] == 512
@@ -56,7 +56,7 @@ def test_a_value_outside_of_the_space_moves_to_its_edge():
 @pytest.mark.parametrize("model", MODELS)
 def test_ten_draws_are_ten_configurations_within_the_bounds(model):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    base, space = trial_config(get_model(model).config("demo", {}), "demo"), free_space(model, [])
+    base, space = trial_config(get_model(model).config("demo"), "demo"), free_space(model, [])
     trials = [study.ask() for _ in range(10)]
     configs = {with_values(base, suggest(trial, space)) for trial in trials}
     assert len(configs) == 10
@@ -73,7 +73,7 @@ def test_choices_are_numbers(model):
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("profile", ["demo", "full"])
 def test_a_trial_is_shorter_than_the_training_it_is_for(model, profile):
-    whole = get_model(model).config(profile, {})
+    whole = get_model(model).config(profile)
     short = trial_config(whole, profile)
     assert short.train_images < (whole.train_images or 45_000)
     assert short.epochs <= whole.epochs

@@ -7,7 +7,7 @@ from optuna import TrialPruned
 from optuna.exceptions import StorageInternalError
 from optuna.trial import Trial, TrialState
 
-from cifar_tasks.config import TrainConfig, with_values
+from cifar_tasks.config import Overrides, TrainConfig, with_values
 from cifar_tasks.errors import ConfigError, LeaseLost, StorageError, TrackingError, TrainingError
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import build_classifier
@@ -15,7 +15,7 @@ from cifar_tasks.training import Callback, Snapshot, Split, TrainingState, fit_c
 from cifar_tasks.tuning.study import TrialInterrupted, pruner
 from cifar_tasks.tuning.trial import TrialCallback, trial_errors, weights_digest
 
-CONFIG = with_values(get_model("cnn").config("demo", {"epochs": 3, "batch_size": 16}), {"patience": 3})
+CONFIG = with_values(get_model("cnn").config("demo", Overrides(epochs=3, batch_size=16)), {"patience": 3})
 
 
 @pytest.fixture
