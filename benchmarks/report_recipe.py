@@ -25,7 +25,7 @@ from cifar_tasks.models.classifier import ImageClassifier
 from cifar_tasks.settings import Settings
 from cifar_tasks.training import Split, choose_device, describe
 from cifar_tasks.training.device import autocast
-from cifar_tasks.training.inference import compute_logits
+from cifar_tasks.training.logits import compute_logits
 
 WANTED_ACCURACY = 0.8561
 """Of the report's CNN."""

@@ -10,7 +10,7 @@ import torch
 
 from cifar_tasks.data import ImageFormat, decode
 from cifar_tasks.errors import ConfigError, DataError
-from cifar_tasks.tracking import registry, runs
+from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.saved_model import load_model
 from cifar_tasks.training import FastClassifier, predict_logits
 
@@ -35,12 +35,12 @@ def predict(paths: Sequence[Path], registered_model: str, *, fast: bool = False)
             raise DataError(f"there is no picture at {path}")
     client = runs.mlflow_client()
     with runs.tracking_errors():
-        champion = registry.version_with_alias(client, registered_model, registry.CHAMPION)
+        champion = model_registry.version_with_alias(client, registered_model, model_registry.CHAMPION)
         if champion is None:
             raise ConfigError(f"{registered_model} has no champion yet: train one first (`make demo` or `cifar run`).")
         classes, image_format = json.loads(champion.tags["cifar.classes"]), image_format_of(champion.tags)
         images = np.stack([decode(path.read_bytes(), str(path), image_format) for path in paths])
-        model = load_model(registry.saved_model_of(champion))
+        model = load_model(model_registry.saved_model_of(champion))
     logits = torch.from_numpy(predict_logits(FastClassifier(model) if fast else model, images))
     probabilities, labels = logits.softmax(dim=1).max(dim=1)
     predicted = zip(paths, labels.tolist(), probabilities.tolist(), strict=True)

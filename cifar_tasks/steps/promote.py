@@ -10,7 +10,7 @@ from cifar_tasks.promotion import Candidate, best_of, decide
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import Promotion, RegisteredModel
 from cifar_tasks.storage.s3 import S3Store
-from cifar_tasks.tracking import registry, runs
+from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.runs import DATASET, MODEL
 from cifar_tasks.tracking.saved_model import SavedModel
 
@@ -29,13 +29,13 @@ def promote(candidates: list[RegisteredModel]) -> Promotion:
     client, version = runs.mlflow_client(), load_version(S3Store(Settings().bucket), data.dataset_uri)
     with runs.tracking_errors():
         compared = [_candidate(client.get_model_version(name, str(c.version))) for c in candidates]
-        in_place = registry.version_with_alias(client, name, registry.CHAMPION)
+        in_place = model_registry.version_with_alias(client, name, model_registry.CHAMPION)
         decision = decide(compared, _champion(in_place, version) if in_place else None)
         if decision.replaced is not None:
-            registry.set_alias(client, name, registry.PREVIOUS, decision.replaced)
+            model_registry.set_alias(client, name, model_registry.PREVIOUS, decision.replaced)
         if decision.challenger is not None:
-            registry.set_alias(client, name, registry.CHALLENGER, decision.challenger)
-        registry.set_alias(client, name, registry.CHAMPION, decision.champion)
+            model_registry.set_alias(client, name, model_registry.CHALLENGER, decision.challenger)
+        model_registry.set_alias(client, name, model_registry.CHAMPION, decision.champion)
         best = str(best_of(compared).version)
         client.set_model_version_tag(name, best, "cifar.decision", json.dumps(decision.as_dict()))
         client.log_dict(data.parent_run_id, decision.as_dict(), "promotion.json")
@@ -70,7 +70,7 @@ def _champion(in_place: "ModelVersion", data: DatasetVersion) -> Candidate:
     if champion.dataset == data.digest or champion.classes != data.classes:
         return champion
     size = int(in_place.tags.get("cifar.image_size", 32))  # models from before sizes took 32 pixels
-    accuracy = _test_accuracy(registry.saved_model_of(in_place), size, data)
+    accuracy = _test_accuracy(model_registry.saved_model_of(in_place), size, data)
     _log.info("champion version %d scores %.2f %% on these test images", champion.version, 100 * accuracy)
     return replace(champion, test_accuracy=accuracy, dataset=data.digest)
 
@@ -80,7 +80,7 @@ def _test_accuracy(saved: SavedModel, size: int, version: DatasetVersion) -> flo
     # Loads torch, and is seldom needed.
     from cifar_tasks.tracking.saved_model import load_model
     from cifar_tasks.training import choose_device, predict_logits
-    from cifar_tasks.training.inference import resized
+    from cifar_tasks.training.logits import resized
 
     settings = Settings()
     test = load_dataset(S3Store(settings.bucket), version, ["test"], settings.home / "cache").test

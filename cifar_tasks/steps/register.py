@@ -7,7 +7,7 @@ from cifar_tasks.data import load_version
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
 from cifar_tasks.storage.s3 import S3Store
-from cifar_tasks.tracking import registry, runs
+from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.runs import DATASET, MODEL
 
 _log = logging.getLogger(__name__)
@@ -36,6 +36,6 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
     if source:
         tags |= {"cifar.tuned_params": json.dumps(source.params), "cifar.study": source.study or ""}
     with runs.tracking_errors():
-        number = registry.register(client, name, trained.saved, trained.run_id, tags)
+        number = model_registry.register(client, name, trained.saved, trained.run_id, tags)
     _log.info("registered as version %d of %s", number, name)
     return RegisteredModel(evaluated=evaluated, mlflow_url=trained.mlflow_url, name=name, version=number)

@@ -10,7 +10,7 @@ from cifar_tasks.data import load_version
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import ParamsSource, TrainPlan, WorkerResult
 from cifar_tasks.storage.s3 import S3Store
-from cifar_tasks.tracking import registry, runs
+from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.runs import DATASET, MODEL
 from cifar_tasks.tuning import charts
 from cifar_tasks.tuning.space import format_params
@@ -44,7 +44,9 @@ def reuse_best_params(client: "MlflowClient", plan: TrainPlan) -> TrainPlan:
     model, data = plan.config.model, plan.data
     version = load_version(S3Store(Settings().bucket), data.dataset_uri)
     with runs.tracking_errors():
-        known = registry.best_tuned(client, data.request.registered_model, {MODEL: model, DATASET: version.digest})
+        known = model_registry.best_tuned(
+            client, data.request.registered_model, {MODEL: model, DATASET: version.digest}
+        )
     if known is None:
         return plan
     params = json.loads(known.tags["cifar.tuned_params"])

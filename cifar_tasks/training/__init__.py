@@ -2,7 +2,7 @@
 
 from cifar_tasks.training.callbacks import BackgroundWriter, Callback, LogProgress, Progress, Snapshot
 from cifar_tasks.training.device import choose_device, describe
-from cifar_tasks.training.inference import FastClassifier, predict_logits
+from cifar_tasks.training.logits import FastClassifier, predict_logits
 from cifar_tasks.training.loop import Split, fit
 from cifar_tasks.training.state import EpochMetrics, TrainingState
 from cifar_tasks.training.transfer import fit_classifier, head_config, head_features, without_transfer

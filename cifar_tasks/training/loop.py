@@ -16,7 +16,7 @@ from cifar_tasks.training import distributed
 from cifar_tasks.training.augment import steps_per_epoch, training_batches
 from cifar_tasks.training.callbacks import Callback, Progress, Snapshot, running
 from cifar_tasks.training.device import autocast, compiled
-from cifar_tasks.training.inference import compute_logits
+from cifar_tasks.training.logits import compute_logits
 from cifar_tasks.training.sharpness import sam_perturbation, sharpness_aware
 from cifar_tasks.training.state import EpochMetrics, TrainingState
 

@@ -13,7 +13,7 @@ from cifar_tasks.models import Channels
 from cifar_tasks.models.classifier import count_parameters
 from cifar_tasks.training import distributed
 from cifar_tasks.training.device import describe
-from cifar_tasks.training.inference import as_tensor
+from cifar_tasks.training.logits import as_tensor
 from cifar_tasks.training.loop import Split
 
 STATISTICS_BATCH = 256

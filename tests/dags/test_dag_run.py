@@ -15,7 +15,7 @@ from cifar_tasks.errors import ConfigError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import TrainPlan
 from cifar_tasks.storage.s3 import S3Store, split_s3_url
-from cifar_tasks.tracking import registry, runs
+from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.runs import MODEL, WORKFLOW
 from cifar_tasks.tuning import load_study
 from tests.conftest import RunningStack
@@ -53,7 +53,7 @@ def test_both_models_are_registered_and_the_better_one_is_champion(dag_run, clie
     dense = 5_889 * hidden + 3 * (hidden + 1) if hidden else 3 * 5_889  # as the search found it; three classes, not ten
     assert rows["cnn"]["parameters"] == 2_429_270 - 10 * 5_889 + dense
     assert rows["resnet50"]["parameters"] == 26_136_138 + 53_120 - 7 * 513
-    champion = registry.version_with_alias(client, NAME, registry.CHAMPION)
+    champion = model_registry.version_with_alias(client, NAME, model_registry.CHAMPION)
     best = max(rows.values(), key=lambda row: row["test_accuracy"])
     assert int(champion.version) == best["version"]
     assert champion.tags["cifar.decision"]
@@ -149,7 +149,7 @@ def test_one_model_alone_is_trained_and_promoted_too(client, pictures, airflow: 
     assert [row["model"] for row in run.result("report")["rows"]] == ["cnn"]
     skipped = {str(task.task_id) for task in run.tasks() if task.state.value == "skipped"}
     assert skipped == {"tuning.create_studies", "tuning.run_trials"}
-    assert registry.version_with_alias(client, "alone", registry.CHAMPION) is not None
+    assert model_registry.version_with_alias(client, "alone", model_registry.CHAMPION) is not None
 
 
 def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(

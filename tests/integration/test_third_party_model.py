@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cifar_tasks.settings import PROJECT
-from cifar_tasks.tracking import registry, runs
+from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import RunningStack
 from tests.trainings import child_run
 
@@ -56,7 +56,7 @@ def test_it_is_tuned_trained_evaluated_registered_and_promoted(installed, tracke
     done = cifar(installed, "run", *words, "--tune", "tiny", "--trials", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     client = runs.mlflow_client()
-    champion = registry.version_with_alias(client, "tiny-classifier", registry.CHAMPION)
+    champion = model_registry.version_with_alias(client, "tiny-classifier", model_registry.CHAMPION)
     assert champion is not None
     assert champion.tags["cifar.model"] == "tiny"
     assert float(champion.tags["cifar.test_accuracy"]) > 0.8

@@ -21,7 +21,7 @@ from cifar_tasks.steps.payloads import RunReport
 from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage.s3 import S3Store
-from cifar_tasks.tracking import registry, runs
+from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import COLOURS, RunningStack, connect
 from tests.trainings import child_run, prepared, request, train_plan
 
@@ -82,7 +82,7 @@ class TestAWholeRun:
         assert {"report.html", "promotion.json", "dataset/sample.png"} <= artifacts(client, parent.info.run_id)
 
     def test_the_version_carries_the_digests_and_the_model_s_signature(self, summary, client):
-        version = registry.version_with_alias(client, "whole-classifier", "champion")
+        version = model_registry.version_with_alias(client, "whole-classifier", "champion")
         for tag in ("cifar.dataset", "cifar.config_sha256", "cifar.code_sha256", "cifar.model_sha256"):
             assert len(version.tags[tag]) == 64, tag
         info = mlflow.models.get_model_info("models:/whole-classifier@champion")
@@ -127,8 +127,8 @@ class TestAWholeRun:
         again = run_named("twin", pictures, registered_model="whole-classifier")
         assert again.rows[0].test_accuracy == summary.rows[0].test_accuracy
         assert "does not beat" in again.reasons[-1]
-        assert registry.version_with_alias(client, "whole-classifier", "champion").version == "1"
-        assert registry.version_with_alias(client, "whole-classifier", "challenger").version == "2"
+        assert model_registry.version_with_alias(client, "whole-classifier", "champion").version == "1"
+        assert model_registry.version_with_alias(client, "whole-classifier", "challenger").version == "2"
 
 
 def test_a_stored_model_that_was_altered_is_not_evaluated(client, pictures):

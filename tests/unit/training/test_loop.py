@@ -12,7 +12,7 @@ from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier
 from cifar_tasks.training import Callback, EpochMetrics, Progress, Snapshot, Split, TrainingState, device, fit
 from cifar_tasks.training.augment import steps_per_epoch
-from cifar_tasks.training.inference import compute_logits
+from cifar_tasks.training.logits import compute_logits
 
 HALF = (0.5, 0.5, 0.5)
 

@@ -21,7 +21,7 @@ from cifar_tasks.training import (
     without_transfer,
 )
 from cifar_tasks.training.augment import steps_per_epoch
-from cifar_tasks.training.inference import compute_logits
+from cifar_tasks.training.logits import compute_logits
 from cifar_tasks.training.transfer import Head
 
 GREY = (0.5, 0.5, 0.5)

@@ -77,7 +77,7 @@ def test_a_trial_is_shorter_than_the_training_it_is_for(model, profile):
     short = trial_config(whole, profile)
     assert short.train_images < (whole.train_images or 45_000)
     assert short.epochs <= whole.epochs
-    assert trial_config(get_model(model).config(profile, {"epochs": 1}), profile).epochs == 1
+    assert trial_config(get_model(model).config(profile, Overrides(epochs=1)), profile).epochs == 1
 
 
 def test_hyperparameters_are_shown_with_three_digits():
