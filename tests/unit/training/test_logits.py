@@ -6,7 +6,7 @@ import torch
 
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier, build_classifier
-from cifar_tasks.training import FastClassifier, device, inference, predict_logits
+from cifar_tasks.training import FastClassifier, device, predict_logits
 from cifar_tasks.training.setup import init_running_stats
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
@@ -21,7 +21,7 @@ def model() -> ImageClassifier:
 
 
 def test_the_logits_of_many_images_are_those_of_each_batch(model, monkeypatch):
-    monkeypatch.setattr(inference, "EVALUATION_BATCH", 24)
+    monkeypatch.setattr("cifar_tasks.training.logits.EVALUATION_BATCH", 24)
     logits = predict_logits(model, IMAGES)
     assert logits.dtype == np.float32
     with torch.inference_mode():
