@@ -16,8 +16,11 @@ from cifar_tasks.training.device import describe
 from cifar_tasks.training.logits import as_tensor
 from cifar_tasks.training.loop import Split
 
-STATISTICS_BATCH = 256
-"""Images whose statistics batch norm's running statistics start with."""
+STATISTICS_PIXELS = 256 * 32 * 32
+"""Of the images that batch norm's running statistics start with: 256 small images, or fewer large ones, because the
+activations of all of them are in memory at once."""
+CHUNK = 512
+"""Images whose channels are counted at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,10 +42,12 @@ def to_split(device: torch.device, images: NDArray[np.uint8], labels: NDArray[np
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[Channels, Channels]:
     """Mean and deviation of each colour channel, of values 0–1; a channel without contrast counts as deviation 1."""
-    values = images.reshape(-1, images.shape[-1])
-    count = len(values)
-    mean = values.sum(axis=0, dtype=np.float64) / count
-    square = np.einsum("ij,ij->j", values, values, dtype=np.float64) / count
+    histogram = np.zeros((images.shape[-1], 256), np.int64)
+    for start in range(0, len(images), CHUNK):  # few at a time: they may be more than memory holds
+        part = images[start : start + CHUNK]
+        histogram += [np.bincount(part[..., channel].ravel(), minlength=256) for channel in range(len(histogram))]
+    values, count = np.arange(256), histogram[0].sum()
+    mean, square = histogram @ values / count, histogram @ values**2 / count
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     return _channels(mean), _channels(np.where(deviation > 0, deviation, 255))
 
@@ -54,7 +59,8 @@ def init_running_stats(model: nn.Module, images: NDArray[np.uint8]) -> None:
     torch starts with mean 0 and variance 1. After ten steps a third of that is left, many times the variance of
     untrained layers, so that a model which has learnt a small data set by then would be saved guessing.
     """
-    every = -(-len(images) // STATISTICS_BATCH)  # from all over the data: folders come class by class
+    wanted = min(256, max(8, STATISTICS_PIXELS // (images.shape[1] * images.shape[2])))
+    every = -(-len(images) // wanted)  # from all over the data: folders come class by class
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:

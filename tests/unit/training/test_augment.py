@@ -87,6 +87,12 @@ def test_two_epochs_show_each_image_once_as_it_is_and_once_mirrored():
     assert all(plain)
 
 
+def test_the_seed_decides_which_images_are_mirrored_first():
+    first, again, other = (epoch(1, config(crop_padding=0, seed=seed)) for seed in (0, 0, 1))
+    assert all(torch.equal(view, again[n]) for n, view in first.items())
+    assert not all(torch.equal(view, other[n]) for n, view in first.items())
+
+
 def test_without_augmentation_the_images_come_as_they_are():
     for number in (1, 2):
         views = epoch(number, config(crop_padding=0, flip=False))

@@ -126,6 +126,11 @@ def test_a_resumed_training_ends_bit_for_bit_like_an_uninterrupted_one(optimizer
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
+def test_the_seed_decides_the_order_of_the_images():
+    orders = [torch.randperm(100, generator=new_state(config(seed=seed)).order).tolist() for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+
+
 def epoch(number: int, loss: float, accuracy: float) -> EpochMetrics:
     return EpochMetrics(number, 1.0, 0.5, loss, accuracy, 0.1, 100.0)
 

@@ -11,13 +11,16 @@ from torch import nn
 from cifar_tasks.config import with_values
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import build_classifier
+from cifar_tasks.training import setup
 from cifar_tasks.training.setup import channel_statistics, init_running_stats, run_params, sample_indices, to_split
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 CPU = torch.device("cpu")
 
 
-def test_channel_statistics_are_those_of_values_from_zero_to_one():
+@pytest.mark.parametrize("chunk", [7, 512])
+def test_channel_statistics_are_those_of_values_from_zero_to_one(chunk, monkeypatch):
+    monkeypatch.setattr(setup, "CHUNK", chunk)
     mean, deviation = channel_statistics(IMAGES)
     values = IMAGES / 255
     assert mean == pytest.approx(tuple(values.mean((0, 1, 2))))
@@ -56,6 +59,14 @@ def test_running_statistics_start_with_images_from_all_over_the_data():
     model = nn.Sequential(Floats(), nn.BatchNorm2d(3))
     init_running_stats(model, np.repeat(np.array([0, 200], np.uint8), 400)[:, None, None, None] + IMAGES[:1] * 0)
     assert model[1].running_mean.tolist() == pytest.approx([100, 100, 100], abs=1)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(16, 240), (32, 240), (128, 16), (512, 8)])
+def test_running_statistics_start_with_fewer_images_where_they_are_large(size, expected):
+    model, seen = nn.Sequential(Floats(), nn.BatchNorm2d(3)), []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    init_running_stats(model, np.broadcast_to(np.uint8(7), (480, size, size, 3)))
+    assert seen == [expected]
 
 
 def test_later_steps_move_the_running_statistics_as_torch_does():
