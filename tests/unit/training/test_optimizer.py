@@ -143,6 +143,19 @@ def test_a_training_of_few_steps_has_a_schedule(steps):
         schedule.step()
 
 
+def test_the_learning_rate_starts_at_a_tenth_of_its_peak_and_ends_at_almost_nothing():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2, 2))], lr=0.12)
+    schedule, rates = one_cycle(optimizer, recipe("cnn", warmup_fraction=0.25), 100), []
+    for _ in range(100):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.012)
+    assert rates.index(max(rates)) == 24
+    assert max(rates) == pytest.approx(0.12)
+    assert 0 < rates[-1] < 0.12 / 500
+
+
 def test_all_groups_rise_and_fall_together():
     config = recipe("resnet50", stage_decay=0.5)
     (optimizer,) = build_optimizers(build_classifier(config, 10, GREY, GREY), config)
