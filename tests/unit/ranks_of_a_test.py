@@ -5,6 +5,7 @@ import hashlib
 import os
 import signal
 import time
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier
-from cifar_tasks.training import Callback, Snapshot, Split, TrainingState, device, distributed, fit
-from cifar_tasks.training.augment import steps_per_epoch, training_batches
+from cifar_tasks.training import Callback, Snapshot, Split, TrainingState, device, distributed, fit_classifier
+from cifar_tasks.training.augment import training_batches
 
 HALF = (0.5, 0.5, 0.5)
 IMAGES, BATCH, CLASSES = 192, 32, 4
@@ -38,9 +39,9 @@ def config(**changes: Any) -> TrainConfig:
     return with_values(get_model("cnn").recipes["demo"], {**defaults, **changes})
 
 
-def small_model() -> torch.nn.Module:
+def small_model() -> ImageClassifier:
     torch.manual_seed(0)
-    layers = [
+    features = [
         torch.nn.Conv2d(3, 8, 3, stride=2),
         torch.nn.ReLU(),
         torch.nn.BatchNorm2d(8),
@@ -48,9 +49,10 @@ def small_model() -> torch.nn.Module:
         torch.nn.BatchNorm2d(8),
         torch.nn.ReLU(),
         torch.nn.Flatten(),
-        torch.nn.Linear(8 * 7 * 7, CLASSES),
     ]
-    return ImageClassifier(torch.nn.Sequential(*layers), HALF, HALF).to(memory_format=torch.channels_last)
+    head = torch.nn.Linear(8 * 7 * 7, CLASSES)
+    network = torch.nn.Sequential(OrderedDict(features=torch.nn.Sequential(*features), classifier=head))
+    return ImageClassifier(network, HALF, HALF).to(memory_format=torch.channels_last)
 
 
 def look() -> dict[str, Any]:
@@ -58,6 +60,7 @@ def look() -> dict[str, Any]:
     found = {"batches": _batches(), "trained": _trained(config()), "stopped": _stopped(), "threads": _threads()}
     # No further: at 0.1 roundings already move an activation across ReLU's bend.
     found["sharpness aware"] = _trained(config(sam_radius=0.03, sam_share=1, sam_images=BATCH // 2))
+    found["head first"] = _trained(config(head_epochs=2, head_learning_rate=0.05))
     return found | {"addresses": _addresses(), "group": os.getpgid(0), "resumed": _resumed()}
 
 
@@ -81,10 +84,8 @@ def _trained(settings: TrainConfig, *callbacks: Callback, learnable: bool = True
         # In bfloat16, where the CPU is fast in it, roundings differ: a loss of this training by 5e-4.
         patch.setattr(device, "precision", lambda _: torch.float32)
         model = small_model()
-        state = TrainingState(distributed.synchronised(model), settings, steps_per_epoch(IMAGES, settings))
         # 63 images to validate: not a multiple of the processes.
-        fit(state, split(IMAGES, 0), split(63, 1, learnable=learnable), callbacks)
-    model.load_state_dict(state.model.state_dict())
+        state = fit_classifier(model, settings, split(IMAGES, 0), split(63, 1, learnable=learnable), callbacks)
     metrics = [dataclasses.asdict(epoch) for epoch in state.history]
     weights = {name: value.tolist() for name, value in model.state_dict().items()}
     return _of_all({"metrics": metrics, "weights": weights, "ending": state.ending})

@@ -54,7 +54,7 @@ def test_each_batch_is_shared_out_without_overlap_and_augmented_the_same(alone, 
         assert one_half | other_half == batch
 
 
-@pytest.mark.parametrize("training", ["trained", "sharpness aware"])
+@pytest.mark.parametrize("training", ["trained", "sharpness aware", "head first"])
 def test_after_one_epoch_all_metrics_equal_those_of_one_process(training, alone, together):
     (expected,) = alone[training][0]["metrics"]
     for rank in together[training]:
@@ -64,7 +64,7 @@ def test_after_one_epoch_all_metrics_equal_those_of_one_process(training, alone,
         )
 
 
-@pytest.mark.parametrize("training", ["trained", "sharpness aware"])
+@pytest.mark.parametrize("training", ["trained", "sharpness aware", "head first"])
 def test_after_one_epoch_all_weights_and_running_statistics_equal_those_of_one_process(training, alone, together):
     expected = alone[training][0]["weights"]
     first, second = (rank["weights"] for rank in together[training])
