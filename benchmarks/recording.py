@@ -1,7 +1,7 @@
 """What logging to MLflow and checkpoints in S3 cost a training: with the real services, in a stack of its own."""
 
 from benchmarks.measure import Row, interleaved, rate
-from benchmarks.own_stack import own_stack
+from benchmarks.temporary_stack import own_stack
 from benchmarks.training_speed import GREY, random_split
 from cifar_tasks.config import with_values
 from cifar_tasks.models import get_model

@@ -18,7 +18,7 @@ import typer
 from optuna.samplers import RandomSampler
 from optuna.trial import Trial, TrialState
 
-from benchmarks.own_stack import own_stack
+from benchmarks.temporary_stack import own_stack
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.errors import TrainingError
 from cifar_tasks.steps.inputs import TrainingImages, initial_model, load_training_images

@@ -9,7 +9,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial, Trial
 
 from benchmarks.measure import Row, interleaved
-from benchmarks.own_stack import own_stack
+from benchmarks.temporary_stack import own_stack
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
 from cifar_tasks.steps.plan import plan_training

@@ -18,11 +18,11 @@ from filelock import FileLock
 from PIL import Image
 from xdist.scheduler import LoadFileScheduling
 
+from benchmarks.temporary_stack import new_home, remove_home, temporary_home
 from cifar_tasks.cli.dag_run import ENDED, DagRun, trigger
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import airflow as logged_in
 from cifar_tasks.deployment.stack.environment import overlay
-from cifar_tasks.deployment.stack.temporary import new_home, remove_home, temporary_home
 from cifar_tasks.storage.s3 import S3Store
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
+from benchmarks.temporary_stack import free_ports
 from cifar_tasks.cli.dag_run import DAG, ENDED, DagRun, trigger
-from cifar_tasks.deployment.stack.temporary import free_ports
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient

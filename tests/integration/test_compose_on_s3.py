@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.temporary_stack import temporary_home
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.compose import BUCKETS
 from cifar_tasks.deployment.compose.init import record_secrets
-from cifar_tasks.deployment.stack.temporary import temporary_home
 from cifar_tasks.settings import PROJECT
 from cifar_tasks.storage.s3 import S3Store, s3_client
 from tests.conftest import connect

@@ -14,8 +14,8 @@ import requests
 from optuna import Study
 from optuna.trial import Trial, TrialState
 
+from benchmarks.temporary_stack import free_port
 from cifar_tasks.deployment.stack.environment import HOST
-from cifar_tasks.deployment.stack.temporary import free_port
 from cifar_tasks.errors import ConfigError, SearchError, Stopped, StorageError, TrackingError
 from cifar_tasks.settings import Settings
 from cifar_tasks.tuning.space import free_space, suggest

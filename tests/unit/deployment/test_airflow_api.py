@@ -5,8 +5,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from benchmarks.temporary_stack import free_port
 from cifar_tasks.deployment.airflow_api import airflow
-from cifar_tasks.deployment.stack.temporary import free_port
 from cifar_tasks.errors import StackError
 
 

@@ -14,6 +14,7 @@ from threading import Thread
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.temporary_stack import free_port
 from cifar_tasks.cli.main import app
 from cifar_tasks.deployment.doctor import CHECKS
 from cifar_tasks.deployment.doctor.check_runner import (
@@ -26,7 +27,6 @@ from cifar_tasks.deployment.doctor.check_runner import (
     run_checks,
 )
 from cifar_tasks.deployment.doctor.storage_checks import clock
-from cifar_tasks.deployment.stack.temporary import free_port
 from cifar_tasks.errors import StackError
 from cifar_tasks.settings import Settings
 from tests.celery_worker import worker

@@ -1,17 +1,33 @@
 """A stack for tests and benchmarks: in a temporary folder, on free ports, removed afterwards."""
 
+import os
 import random
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
+from cifar_tasks.deployment import stack
 from cifar_tasks.deployment.stack.environment import HOST, S3_INNER_PORTS, StackOptions, record_options
 from cifar_tasks.deployment.stack.supervise import down
 from cifar_tasks.deployment.stack.supervisord import marked
 from cifar_tasks.errors import StackError
+
+
+@contextmanager
+def own_stack() -> Iterator[None]:
+    """Storage and MLflow on free ports in a temporary folder, with this process as their client."""
+    with patch.dict(os.environ):
+        for name in [name for name in os.environ if name.startswith(("CIFAR_", "MLFLOW_", "WANDB_"))]:
+            del os.environ[name]
+        with temporary_home() as home:
+            stack.up(home, report=lambda line: print(f"{time.strftime('%X')} {line}", flush=True), without=("airflow",))
+            stack.use(home)
+            yield
 
 
 @contextmanager
