@@ -62,11 +62,11 @@ def test_the_form_shows_every_field_and_refuses_a_bad_value(page, keep, dag_run,
     page.locator("input[name=element_registered_model]").fill("a/b")
     page.get_by_role("button", name="Trigger", exact=True).last.click()
     expect(page.get_by_text(re.compile("Invalid input for param registered_model"))).to_be_visible()
-    page.get_by_text("Search for hyperparameters (Optuna)").click()
+    page.get_by_text("Tuning (Optuna)").click()
     for title in ("Tune", "Trials", "Minutes", "Workers"):
         expect(page.get_by_text(re.compile(f"^{title}")).first).to_be_visible()
     keep("airflow-form-search")
-    page.get_by_text("Overrides of the recipe").click()
+    page.get_by_text(re.compile("^Override the recipe")).click()
     for title in ("Epochs", "Batch size", "Learning rate", "Mirror images", "Seed"):
         expect(page.get_by_text(re.compile(f"^{title}")).first).to_be_visible()
 
