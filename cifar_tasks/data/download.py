@@ -49,7 +49,7 @@ def download(url: str, target: Path, *, size: int, md5: str, report: Callable[[s
 
 def _fetch(url: str, part: Path, size: int, report: Callable[[str], None], pause: float) -> None:
     def announce(state: RetryCallState) -> None:
-        report(f"{url}: {state.outcome.exception() if state.outcome else 'no answer'}; trying again")
+        report(f"{url}: {state.outcome.exception() if state.outcome else 'no response'}; trying again")
 
     attempts = Retrying(
         retry=retry_if_exception_type(_InterruptedError),
@@ -70,14 +70,14 @@ def _fetch(url: str, part: Path, size: int, report: Callable[[str], None], pause
 def unreachable(url: str, seconds: float) -> str | None:
     """Why `url` cannot be downloaded now, or none when it can; decided within `seconds`.
 
-    In a thread: a name server that does not answer blocks for longer than any timeout that `requests` takes.
+    In a thread: a name server that does not respond blocks for longer than any timeout that `requests` takes.
     """
     result: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Thread(target=lambda: result.put(_probe(url)), daemon=True).start()
     try:
         return result.get(timeout=seconds)
     except queue.Empty:
-        return f"no answer within {seconds:g} s"
+        return f"no response within {seconds:g} s"
 
 
 def _probe(url: str) -> str | None:
@@ -117,16 +117,16 @@ def _check_answer(url: str, response: requests.Response, part: Path, size: int) 
         part.unlink()
         raise DataError(_truncated(url, have, size))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
-        raise _InterruptedError(f"the server answered {status}")
+        raise _InterruptedError(f"the server responded with {status}")
     if not response.ok:
-        raise SourceUnreachable(f"{url} answered {status} {response.reason}. Is CIFAR_CIFAR10_URL right?")
+        raise SourceUnreachable(f"{url} responded with {status} {response.reason}. Is CIFAR_CIFAR10_URL correct?")
     if _announces_html(response):
         raise html_page(url)
     total = _announced_size(response)
     if total is not None and total < size:
         raise DataError(_truncated(url, total, size))
     if total is not None and total > size:
-        raise DataError(f"{url} is another file: {total:,} bytes instead of {size:,}. Is CIFAR_CIFAR10_URL right?")
+        raise DataError(f"{url} is another file: {total:,} bytes instead of {size:,}. Is CIFAR_CIFAR10_URL correct?")
 
 
 def _save(response: requests.Response, part: Path, start: int, size: int, report: Callable[[str], None]) -> None:
