@@ -49,7 +49,7 @@ class RawDataset:
     def split(self, fraction: float, seed: int) -> tuple[Indices, Indices]:
         """Positions of the images to train on and of those to validate with; equal images are on one side."""
         number: dict[bytes, int] = {}
-        groups = [number.setdefault(digest, len(number)) for digest in self.digests[: len(self.train_labels)]]
+        groups = [number.setdefault(digest, len(number)) for digest in self.digests]
         return split_indices(self.train_labels, fraction, seed, np.array(groups))
 
 
@@ -91,7 +91,7 @@ def _batches(images: Iterator[SourceImage], image_format: ImageFormat) -> Iterat
 
 
 def _decoded(image_format: ImageFormat, batch: list[SourceImage]) -> list[tuple[int, bytes, Images]]:
-    images = [np.ascontiguousarray(decode(each.content, each.where, image_format)) for each in batch]
+    images = [decode(each.content, each.where, image_format) for each in batch]
     digests = [hashlib.blake2b(image.data, digest_size=16).digest() for image in images]
     return list(zip([each.position for each in batch], digests, images, strict=True))
 

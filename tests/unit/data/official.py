@@ -65,9 +65,9 @@ class SmallArchive:
 def small_archive(per_batch: int = 40) -> SmallArchive:
     random = np.random.default_rng(0)
     files, images = {}, {}
-    for name in (*TRAIN, TEST):
+    for first, name in enumerate((*TRAIN, TEST)):
         rows = random.integers(0, 256, (per_batch, 3072), dtype=np.uint8)
-        labels = [number % 10 for number in range(per_batch)]
+        labels = [(first + number) % 10 for number in range(per_batch)]
         images[name] = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         files[f"{FOLDER}/{name}"] = python2_pickle({b"data": rows, b"labels": labels, b"batch_label": name.encode()})
     files[f"{FOLDER}/{META}"] = python2_pickle({b"label_names": [name.encode() for name in CLASSES]})

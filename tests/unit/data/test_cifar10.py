@@ -29,8 +29,8 @@ def test_the_archive_is_downloaded_verified_and_read(archive: SmallArchive, tmp_
     assert len(site.ranges) == 1
     assert (train.images == np.concatenate([archive.images[name] for name in TRAIN])).all()
     assert (test.images == archive.images[TEST]).all()
-    assert test.labels.tolist() == [number % 10 for number in range(40)]
-    assert train.labels.tolist() == 5 * test.labels.tolist()
+    assert train.labels.tolist() == [(batch + number) % 10 for batch in range(5) for number in range(40)]
+    assert test.labels.tolist() == [(5 + number) % 10 for number in range(40)]
     assert (train.labels.dtype, test.labels.dtype) == (np.int64, np.int64)
 
 
