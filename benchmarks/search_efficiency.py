@@ -19,7 +19,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import Trial, TrialState
 
 from benchmarks.temporary_stack import own_stack
-from cifar_tasks.config import TrainConfig, with_values
+from cifar_tasks.config import Overrides, TrainConfig, with_values
 from cifar_tasks.errors import TrainingError
 from cifar_tasks.steps.inputs import TrainingImages, initial_model, load_training_images
 from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
@@ -116,14 +116,9 @@ def main(
 
 
 def _trials(source: str, images: int, held_out: int) -> Trials:
+    overrides = Overrides(epochs=EPOCHS)
     request = RunRequest(
-        source=source,
-        models=["cnn"],
-        profile="demo",
-        registered_model="benchmark",
-        image_size=32,
-        resize="crop",
-        overrides={"epochs": EPOCHS},
+        source=source, models=["cnn"], profile="demo", registered_model="benchmark", overrides=overrides
     )
     (plan,) = plan_training(prepare_data(request, WorkflowRun(id="benchmark/search", name="search")))
     values = {"train_images": images, "validation_images": held_out, "patience": EPOCHS}

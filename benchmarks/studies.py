@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from benchmarks.measure import Row, interleaved
 from benchmarks.temporary_stack import own_stack
+from cifar_tasks.config import Overrides
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
 from cifar_tasks.steps.plan import plan_training
@@ -77,20 +78,13 @@ def overhead() -> Row:
 def speedup(rounds: int) -> Row:
     """Trials per minute, from the first trial's start to the last one's end: processes start beside each other."""
     request = RunRequest(
-        source="digits",
-        models=["cnn"],
-        profile="demo",
-        registered_model="benchmark",
-        image_size=32,
-        resize="crop",
-        tune=["cnn"],
-        trials=TRAINED,
+        source="digits", models=["cnn"], profile="demo", registered_model="benchmark", tune=["cnn"], trials=TRAINED
     )
     data = prepare_data(request, WorkflowRun(id="benchmark/search", name="search"))
     seed = iter(range(1000))
 
     def trials_per_minute(workers: int) -> float:
-        overrides = {"epochs": 1, "batch_size": 128, "seed": next(seed)}
+        overrides = Overrides(epochs=1, batch_size=128, seed=next(seed))
         form = request.model_copy(update={"search_workers": workers, "overrides": overrides})
         tasks = create_studies(plan_training(data.model_copy(update={"request": form})))
         with ThreadPoolExecutor(workers) as pool:

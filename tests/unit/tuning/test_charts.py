@@ -13,6 +13,7 @@ def test_the_table_has_one_row_per_trial_and_reads_back_as_csv():
     study = study_of(trial(0.5), trial(0.2, TrialState.PRUNED), trial(0.1, TrialState.FAIL, error="NaN"))
     rows = list(csv.DictReader(io.StringIO(charts.table(study))))
     assert [(row["number"], row["state"]) for row in rows] == [("0", "COMPLETE"), ("1", "PRUNED"), ("2", "FAIL")]
+    assert next(iter(rows[0])) == "number"
     assert float(rows[0]["value"]) == 0.5
     assert float(rows[1]["params_learning_rate"]) == 0.2
     assert rows[2]["user_attrs_error"] == "NaN"

@@ -51,6 +51,8 @@ def test_a_value_outside_of_the_space_moves_to_its_edge():
     params = recipe_params(outside, space)
     assert params["learning_rate"] == space["learning_rate"].high
     assert params["batch_size"] == 512
+    below = recipe_params(get_model("cnn").config("full", Overrides(learning_rate=1e-6)), space)
+    assert below["learning_rate"] == space["learning_rate"].low
 
 
 @pytest.mark.parametrize("model", MODELS)

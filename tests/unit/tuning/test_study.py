@@ -20,7 +20,7 @@ def trial(
     accuracy = rate if value is None else value
     return create_trial(
         state=state,
-        value=accuracy if state is TrialState.COMPLETE else None,
+        value=None if state is TrialState.FAIL else accuracy,
         params={"learning_rate": rate, "crop_padding": 2},
         distributions=SPACE,
         user_attrs={"validation_loss": 2 - rate, "weights_sha256": f"{rate}", **changes},

@@ -76,6 +76,18 @@ def test_a_trial_that_fails_has_no_result_even_if_its_head_was_trained(study):
     assert "weights_sha256" not in trial.user_attrs
 
 
+class OutOfMemory(Callback):
+    def on_epoch_end(self, snapshot: Snapshot) -> None:
+        raise RuntimeError("out of memory")
+
+
+def test_a_trial_that_fails_after_an_epoch_has_no_result(study):
+    trial = study.ask()
+    with pytest.raises(RuntimeError):
+        train(trial, CONFIG, OutOfMemory())
+    assert trial.user_attrs == {}
+
+
 class GiveAway(Callback):
     """After an epoch, another worker takes this trial for lost."""
 
