@@ -1,4 +1,4 @@
-"""Starting processes that train together: torchrun's own agent, for one machine and without its shell command.
+"""Starting processes that train together on one machine.
 
 They talk over the loopback interface only, and none of them outlives the process that started them.
 """
@@ -12,8 +12,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, NoReturn
@@ -21,16 +22,6 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.elastic.rendezvous import (
-    RendezvousInfo,
-    RendezvousParameters,
-    RendezvousStoreInfo,
-    rendezvous_handler_registry,
-)
-from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from cifar_tasks import errors
 from cifar_tasks.errors import CifarError, ConfigError, Stopped, WorkerLost
@@ -42,6 +33,8 @@ GRACE_SECONDS = 5
 """Between SIGTERM and SIGKILL for the processes; less than a step as a whole has."""
 FAILURE_DELAY_SECONDS = 1.0
 """How long a process that fails waits: if it fails because another one ended, that one is to be reported."""
+POLL_SECONDS = 0.2
+"""How often this process looks whether it has received SIGTERM."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,45 +46,61 @@ def launch(function: Callable[..., Any], processes: int, arguments: Mapping[str,
             f"{processes} processes cannot train on {torch.cuda.device_count()} GPUs: set CIFAR_TRAINING_PROCESSES to "
             f"{torch.cuda.device_count()} at most."
         )
-    store = _store_on_loopback()
-    rendezvous_handler_registry.register(_Rendezvous.name, _Rendezvous)
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=_Rendezvous.name,
-        rdzv_backend=_Rendezvous.name,
-        rdzv_configs={"store": store},
-        max_restarts=0,  # the task runner decides about another try
-        start_method="spawn",
-        local_addr=HOST,
-        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
-        signals_to_handle="SIGTERM",
-        shutdown_timeout=GRACE_SECONDS,
-    )
+    store, spawn = _store_on_loopback(), multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    receiver, sender = spawn.Pipe(duplex=False)
+    workers = [
+        spawn.Process(target=_run_process, args=(rank, processes, store.port, sender, function, dict(arguments)))
+        for rank in range(processes)
+    ]
+    with _received_sigterm() as received:
+        try:
+            for worker in workers:
+                worker.start()
+            return _result(workers, receiver, store, received)
+        finally:
+            _end(workers)
+
+
+@contextmanager
+def _received_sigterm() -> Iterator[list[int]]:
+    """The list is not empty once this process has received SIGTERM. It is looked at between two waits, so that no
+    process is lost that is just being started."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     try:
-        with _all_processes_ended(), _quiet_agent():
-            return elastic_launch(config, _run_process)(function, dict(arguments))[0]
-    except SignalException:
-        raise Stopped("the training processes were stopped") from None
-    except ChildFailedError as error:
-        raise _error_of(error, processes, store) from None
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-class _Rendezvous(StaticTCPRendezvous):
-    """All processes are on this machine and find each other through `store`. Torch's own listens on every interface."""
+def _result(workers: Sequence[BaseProcess], receiver: Connection, store: TCPStore, received: list[int]) -> Any:
+    """What rank 0 sends, once all processes have ended well."""
+    results: list[Any] = []
+    while running := [worker for worker in workers if worker.exitcode is None]:
+        sources = [worker.sentinel for worker in running] + ([] if results else [receiver])
+        if receiver in wait(sources, POLL_SECONDS):
+            results.append(receiver.recv())
+        if received:
+            raise Stopped("the training processes were stopped")
+        for rank, worker in enumerate(workers):
+            if worker.exitcode:
+                raise _error_of(rank, worker.exitcode, len(workers), store)
+    return results[0] if results else receiver.recv()
 
-    name = "loopback"
 
-    def __init__(self, parameters: RendezvousParameters) -> None:
-        self.store: TCPStore = parameters.config["store"]
-        super().__init__(HOST, self.store.port, rank=0, world_size=1, run_id=parameters.run_id, timeout=60)
-
-    def get_backend(self) -> str:
-        return self.name
-
-    def next_rendezvous(self) -> RendezvousInfo:
-        return RendezvousInfo(self.store, self.rank, self.world_size, RendezvousStoreInfo(HOST, self.store.port))
+def _end(workers: Sequence[BaseProcess]) -> None:
+    """However this process leaves, the others are gone."""
+    started = [worker for worker in workers if worker.pid is not None]
+    for worker in started:
+        worker.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for worker in started:
+        worker.join(max(0, deadline - time.monotonic()))
+        worker.kill()
+        worker.join()
 
 
 def _store_on_loopback() -> TCPStore:
@@ -100,64 +109,28 @@ def _store_on_loopback() -> TCPStore:
     return TCPStore(HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
 
 
-@contextmanager
-def _all_processes_ended() -> Iterator[None]:
-    """Torch's agent replaces the handler of SIGTERM for good, and forgets processes that it starts at that moment."""
-    before, others = signal.getsignal(signal.SIGTERM), _children()
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-        for process in _children() - others:
-            process.kill()
-            process.join()
-
-
-def _children() -> set[BaseProcess]:
-    return set(multiprocessing.active_children())
-
-
-@contextmanager
-def _quiet_agent() -> Iterator[None]:
-    """Whatever ends the processes is raised as an error; the agent's own messages would only hide that."""
-    loggers = [logging.getLogger(name) for name in ("torch.distributed.elastic", "torch.multiprocessing")]
-    silence = logging.NullHandler()
-    for logger in loggers:
-        logger.addHandler(silence)
-        logger.propagate = False
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeHandler(silence)
-            logger.propagate = True
-
-
-def _error_of(failed: ChildFailedError, processes: int, store: TCPStore) -> CifarError:
+def _error_of(rank: int, exitcode: int, processes: int, store: TCPStore) -> CifarError:
     if store.check([ERROR]):
         error = json.loads(store.get(ERROR))
         kind: type[CifarError] = getattr(errors, error["type"], WorkerLost)
         return kind(error["message"])
-    rank, failure = failed.get_first_failure()
-    signalled = failure.exitcode < 0
-    ended = f"by signal {failure.signal_name()}" if signalled else f"with exit status {failure.exitcode}"
+    ended = f"by signal {signal.Signals(-exitcode).name}" if exitcode < 0 else f"with exit status {exitcode}"
     return WorkerLost(
         f"process {rank} of {processes} that train together ended {ended} without a result: see the log above."
     )
 
 
-def _run_process(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+def _run_process(
+    rank: int, size: int, port: int, sender: Connection, function: Callable[..., Any], arguments: Mapping[str, Any]
+) -> None:
     """One of the processes, from its start to its end."""
     signal.signal(signal.SIGTERM, _stop)
-    # The kernel sends it when the parent is gone (torch asks for that): not even a collective may hold it up.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    if parent is None or not parent.is_alive():
-        _leave()
-    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    store = TCPStore(HOST, port)
     try:
-        return _in_group(store, function, arguments)
+        result = _in_group(store, rank, size, function, arguments)
+        if rank == 0:
+            sender.send(result)
     except CifarError as error:
         # Only the first error is kept: the others may fail because this process does.
         store.compare_set(ERROR, "", json.dumps({"type": type(error).__name__, "message": str(error)}))
@@ -166,8 +139,15 @@ def _run_process(function: Callable[..., Any], arguments: Mapping[str, Any]) -> 
         _leave()
 
 
-def _in_group(store: TCPStore, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+def _leave_with_parent() -> None:
+    """Not even a collective operation keeps this process once its parent is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    _leave()
+
+
+def _in_group(store: TCPStore, rank: int, size: int, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     if rank:
         logging.getLogger("cifar_tasks").setLevel(logging.WARNING)  # rank 0 logs for all
     torch.set_num_threads(max(1, torch.get_num_threads() // size))
