@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,9 @@ from cifar_tasks.training.logits import compute_logits
 from cifar_tasks.training.sharpness import sam_perturbation, sharpness_aware
 from cifar_tasks.training.state import EpochMetrics, TrainingState
 
+LOG_SECONDS = 5.0
+"""Between two calls of `on_step`."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -34,23 +37,17 @@ class Split:
     labels: Tensor
 
 
-def fit(
-    state: TrainingState,
-    train: Split,
-    validation: Split,
-    callbacks: Sequence[Callback] = (),
-    log_seconds: float = 5.0,
-) -> None:
+def fit(state: TrainingState, train: Split, validation: Split, callbacks: Sequence[Callback] = ()) -> None:
     """Train until the epochs are spent or validation loss has not fallen for `patience` epochs; best weights restored.
 
-    A callback may fill `state` from a checkpoint: training continues after its last epoch. `on_step` is called every
-    `log_seconds`. Raises `TrainingError` when the loss is not finite.
+    A callback may fill `state` from a checkpoint: training continues after its last epoch. Raises `TrainingError` when
+    the loss is not finite.
 
     Several processes that each call this with equal states and splits train together (`training.distributed`): each
     takes its share of every batch, and all see the same metrics.
     """
     with started(state, callbacks):
-        train_epochs(state, train, validation, callbacks, log_seconds)
+        train_epochs(state, train, validation, callbacks)
 
 
 @contextmanager
@@ -64,25 +61,14 @@ def started(state: TrainingState, callbacks: Sequence[Callback]) -> Iterator[Non
         yield
 
 
-def train_epochs(
-    state: TrainingState,
-    train: Split,
-    validation: Split,
-    callbacks: Sequence[Callback],
-    log_seconds: float = 5.0,
-) -> None:
+def train_epochs(state: TrainingState, train: Split, validation: Split, callbacks: Sequence[Callback]) -> None:
     """What `fit` does between `on_train_start` and `on_train_end`."""
     device = next(state.model.parameters()).device
     steps = state.config.epochs * steps_per_epoch(len(train.images), state.config)
     network = compiled(distributed.wrap(state.model, device), device, steps)
-
-    def on_step(progress: Progress) -> None:
-        for callback in callbacks:
-            callback.on_step(progress)
-
     while not state.finished:
         epoch = len(state.history) + 1
-        trained = _train_epoch(state, network, train, epoch, on_step, log_seconds)
+        trained = _train_epoch(state, network, train, epoch, callbacks)
         loss, accuracy = _validate(state.model, validation)
         state.record(EpochMetrics(epoch=epoch, validation_loss=loss, validation_accuracy=accuracy, **trained))
         snapshot = Snapshot.of(state)
@@ -92,12 +78,7 @@ def train_epochs(
 
 
 def _train_epoch(
-    state: TrainingState,
-    network: nn.Module,
-    train: Split,
-    epoch: int,
-    on_step: Callable[[Progress], None],
-    log_seconds: float,
+    state: TrainingState, network: nn.Module, train: Split, epoch: int, callbacks: Sequence[Callback]
 ) -> dict[str, float]:
     config, device = state.config, next(state.model.parameters()).device
     steps, processes = steps_per_epoch(len(train.images), config), distributed.size()
@@ -114,11 +95,13 @@ def _train_epoch(
         state.step()
         seen += len(images)
         now = time.perf_counter()
-        if now - logged >= log_seconds or step == steps:
+        if now - logged >= LOG_SECONDS or step == steps:
             logged = now
             mean_loss = _finite(sums[0].item() / seen, epoch, step, learning_rate)
             rate = processes * seen / (now - began)
-            on_step(Progress(state.label, epoch, step, steps, mean_loss, learning_rate, rate))
+            progress = Progress(state.label, epoch, step, steps, mean_loss, learning_rate, rate)
+            for callback in callbacks:
+                callback.on_step(progress)
     loss, accuracy = (distributed.total(sums) / (processes * seen)).tolist()
     return {
         "train_loss": _finite(loss, epoch, step, learning_rate),

@@ -19,6 +19,7 @@ from cifar_tasks.training import (
     Split,
     TrainingState,
     fit,
+    loop,
 )
 
 CONFIG = with_values(get_model("cnn").recipes["demo"], {"epochs": 5, "batch_size": 4, "flip": False, "crop_padding": 0})
@@ -54,9 +55,10 @@ class Notes(Callback):
         self.note(f"end {type(error).__name__}" if error else "end")
 
 
-def test_every_callback_hears_of_everything_in_the_given_order():
+def test_every_callback_hears_of_everything_in_the_given_order(monkeypatch):
+    monkeypatch.setattr(loop, "LOG_SECONDS", 0.0)
     log: list[str] = []
-    fit(state(epochs=1), SPLIT, SPLIT, [Notes(log, "a "), Notes(log, "b ")], log_seconds=0.0)
+    fit(state(epochs=1), SPLIT, SPLIT, [Notes(log, "a "), Notes(log, "b ")])
     told = ["start", "step 1", "step 2", "epoch 1", "end"]
     assert log == [f"{name} {what}" for what in told for name in "ab"]
 

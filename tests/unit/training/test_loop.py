@@ -10,7 +10,7 @@ from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.errors import IntegrityError, TrainingError
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier
-from cifar_tasks.training import Callback, EpochMetrics, Progress, Snapshot, Split, TrainingState, device, fit
+from cifar_tasks.training import Callback, EpochMetrics, Progress, Snapshot, Split, TrainingState, device, fit, loop
 from cifar_tasks.training.augment import steps_per_epoch
 from cifar_tasks.training.logits import compute_logits
 
@@ -71,14 +71,15 @@ def test_sharpness_aware_steps_change_the_last_epochs_only():
     assert all(torch.isfinite(value).all() for value in aware.model.state_dict().values())
 
 
-def test_the_learning_rate_rises_and_falls():
+def test_the_learning_rate_rises_and_falls(monkeypatch):
+    monkeypatch.setattr(loop, "LOG_SECONDS", 0.0)
     rates = []
 
     class Rates(Callback):
         def on_step(self, progress: Progress) -> None:
             rates.append(progress.learning_rate)
 
-    fit(new_state(config(warmup_fraction=0.25)), split(256, 0), split(64, 1), [Rates()], log_seconds=0.0)
+    fit(new_state(config(warmup_fraction=0.25)), split(256, 0), split(64, 1), [Rates()])
     peak = rates.index(max(rates))
     assert max(rates) == pytest.approx(0.1)
     assert 0 < peak < len(rates) / 2
