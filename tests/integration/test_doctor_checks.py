@@ -310,6 +310,17 @@ def test_a_role_that_cannot_log_in_is_named_and_its_password_not_shown(
     assert "airflow opens its own" in found["roles"].message
 
 
+def test_a_url_may_be_spelled_for_celery_or_for_another_driver(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rest = os.environ["CIFAR_STUDIES_URL"].partition("://")[2]
+    monkeypatch.setenv("AIRFLOW__CELERY__RESULT_BACKEND", f"db+postgresql+psycopg2://{rest}")
+    monkeypatch.setenv("CIFAR_STUDIES_URL", f"postgres+asyncpg://{rest}")
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "sqlite:///mlflow.db")
+    message = "airflow opens its own, celery opens its own, optuna opens its own"
+    assert check("roles", deployment).message == message
+
+
 def test_a_postgresql_that_airflow_does_not_support_is_a_failure(deployment: Deployment) -> None:
     assert check("PostgreSQL", deployment).message.startswith("version 18.")
     old = check("PostgreSQL", replace(deployment, oldest_postgresql=19))

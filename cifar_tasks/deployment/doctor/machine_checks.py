@@ -15,9 +15,8 @@ ASK_TORCH = """
 import torch
 count = torch.cuda.device_count() if torch.cuda.is_available() else 0
 gpus = [torch.cuda.get_device_properties(number) for number in range(count)]
-driver = torch._C._cuda_getDriverVersion() if gpus else 0
-print(", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in gpus),
-      f"{driver // 1000}.{driver % 1000 // 10}", torch.version.cuda or "CPUs only", torch.__version__, sep="\\t")
+names = ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in gpus)
+print(names, f"torch {torch.__version__}, CUDA {torch.version.cuda or 'none'}", sep="\\t")
 """
 
 
@@ -58,9 +57,7 @@ def gpu(deployment: Deployment) -> str:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise Finding("failure", f"torch cannot be loaded: {last}", "Install what requirements.lock pins: make setup")
-    gpus, driver, build, torch = done.stdout.splitlines()[-1].split("\t")
-    if gpus:
-        return f"{gpus}, driver for CUDA {driver}, torch {torch}"
-    if shutil.which("nvidia-smi"):
-        raise Finding("warning", f"NVIDIA's driver is here, but torch {torch} (built for {build}) sees no GPU")
-    return f"none: training runs on the CPU (torch {torch})"
+    gpus, torch = done.stdout.splitlines()[-1].split("\t")
+    if not gpus and shutil.which("nvidia-smi"):
+        raise Finding("warning", f"NVIDIA's driver is here, but no GPU is visible to {torch}")
+    return f"{gpus or 'none, training runs on the CPU'} ({torch})"

@@ -56,8 +56,8 @@ def separation(deployment: Deployment) -> str:
 
 def database_urls() -> dict[str, str]:
     """Service → URL, for each PostgreSQL in the environment."""
-    urls = {service: os.environ.get(name, "") for service, name in DATABASE_VARIABLES.items()}
-    return {service: url for service, url in urls.items() if url.removeprefix("db+").startswith("postgres")}
+    urls = {service: os.environ.get(name, "").removeprefix("db+") for service, name in DATABASE_VARIABLES.items()}
+    return {service: url for service, url in urls.items() if url.startswith("postgres")}
 
 
 def open_databases(urls: Mapping[str, str], deployment: Deployment) -> tuple[dict[str, int], dict[str, str]]:
