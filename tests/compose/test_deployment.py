@@ -10,6 +10,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from cifar_tasks.deployment.stack.temporary import free_port
 from tests.compose.conftest import EXPERIMENT, MODEL, Deployment, finish, kept, start
 
 if not os.environ.get("COMPOSE"):
@@ -177,6 +178,47 @@ class TestNobodyMayMoreThanTheyNeed:
         assert len(logs) > 10_000
         for name, value in deployment.secrets.items():
             assert len(value) < 40 or value not in logs, f"{name} is in a log"
+
+
+@pytest.mark.parametrize(
+    ("service", "changed", "probe", "reason"),
+    [
+        ("storage", "AWS_SECRET_ACCESS_KEY=guessed", "storage", "SignatureDoesNotMatch"),
+        ("mlflow", "MLFLOW_AUTH_ADMIN_PASSWORD=guessed", "mlflow", "answers 401"),
+        ("worker", "AIRFLOW__CELERY__OPERATION_TIMEOUT=10", "gpu-worker", "does not answer"),
+        ("scheduler", "AIRFLOW__CORE__EXECUTION_API_SERVER_URL=http://storage:1/execution/", "scheduler", "not answer"),
+    ],
+)
+def test_a_health_check_fails_with_the_reason(
+    deployment: Deployment, service: str, changed: str, probe: str, reason: str
+):
+    words = ("exec", "-T", "-e", changed, service, "python", "-m", "cifar_tasks.deployment.probes", probe)
+    done = deployment.compose(*words, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{probe}: ")
+    assert reason in done.stderr
+
+
+def test_redis_wants_its_password_and_tells_its_version(deployment: Deployment):
+    code = (
+        "import os; from cifar_tasks.deployment import probes; url = os.environ['AIRFLOW__CELERY__BROKER_URL']\n"
+        "print(probes.redis(url))\n"
+        "try: probes.redis('redis://:guessed@' + url.rpartition('@')[2])\n"
+        "except probes.ProbeError as error: print(error.code)"
+    )
+    version, code = deployment.python("worker", code).split()
+    assert version.startswith("7.")
+    assert code == "AuthenticationError"
+
+
+def test_flower_starts_and_wants_its_password(deployment: Deployment):
+    port = free_port()
+    deployment.environment["FLOWER_PORT"] = str(port)
+    deployment.compose("--profile", "flower", "up", "-d", "--wait", "flower", timeout=180)
+    url, login = f"http://127.0.0.1:{port}/api/workers", ("admin", deployment.secrets["FLOWER_PASSWORD"])
+    assert requests.get(url, timeout=30).status_code == 401
+    assert requests.get(url, auth=login, timeout=30).status_code == 200
+    deployment.compose("--profile", "flower", "rm", "--stop", "--force", "flower")
 
 
 def test_the_image_without_torch_is_small(deployment: Deployment, trained: dict[str, str]):

@@ -1,6 +1,7 @@
 """A backup restored into a new deployment with other secrets: the same runs, models and predictions."""
 
 import os
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -35,6 +36,12 @@ def test_a_restore_replaces_no_used_deployment_and_brings_back_all_into_an_empty
     assert predicted.startswith("[")
     deployment.make("backup", "TO=backups/test")
 
+    shutil.copytree(deployment.tree / "backups/test", deployment.tree / "backups/damaged")
+    (deployment.tree / "backups/damaged/mlflow.dump").write_bytes(b"damaged")
+    refused = deployment.make("restore", "FROM=backups/damaged", "FORCE=1", check=False)
+    assert refused.returncode != 0
+    assert "mlflow.dump is damaged" in refused.stderr
+    assert "nothing was changed" in refused.stderr
     refused = deployment.make("restore", "FROM=backups/test", check=False)
     assert refused.returncode != 0
     assert "This deployment has run already" in refused.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.stack import supervise
 from cifar_tasks.deployment.stack.environment import HOST, started_with
 from cifar_tasks.deployment.stack.supervisord import marked
 from cifar_tasks.errors import StackError
@@ -41,6 +42,25 @@ def test_a_service_that_cannot_start_is_named_with_the_end_of_its_log(own_home: 
     (own_home / "postgres" / "18" / "PG_VERSION").write_text("9\n")
     with pytest.raises(StackError, match=r"(?s)postgres stopped while it was starting.*postgres\.log.*version"):
         embedded.up(own_home, print, without=PLAIN)
+
+
+def test_a_service_that_runs_and_does_not_get_ready_is_named_with_the_reason(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded.up(own_home, print, without=(*PLAIN, "postgres"))
+    monkeypatch.setenv("CIFAR_BUCKET", "another")
+    monkeypatch.setattr(supervise, "START_SECONDS", 2)
+    with pytest.raises(StackError, match=r"s3 is not ready after 2 s: refuses the request: NoSuchBucket. Log: "):
+        embedded.up(own_home, print, without=(*PLAIN, "postgres"))
+
+
+def test_without_its_database_mlflow_runs_and_is_not_well(own_home: Path) -> None:
+    embedded.up(own_home, print, without=("airflow",))
+    (postgres,) = [service for service in embedded.status(own_home) if service.name == "postgres"]
+    os.kill(postgres.pid or 0, signal.SIGKILL)
+    found = {service.name: service for service in embedded.status(own_home)}
+    assert (found["mlflow"].state, found["mlflow"].answering) == ("running", False)
+    assert (found["postgres"].answering, found["s3"].answering) == (False, True)
 
 
 def test_after_the_supervisor_is_killed_up_starts_each_service_once(own_home: Path) -> None:

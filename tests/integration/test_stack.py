@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -118,22 +119,25 @@ def test_the_inner_servers_of_the_storage_refuse_anonymous_access(stack: Running
 
 def test_a_killed_service_is_seen_and_repaired_and_its_children_do_not_stay(stack: RunningStack) -> None:
     before = pids(stack.home)
-    killed = psutil.Process(before["mlflow"])
-    children = killed.children(recursive=True)
+    names = {"mlflow", "airflow-scheduler"}
+    killed = [psutil.Process(before[name]) for name in names]
+    children = psutil.Process(before["mlflow"]).children(recursive=True)
     assert children
-    killed.kill()
-    killed.wait(timeout=10)
-    seen = {service.name: service for service in embedded.status(stack.home)}
-    assert seen["mlflow"].state == "exited"
-    assert not seen["mlflow"].answering
+    for process in killed:
+        process.kill()
+        process.wait(timeout=10)
+    seen = embedded.status(stack.home)
+    assert {service.name for service in seen if service.state == "exited"} == names
+    assert {service.name for service in seen if not service.answering} == names
 
-    reported: list[str] = []
+    began, reported = datetime.now(UTC), list[str]()
     embedded.up(stack.home, reported.append)
-    assert len(reported) == 1
-    assert reported[0].startswith("mlflow ready")
+    assert {line.partition(" ready")[0] for line in reported} == names
     assert all(service.answering for service in embedded.status(stack.home))
     assert not any(child.is_running() for child in children)
-    assert {name for name, pid in pids(stack.home).items() if pid != before[name]} == {"mlflow"}
+    assert {name for name, pid in pids(stack.home).items() if pid != before[name]} == names
+    health = requests.get(f"{stack.airflow_url}/api/v2/monitor/health", timeout=30).json()["scheduler"]
+    assert datetime.fromisoformat(health["latest_scheduler_heartbeat"]) > began, "that of the killed one was taken"
 
 
 def test_other_ports_or_gpu_slots_need_a_restart(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> None:
