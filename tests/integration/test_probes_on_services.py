@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 
 import pytest
@@ -43,7 +42,6 @@ def test_what_s3_refuses_is_the_reason(backend: RunningStack, bucket: str, wrong
 
 
 def test_a_service_that_is_not_there_does_not_answer(backend: RunningStack) -> None:
-    began = time.monotonic()
     elsewhere = {**backend.environment, "AWS_ENDPOINT_URL_S3": f"http://{NOBODY}"}
     for probe in (
         lambda: probes.s3(environment=elsewhere),
@@ -53,7 +51,6 @@ def test_a_service_that_is_not_there_does_not_answer(backend: RunningStack) -> N
         with pytest.raises(ProbeError) as gone:
             probe()
         assert gone.value.code is None
-    assert time.monotonic() - began < 10, "a probe asks once"
 
 
 def test_a_proxy_of_the_user_is_not_asked(backend: RunningStack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,14 @@ def test_a_service_that_refuses_is_told_from_one_that_does_not_answer() -> None:
     assert gone.value.code is None
 
 
+def test_s3_that_fails_is_asked_once() -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "cifar", "AWS_SECRET_ACCESS_KEY": "word", "AWS_DEFAULT_REGION": "us-east-1"}
+    with serving(Site(b"", failures=[503] * 9)) as site:
+        with pytest.raises(ProbeError, match="503"):
+            probes.s3(environment={**keys, "AWS_ENDPOINT_URL_S3": site.url.rpartition("/")[0]})
+        assert len(site.failures) == 8
+
+
 def test_redis_that_is_not_there_does_not_answer() -> None:
     with pytest.raises(ProbeError, match="does not answer") as gone:
         probes.redis("redis://:word@127.0.0.1:1/0")
