@@ -5,6 +5,7 @@ import signal
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cifar_tasks.deployment import stack as embedded
@@ -26,6 +27,17 @@ def test_a_port_taken_by_another_program_is_named_before_anything_starts(
             embedded.up(own_home, print)
     assert processes(own_home) == []
     assert started_with(own_home).s3_port != port
+
+
+def test_a_port_of_a_dead_service_that_another_program_took_is_named(own_home: Path) -> None:
+    embedded.up(own_home, print, without=(*PLAIN, "postgres"))
+    (s3,) = [service for service in embedded.status(own_home) if service.name == "s3"]
+    process = psutil.Process(s3.pid)
+    process.kill()
+    process.wait(timeout=10)
+    port = started_with(own_home).s3_port
+    with socket.create_server((HOST, port)), pytest.raises(StackError, match=f"Port {port} for s3 is taken"):
+        embedded.up(own_home, print, without=(*PLAIN, "postgres"))
 
 
 def test_a_home_of_another_user_is_left_alone(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,16 +75,25 @@ def test_without_its_database_mlflow_runs_and_is_not_well(own_home: Path) -> Non
     assert (found["postgres"].answering, found["s3"].answering) == (False, True)
 
 
-def test_after_the_supervisor_is_killed_up_starts_each_service_once(own_home: Path) -> None:
+def test_after_the_supervisor_is_killed_up_starts_each_service_once_and_down_ends_all(own_home: Path) -> None:
     embedded.up(own_home, print, without=PLAIN)
     before = len(processes(own_home))
-    (supervisor,) = [process for process in marked(own_home) if "supervisor.supervisord" in process.cmdline()]
-    os.kill(supervisor.pid, signal.SIGKILL)
-    supervisor.wait(timeout=10)
+    kill_supervisor(own_home)
     assert not any(service.answering for service in embedded.status(own_home))
     embedded.up(own_home, print, without=PLAIN)
     assert len(processes(own_home)) <= before
     assert {service.name for service in embedded.status(own_home) if service.answering} == {"postgres", "s3"}
+
+    ours = processes(own_home)
+    kill_supervisor(own_home)
+    assert embedded.down(own_home)
+    assert not any(process.is_running() for process in ours)
+
+
+def kill_supervisor(home: Path) -> None:
+    (supervisor,) = [process for process in marked(home) if "supervisor.supervisord" in process.cmdline()]
+    supervisor.kill()
+    supervisor.wait(timeout=10)
 
 
 def test_down_leaves_no_process_and_the_next_up_shows_what_was_there(
