@@ -10,7 +10,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from cifar_tasks.deployment.stack.temporary import free_port
+from benchmarks.temporary_stack import free_port
 from tests.compose.conftest import EXPERIMENT, MODEL, Deployment, finish, kept, start
 
 if not os.environ.get("COMPOSE"):
@@ -227,11 +227,11 @@ def test_the_image_without_torch_is_small(deployment: Deployment, trained: dict[
     assert "ModuleNotFoundError" in deployment.python("worker", "import torch", check=False)
 
 
-def test_another_secret_is_named_and_its_part_does_not_start(deployment: Deployment):
+def test_another_secret_is_named_and_its_component_does_not_start(deployment: Deployment):
     for name in ("AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__CORE__FERNET_KEY"):
         wrong = deployment.compose("run", "--rm", "-T", "-e", f"{name}={'x' * 64}", "triggerer", "version", check=False)
         assert wrong.returncode == 1
-        assert f"{name} is not the one of this deployment" in wrong.stdout + wrong.stderr
+        assert f"Not as in this deployment: {name} (differs)" in wrong.stdout + wrong.stderr
 
 
 def test_down_and_up_loses_nothing(deployment: Deployment, tracking: Tracking, trained: dict[str, str]):

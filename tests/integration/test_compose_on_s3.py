@@ -202,5 +202,5 @@ def test_a_component_with_another_secret_names_it_and_does_not_start(
     done = backup("version", module="airflow_component")
     assert done.returncode == 1
     assert done.stdout == b""
-    assert f"{name} is not the one of this deployment".encode() in done.stderr
+    assert f"Not as in this deployment: {name} (differs)".encode() in done.stderr
     assert b"somebody-elses" not in done.stderr
