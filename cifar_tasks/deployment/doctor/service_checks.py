@@ -120,7 +120,8 @@ def airflow_components(deployment: Deployment) -> str:
             probes.airflow_component(deployment.airflow_url, component, timeout=deployment.timeout)
         except ProbeError:
             without.append(component)
-    return grade(f"without a heartbeat: {', '.join(without) or 'none'}", failure=bool(without))
+    message = f"without a heartbeat: {', '.join(without)}" if without else "each has a heartbeat"
+    return grade(message, failure=bool(without))
 
 
 def compare_version(message: str, number: str, package: str) -> str:

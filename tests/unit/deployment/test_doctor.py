@@ -355,7 +355,10 @@ def test_an_airflow_that_answers_without_log_in_is_a_failure() -> None:
 
 
 def test_airflow_without_a_known_password_is_skipped() -> None:
-    assert check("Airflow log-in", COMPOSE).status == "skipped"
+    with answering(b"", 401) as address:
+        result = check("Airflow log-in", replace(COMPOSE, airflow_url=address))
+    assert result.status == "skipped"
+    assert "CIFAR_AIRFLOW_PASSWORD is not set" in result.message
 
 
 def test_mlflow_that_refuses_who_does_not_log_in_is_ok(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -366,7 +369,7 @@ def test_mlflow_that_refuses_who_does_not_log_in_is_ok(monkeypatch: pytest.Monke
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "trainer")
     logins: list[str | None] = []
 
-    class RefusesStrangers(BaseHTTPRequestHandler):
+    class RefusesAnonymous(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             logins.append(self.headers["Authorization"])
             self.send_error(401)
@@ -374,7 +377,7 @@ def test_mlflow_that_refuses_who_does_not_log_in_is_ok(monkeypatch: pytest.Monke
         def log_message(self, *_words: object) -> None:
             """Silent."""
 
-    with handled_by(RefusesStrangers) as address:
+    with handled_by(RefusesAnonymous) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         assert check("MLflow log-in", COMPOSE).status == "ok"
     assert logins == [None]
