@@ -10,6 +10,7 @@ from torch import nn
 
 from cifar_tasks.training import distributed
 
+CIFAR_PIXELS = 32 * 32
 COMPILED_FROM_STEPS = 500
 """Below, compiling takes longer than it saves."""
 
@@ -39,6 +40,15 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Mixed precision where it is faster."""
     dtype = precision(device)
     return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def images_at_once(images: torch.Tensor, batch: int) -> int:
+    """How many images (N, H, W, C) take as much memory as `batch` images of CIFAR-10: activations grow with the pixels.
+
+    Features (N, F) count as images of CIFAR-10.
+    """
+    pixels = images.shape[1] * images.shape[2] if images.ndim == 4 else CIFAR_PIXELS
+    return max(1, batch * CIFAR_PIXELS // max(pixels, CIFAR_PIXELS))
 
 
 def compiled(model: nn.Module, device: torch.device, steps: int) -> nn.Module:

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cifar_tasks.training.device import autocast
+from cifar_tasks.training.device import autocast, images_at_once
 
 EVALUATION_BATCH = 500
-"""Images; large enough to keep a GPU busy, small enough for a CPU's cache not to matter."""
+"""Images of CIFAR-10; large enough to keep a GPU busy, small enough for a CPU's cache not to matter."""
 
 
 def predict_logits(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -26,8 +26,8 @@ def predict_logits(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.fl
 @torch.inference_mode()
 def compute_logits(model: nn.Module, images: Tensor) -> Tensor:
     """As `predict_logits`; the logits stay on the model's device."""
-    device = next(model.parameters()).device
-    return torch.cat([model(batch.to(device)) for batch in torch.split(images, EVALUATION_BATCH)]).float()
+    device, at_once = next(model.parameters()).device, images_at_once(images, EVALUATION_BATCH)
+    return torch.cat([model(batch.to(device)) for batch in torch.split(images, at_once)]).float()
 
 
 def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

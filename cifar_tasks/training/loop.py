@@ -15,13 +15,16 @@ from cifar_tasks.errors import TrainingError
 from cifar_tasks.training import distributed
 from cifar_tasks.training.augment import steps_per_epoch, training_batches
 from cifar_tasks.training.callbacks import Callback, Progress, Snapshot, running
-from cifar_tasks.training.device import autocast, compiled
+from cifar_tasks.training.device import autocast, compiled, images_at_once
 from cifar_tasks.training.logits import compute_logits
 from cifar_tasks.training.sharpness import sam_perturbation, sharpness_aware
 from cifar_tasks.training.state import EpochMetrics, TrainingState
 
 LOG_SECONDS = 5.0
 """Between two calls of `on_step`."""
+
+CPU_BATCH = 256
+"""Images of CIFAR-10 whose activations a CPU's memory holds; more only where the batch itself is larger."""
 
 _log = logging.getLogger(__name__)
 
@@ -134,12 +137,15 @@ def _forward_backward(state: TrainingState, network: nn.Module, images: Tensor, 
     """Gradients of one batch; returns the sums of losses and of correct predictions, (2,), on the device.
 
     When the GPU's memory does not hold the batch, it is halved until it does: gradients add up to those of the whole
-    batch, batch norm sees the halves.
+    batch, batch norm sees the halves. A CPU takes large images a few at a time: a batch of 128 images at 128 pixels
+    would need 6 GB for the CNN's activations.
     """
     while True:
         try:
             state.zero_grad()
             at_once = state.micro_batch or len(images)
+            if images.device.type == "cpu":
+                at_once = min(at_once, images_at_once(images, max(CPU_BATCH, len(images))))
             sums = [
                 _part_backward(network, state.config.label_smoothing, image_part, label_part, len(images))
                 for image_part, label_part in zip(

@@ -16,12 +16,12 @@ from cifar_tasks.models.classifier import ImageClassifier
 from cifar_tasks.training import distributed
 from cifar_tasks.training.augment import steps_per_epoch
 from cifar_tasks.training.callbacks import Callback
-from cifar_tasks.training.device import autocast
+from cifar_tasks.training.device import autocast, images_at_once
 from cifar_tasks.training.loop import Split, started, train_epochs
 from cifar_tasks.training.state import TrainingState
 
 BATCH = 250
-"""Images whose features are computed at once."""
+"""Images of CIFAR-10 whose features are computed at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def head_features(model: ImageClassifier, head: str, images: Tensor) -> Tensor:
     device = model.mean.device
     try:
         with autocast(device):
-            for batch in torch.split(images, BATCH):
+            for batch in torch.split(images, images_at_once(images, BATCH)):
                 model(batch.to(device))
     finally:
         hook.remove()

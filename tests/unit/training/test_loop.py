@@ -213,6 +213,19 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_trains_the_same(caplog,
         assert torch.allclose(small.model.state_dict()[name], value, atol=1e-6), name
 
 
+@pytest.mark.parametrize(("size", "seen"), [(32, [40]), (64, [40]), (128, [16, 16, 8])])
+def test_a_cpu_takes_large_images_a_few_at_a_time(size, seen):
+    sizes: list[int] = []
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    model = ImageClassifier(network, (0.5,) * 3, (0.25,) * 3)
+    config = with_values(get_model("cnn").recipes["demo"], {"epochs": 1, "batch_size": 40, "optimizer": "sgd"})
+    images = torch.zeros(40, size, size, 3, dtype=torch.uint8)
+    part = Split(images, torch.zeros(40, dtype=torch.int64))
+    fit(TrainingState(model, config, 1), part, Split(images[:1], part.labels[:1]))
+    assert sizes[:-1] == seen
+
+
 def test_the_parts_of_a_sharpness_aware_step_count_by_their_images(monkeypatch):
     monkeypatch.setattr(device, "precision", lambda device: torch.float32)
     settings = config(epochs=1, batch_size=64, learning_rate=1e-3, sam_share=1)
