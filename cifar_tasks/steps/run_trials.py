@@ -47,12 +47,13 @@ def run_trials(worker: TrialWorker) -> WorkerResult:
             callbacks = [LogProgress(), MlflowCallback(client, run_id, params), TrialCallback(trial)]
             return fit_classifier(model.to(device), recipe, train, validation, callbacks).best.validation_accuracy
 
-    def tag_run(study: Study, trial: FrozenTrial) -> None:
+    def report_end(study: Study, trial: FrozenTrial) -> None:
+        _log.info("trial %d: %s, accuracy %s", trial.number, trial.state.name, trial.value)
         with runs.tracking_errors():
             tags = {"cifar.state": trial.state.name, "cifar.error": trial.user_attrs.get("error")}
             runs.log_tags(client, trial.user_attrs["mlflow_run_id"], tags)
 
-    trials = optimize(study, validation_accuracy, worker.budget.trials, worker.budget.deadline, [tag_run])
+    trials = optimize(study, validation_accuracy, worker.budget.trials, worker.budget.deadline, [report_end])
     _log.info("the study's budget is spent; this worker trained %d trials", trials)
     return WorkerResult(
         model=config.model,

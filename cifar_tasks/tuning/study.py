@@ -25,6 +25,7 @@ TrialEnd = Callable[[Study, FrozenTrial], None]
 """Called with each trial that a worker has ended."""
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning)  # Optuna's heartbeat has had this label since 2021
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # its other lines repeat those of the steps
 
 requeue = RetryHeartbeatStaleTrialCallback(max_retry=1)
 

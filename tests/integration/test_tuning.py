@@ -210,6 +210,8 @@ def test_workers_and_budget_are_those_of_the_request_else_of_profile_and_deploym
     ]
     assert len({worker.seed for worker in workers}) == 3
     assert {worker.trial_config for worker in workers} == {trial_config(workers[0].plan.config, "demo")}
+    both = workers_for(data, 10, models=["cnn", "resnet50"], tune=["resnet50"])
+    assert [worker.plan.config.model for worker in both] == ["resnet50", "resnet50"]
     monkeypatch.setenv("CIFAR_GPU_SLOTS", "4")
     for profile, trials in (("demo", 8), ("full", 24)):
         defaults = workers_for(data, 10, trials=None, search_workers=None, profile=profile)
