@@ -73,7 +73,7 @@ def _hardware() -> str:
 
 
 def _run(benchmark: Benchmark, rounds: int) -> "list[Row]":
-    """A benchmark that cannot run here says why and leaves the others alone."""
+    """A benchmark that cannot run here becomes a row with the reason."""
     from benchmarks.measure import Row
 
     began = time.perf_counter()

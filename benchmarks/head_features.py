@@ -18,7 +18,7 @@ HEAD = "fc"
 
 
 class OnFrozenBackbone(nn.Module):
-    """The head as an ordinary loop trains it: uint8 images in, features computed anew, logits out."""
+    """The head as an ordinary loop trains it: uint8 images in, features computed again, logits out."""
 
     def __init__(self, model: ImageClassifier) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 Candidate = Callable[[], float]
-"""Does its work once and says how fast it was, the larger the better: images/s, GFLOP/s."""
+"""Does its work once and returns its speed, the larger the better: images/s, GFLOP/s."""
 
 ROUNDS = 5
 

@@ -42,7 +42,7 @@ class OptimizerConfig:
     warmup_fraction: float = 0.25
     """Share of the steps in which the learning rate rises."""
     sam_radius: float = 0.0
-    """Distance in weight space over which sharpness-aware minimisation wants the loss to be low; 0 for none."""
+    """Distance in weight space over which sharpness-aware minimisation keeps the loss low; 0 for none."""
     sam_images: int = 64
     """Images of a batch that share one perturbation; batch norm sees as many at once."""
     sam_share: float = 1 / 3
@@ -75,7 +75,7 @@ class TransferConfig:
     """How training uses pretrained weights. Without them only `pretrained` has an effect."""
 
     pretrained: Literal["required", "preferred", "none"] = "none"
-    """`required`: fail without them. `preferred`: else use random weights and say so. `none`: always random ones."""
+    """`required`: fail without them. `preferred`: else random weights, with a warning. `none`: always random ones."""
     head_epochs: int = 0
     """Epochs before all others in which the head trains alone, on features of the pretrained layers."""
     head_learning_rate: float = 1e-3

@@ -101,7 +101,7 @@ def status() -> None:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects instead of the table.")] = False,
 ) -> None:
-    """Check the deployment and say what to do where something is wrong; the exit status is 1 after a failure.
+    """Check the deployment and name a remedy for each problem; the exit status is 1 after a failure.
 
     Example: [b]cifar doctor --json[/b]
     """

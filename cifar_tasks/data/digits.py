@@ -19,7 +19,7 @@ class DigitsSource:
     def fingerprint(self) -> str:
         return "digits-1797"
 
-    def read(self, report: Report) -> ImageStream:  # noqa: ARG002 - `Source` says so
+    def read(self, report: Report) -> ImageStream:  # noqa: ARG002 - part of the protocol `Source`
         from sklearn.datasets import load_digits
 
         digits = load_digits()

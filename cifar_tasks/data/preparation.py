@@ -1,4 +1,4 @@
-"""From a source to a dataset version. `sources/<digest>.json` says which version a source became; it may be deleted."""
+"""From a source to a dataset version. `sources/<digest>.json` names the version of a source; it may be deleted."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

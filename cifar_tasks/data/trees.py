@@ -249,7 +249,7 @@ def check_size(where: str, name: str, size: int) -> None:
 
 
 def leaves(where: str, name: str) -> DataError:
-    return DataError(f"{where}: {name} leaves the folder. Nothing was read; make the archive anew from plain files.")
+    return DataError(f"{where}: {name} leaves the folder. Nothing was read; make a new archive of plain files.")
 
 
 def is_html(head: bytes) -> bool:
@@ -282,4 +282,4 @@ def _archive_errors(where: str, name: str | None = None) -> Iterator[None]:
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError) as error:
         raise DataError(f"{place} is damaged ({error}). Copy or download it again.") from error
     except (RuntimeError, NotImplementedError) as error:
-        raise DataError(f"{place} cannot be unpacked ({error}). Make the archive anew, without a password.") from error
+        raise DataError(f"{place} cannot be unpacked ({error}). Make a new archive without a password.") from error

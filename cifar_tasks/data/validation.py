@@ -9,7 +9,7 @@ from cifar_tasks.data.spool import RawDataset
 from cifar_tasks.errors import DataError
 
 MAX_IMBALANCE = 3.0
-"""Largest class over smallest; above it accuracy alone misleads and a warning says so."""
+"""Largest class over smallest; above it accuracy alone misleads, and there is a warning."""
 MAX_LEAKED_TEST_SHARE = 0.01
 """Of the test images, also in training. The official CIFAR-10 has a few such pairs."""
 
@@ -44,7 +44,7 @@ def _imbalance(raw: RawDataset) -> list[str]:
 def _untested(raw: RawDataset) -> list[str]:
     counts = np.bincount(raw.test_labels, minlength=len(raw.classes))
     missing = [name for name, count in zip(raw.classes, counts, strict=True) if count == 0]
-    return [f"no test images of {', '.join(missing)}: the test says nothing about them"] if missing else []
+    return [f"no test images of {', '.join(missing)}: they are not tested"] if missing else []
 
 
 def _duplicates(raw: RawDataset) -> list[str]:

@@ -81,7 +81,7 @@ def write_manifest(store: ObjectStore, version: DatasetVersion, shards: Shards) 
     """Makes the version exist; returns it as the store has it."""
     described = {name: value for name, value in version.as_dict().items() if name != "uri"}
     pieces = {name: [ref.as_dict() for ref in refs] for name, refs in shards.items()}
-    # The same images may be there under another name, or being prepared right now: whoever wrote first is right.
+    # The same images may be there under another name, or another process prepares them: the first writer wins.
     with suppress(IntegrityError):
         store.put_new(manifest_key(version.digest), canonical_json({**described, "format": FORMAT, "shards": pieces}))
     return _read(store, version.digest)[0]
@@ -98,7 +98,7 @@ def manifest_key(digest: str) -> str:
 
 
 def _read(store: ObjectStore, digest: str) -> tuple[DatasetVersion, Shards]:
-    """Raises `KeyError` when there is no manifest, `IntegrityError` when its digest does not cover what it says."""
+    """Raises `KeyError` when there is no manifest, `IntegrityError` when its digest does not match its content."""
     key = manifest_key(digest)
     content = store.get(key)
     try:

@@ -27,7 +27,7 @@ class TrainingImages:
 
 
 def load_training_images(dataset_uri: str, config: TrainConfig) -> TrainingImages:
-    """The images to train on and to validate with, or the samples of them that the configuration wants."""
+    """The images to train on and to validate with, or the samples of them that the configuration names."""
     settings = Settings()
     store = S3Store(settings.bucket)
     version = load_version(store, dataset_uri)

@@ -23,7 +23,7 @@ Models = Annotated[list[str], AfterValidator(check_models)]
 
 
 class WorkflowRun(Payload):
-    """Names the run wherever its results lie; a retry of a step says the same and so finds what is there."""
+    """Names the run in MLflow and S3; a retry of a step has the same name and finds the results of its earlier try."""
 
     id: str
     """Unique, stable over retries: `<dag id>/<run id>`, or `cli/<name>`."""

@@ -27,7 +27,7 @@ from cifar_tasks.errors import CifarError, PayloadError, Stopped, WorkerLost, fi
 from cifar_tasks.settings import Settings
 
 STEP_ENV = {
-    # Large tensors are freed and allocated anew in every step; keeping the memory instead of handing it back to the
+    # Large tensors are freed and allocated again in every step; keeping the memory instead of returning it to the
     # kernel took CNN training from 97 to 119 images/s (page faults gone; 2 CPU cores, glibc).
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
@@ -95,7 +95,7 @@ def fair_threads() -> int:
 
 def _send(pipe: IO[str] | None, line: str) -> None:
     try:
-        assert pipe is not None  # noqa: S101  (Popen was sigterm_received to make one)
+        assert pipe is not None  # noqa: S101  (Popen was asked for a pipe)
         pipe.write(line + "\n")
         pipe.flush()
     except BrokenPipeError:
@@ -194,7 +194,7 @@ def call(step: str, arguments: str) -> bytes:
 
 
 def log_to_stdout() -> None:
-    """What the steps say, as plain lines; what libraries say only from warnings on."""
+    """Log lines of the steps as plain text; of libraries, warnings only."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("cifar_tasks").setLevel(logging.INFO)
 

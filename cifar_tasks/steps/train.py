@@ -61,7 +61,7 @@ def training_digest(config: TrainConfig, version: DatasetVersion) -> str:
 
 
 def params_source_tags(source: ParamsSource | None) -> dict[str, Any]:
-    """What the MLflow run says of where the hyperparameters come from."""
+    """Tags of the MLflow run: where the hyperparameters come from."""
     if source is None:
         return {"cifar.params_source": "recipe"}
     return {"cifar.params_source": source.text, "cifar.study": source.study, "cifar.trial": source.trial}

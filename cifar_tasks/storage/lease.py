@@ -46,7 +46,7 @@ TERMS = LeaseTerms()
 
 @dataclass(frozen=True)
 class Lease:
-    """A lease that is held, for whoever works under it. It can be passed to processes that are being started."""
+    """A lease that is held. It can be passed to processes that are being started."""
 
     uri: str
     until: c_double
@@ -81,7 +81,7 @@ class LeaseCallback(callbacks.Callback):
 def acquire_lease(store: ObjectStore, key: str, terms: LeaseTerms = TERMS) -> Iterator[Lease]:
     """Wait until the lease `key` is free or its holder is dead, then hold it until the context is left.
 
-    `store` must give up on a request well within the time for which a holder goes on without a renewal.
+    Requests of `store` must time out well within `trusted_for`.
     """
     holder = _Holder(store, key, terms)
     holder.acquire()

@@ -28,7 +28,7 @@ def canonical_json(value: Any) -> bytes:
 
 @dataclass(frozen=True)
 class ObjectRef:
-    """What a manifest says of an object."""
+    """An object as a manifest names it."""
 
     key: str
     sha256: str
@@ -41,7 +41,7 @@ class ObjectRef:
 
 @dataclass(frozen=True)
 class ObjectEntry:
-    """What a listing says of an object, without reading it."""
+    """An object as a listing shows it, without its content."""
 
     key: str
     size: int
@@ -72,9 +72,9 @@ class ObjectStore(Protocol):
         """Write or replace an object."""
 
     def put_new(self, key: str, data: bytes) -> ObjectRef:
-        """Write an object that nobody has written yet; the same content there already is success.
+        """Write an object that does not exist; the same content under the key is success.
 
-        Raises `IntegrityError` when other content lies there: whoever wrote first is right.
+        Raises `IntegrityError` when the key has other content: the first writer wins.
         """
 
     def put_if(self, key: str, data: bytes, etag: str | None) -> str:

@@ -48,7 +48,7 @@ class MlflowCallback(Callback):
     def _log_epochs(self, label: str, history: Sequence[EpochMetrics]) -> None:
         for metrics in history:
             named = metrics.by_name(label)
-            if label not in self._logged:  # asked once: from then on nobody else writes to this run
+            if label not in self._logged:  # read once: no other process writes to this run
                 self._logged[label] = runs.logged_steps(self._client, self._run_id, next(iter(named)))
             if metrics.epoch not in self._logged[label]:
                 self._logged[label].add(metrics.epoch)

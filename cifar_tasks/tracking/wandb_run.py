@@ -1,7 +1,7 @@
 """Weights & Biases beside MLflow, for those who use it. Its own variables decide: `WANDB_API_KEY`, `WANDB_MODE`,
 `WANDB_PROJECT`, `WANDB_ENTITY`, `WANDB_BASE_URL`.
 
-MLflow stays the record: whatever happens here is a warning at most, and the training goes on.
+MLflow stays the record: an error here is a warning, and the training continues.
 """
 
 import io
@@ -158,7 +158,7 @@ def _folder(run: "Run") -> Path:
 
 
 @contextmanager
-def _only_warned(hint: str = "the training goes on") -> Iterator[None]:
+def _only_warned(hint: str = "the training continues") -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:  # `teardown` exits when the service process has failed

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands within an epoch."""
+    """The position of training within an epoch."""
 
     label: str
     """As in `Snapshot`."""
@@ -140,7 +140,7 @@ class BackgroundWriter(Callback):
     """Calls `on_epoch_end` of its callbacks in one thread, in the given order, while the next epoch trains.
 
     At most one epoch waits. What fails in the thread is raised at the end of the next epoch or of the training. The end
-    of a training waits for the thread, also after an error. The callbacks are not told of steps.
+    of a training waits for the thread, also after an error. `on_step` of its callbacks is not called.
     """
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:

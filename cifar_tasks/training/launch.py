@@ -154,7 +154,7 @@ def _in_group(store: TCPStore, rank: int, size: int, function: Callable[..., Any
     try:
         _join_group(store, rank, size)
         result = function(**arguments)
-        dist.barrier()  # NCCL wants all processes to destroy the group at the same time
+        dist.barrier()  # NCCL requires all processes to destroy the group at the same time
         dist.destroy_process_group()
         return result
     except CifarError:

@@ -56,7 +56,7 @@ def create_buckets() -> None:
         if name not in there:
             s3.create_bucket(Bucket=name)
     if not (principal := os.environ.get("S3_TRAINER_PRINCIPAL")):
-        return  # an S3 elsewhere: its own admin says who may do what
+        return  # an S3 elsewhere: its own admin sets the permissions
     for name, kept in (("cifar", {"NotResource": MAY_DELETE}), ("logs", {"Resource": "arn:aws:s3:::logs/*"})):
         statement = {"Effect": "Deny", "Principal": {"AWS": principal}, "Action": ["s3:DeleteObject"], **kept}
         s3.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))

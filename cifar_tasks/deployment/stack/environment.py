@@ -53,7 +53,7 @@ def record_options(home: Path, options: StackOptions) -> None:
 
 
 def started_with(home: Path) -> StackOptions:
-    """The options of the last start, whatever the environment says now."""
+    """The options of the last start, whatever the environment sets now."""
     return StackOptions(**_read(home / "options.json"))
 
 
@@ -94,7 +94,7 @@ def exists(home: Path) -> bool:
 
 
 def use(home: Path) -> None:
-    """Make this process a client of the stack in `home`, unless its environment already says where MLflow is."""
+    """Make this process a client of the stack in `home`, unless its environment already names an MLflow."""
     if "MLFLOW_TRACKING_URI" in os.environ or not exists(home):
         return
     wanted = overlay(os.environ, environment(home))

@@ -40,7 +40,7 @@ class Supervisor:
             return None
 
     def processes(self) -> dict[str, dict[str, Any]]:
-        """What supervisord says of each process, by name; empty if it does not run."""
+        """supervisord's state of each process, by name; empty if it does not run."""
         try:
             return {info["name"]: info for info in self._call("getAllProcessInfo")}
         except OSError:

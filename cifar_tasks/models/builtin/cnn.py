@@ -77,7 +77,7 @@ FULL = TrainConfig(
     ),
     augmentation=AugmentationConfig(crop_padding=3),
 )
-"""12 epochs instead of the report's 100; docs/training-log.md says what each part gave."""
+"""12 epochs instead of the report's 100; docs/training-log.md has the effect of each part."""
 
 DEMO = with_values(
     replace(FULL, epochs=4, batch_size=128, train_images=6_000, validation_images=2_000), {"sam_radius": 0.0}

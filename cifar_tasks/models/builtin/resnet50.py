@@ -47,7 +47,7 @@ def build(config: TrainConfig, classes: int) -> "nn.Module":
 
 
 def search_space() -> "dict[str, BaseDistribution]":
-    """As for the CNN; decay is AdamW's, which wants more of it, and there is no dropout."""
+    """As for the CNN; AdamW needs a larger weight decay, and there is no dropout."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     return {

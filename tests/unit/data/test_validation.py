@@ -63,7 +63,7 @@ def test_classes_are_unbalanced_from_three_to_one_on(largest: int, warned: int) 
 
 
 def test_a_class_without_test_images_gives_a_warning() -> None:
-    assert warnings_of([0, 1] * 5, [0, 0]) == ("no test images of bee: the test says nothing about them",)
+    assert warnings_of([0, 1] * 5, [0, 0]) == ("no test images of bee: they are not tested",)
 
 
 def test_a_few_test_images_in_training_give_a_warning(train: LabelledImages, test: LabelledImages) -> None:
