@@ -63,7 +63,7 @@ def test_a_pool_of_another_size_is_a_warning_and_none_a_failure(
     monkeypatch.setenv("CIFAR_GPU_SLOTS", "7")
     other = check("gpu pool", replace(deployment, settings=read_settings()))
     assert (other.status, other.message) == ("warning", "2 slots, CIFAR_GPU_SLOTS is 7")
-    assert other.remedy == "Apply CIFAR_GPU_SLOTS: cifar up"
+    assert other.remedy == "Apply CIFAR_GPU_SLOTS: cifar down, then cifar up"
     with without_pool(airflow):
         none = check("gpu pool", deployment)
     assert none.status == "failure"

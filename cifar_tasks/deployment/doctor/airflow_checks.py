@@ -20,7 +20,7 @@ def airflow_login(deployment: Deployment) -> str:
 
 
 def gpu_pool(deployment: Deployment) -> str:
-    """Apply CIFAR_GPU_SLOTS: {up}"""
+    """Apply CIFAR_GPU_SLOTS: {restart}"""
     slots, wanted = pool_slots(deployment), deployment.settings.gpu_slots
     message = f"{slots} slots, CIFAR_GPU_SLOTS is {wanted}" if slots else "there is no pool gpu: no training can start"
     return grade(message, warning=slots != wanted, failure=not slots)

@@ -67,9 +67,9 @@ class Deployment:
 
     def hints(self) -> dict[str, str]:
         """What a remedy may hold in braces."""
-        up = "cifar up" if self.embedded else "docker compose up -d"
-        secrets = f"{self.settings.home}/secrets.json" if self.embedded else ".env"
-        return {"up": up, "restart": f"cifar down, then {up}" if self.embedded else up, "secrets": secrets}
+        if self.embedded:
+            return {"restart": "cifar down, then cifar up", "secrets": f"{self.settings.home}/secrets.json"}
+        return {"restart": "docker compose up -d", "secrets": ".env"}
 
 
 def find_deployment(settings: Settings) -> Deployment:

@@ -73,8 +73,8 @@ def mlflow_login(deployment: Deployment) -> str:
 
 
 def s3_url(deployment: Deployment) -> str:
-    where = {"Bucket": deployment.settings.bucket}
-    return str(s3_client(unsigned=True).generate_presigned_url("list_objects_v2", Params=where))
+    bucket = {"Bucket": deployment.settings.bucket}
+    return s3_client(unsigned=True).generate_presigned_url("list_objects_v2", bucket)
 
 
 def mlflow_url(_deployment: Deployment) -> str:

@@ -128,8 +128,8 @@ def test_checks_run_beside_each_other() -> None:
 
 def test_a_remedy_is_the_own_one_then_that_of_the_check_then_how_to_start_the_service() -> None:
     def documented(_deployment: Deployment) -> str:
-        """Apply it: {up}
-        or: {restart}"""
+        """Apply it with:
+        {restart}, and keep {secrets}"""
         raise Finding("warning", "something")
 
     def skipped(_deployment: Deployment) -> str:
@@ -145,13 +145,13 @@ def test_a_remedy_is_the_own_one_then_that_of_the_check_then_how_to_start_the_se
     ]
     assert [result.remedy for result in run_checks(EMBEDDED, checks)] == [
         "repair it",
-        "Apply it: cifar up or: cifar down, then cifar up",
+        "Apply it with: cifar down, then cifar up, and keep /srv/cifar/secrets.json",
         "cifar up (first cifar down if it hangs); the reason: /srv/cifar/logs/s3.log",
         "",
     ]
     assert [result.remedy for result in run_checks(COMPOSE, checks)] == [
         "repair it",
-        "Apply it: docker compose up -d or: docker compose up -d",
+        "Apply it with: docker compose up -d, and keep .env",
         "docker compose up -d storage (restart if it hangs); the reason: docker compose logs storage",
         "",
     ]
