@@ -95,7 +95,7 @@ class DirectoryTree:
             raise DataError(f"{self.where}: {name or 'the folder'} cannot be read: {error.strerror}.") from error
 
 
-class ZipTree:
+class _ArchiveTree:
     def __init__(self, path: Path, where: str | None = None) -> None:
         self.where = where or str(path)
         self._path = path
@@ -103,6 +103,8 @@ class ZipTree:
     def fingerprint(self) -> str:
         return f"file-{file_digest(self._path, 'sha256')}"
 
+
+class ZipTree(_ArchiveTree):
     def names(self) -> list[str]:
         with self._opened() as archive:
             return sorted(self._members(archive))
@@ -133,15 +135,8 @@ class ZipTree:
         return members
 
 
-class TarTree:
+class TarTree(_ArchiveTree):
     """Read from front to back: going back in a compressed tar would mean to unpack it again from the start."""
-
-    def __init__(self, path: Path, where: str | None = None) -> None:
-        self.where = where or str(path)
-        self._path = path
-
-    def fingerprint(self) -> str:
-        return f"file-{file_digest(self._path, 'sha256')}"
 
     def names(self) -> list[str]:
         with self._opened() as archive:
