@@ -5,13 +5,17 @@ from contextlib import contextmanager
 
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
+from celery.signals import setup_logging
+
+# With a receiver of this signal Celery leaves the loggers alone, which other tests look at.
+setup_logging.connect(lambda **_: None, weak=False)
 
 
 @contextmanager
 def worker(queue: str) -> Iterator[None]:
     """A worker for two tasks at a time."""
     own = Celery(broker="memory://", set_as_current=False)
-    own.conf.update(worker_hijack_root_logger=False, broker_transport_options={"polling_interval": 0.1})
+    own.conf.update(broker_transport_options={"polling_interval": 0.1})
     options = {"pool": "threads", "concurrency": 2, "hostname": f"{queue}@here"}
     with start_worker(own, queues=[queue], perform_ping_check=False, **options):
         yield

@@ -222,7 +222,7 @@ def test_a_training_outlives_its_tracker(
     core.wait()
     followed.on_epoch_end(Snapshot.of(state(0.9)))
     followed.on_train_end(state(0.9), None)
-    assert "the training goes on" in caplog.text
+    assert "the training continues" in caplog.text
 
 
 @pytest.mark.parametrize(
