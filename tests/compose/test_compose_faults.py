@@ -16,7 +16,7 @@ if not os.environ.get("COMPOSE"):
 
 EPOCHS = 10
 """About two minutes on one core: long enough to break something in between."""
-TRAINING = {"models": "cnn", "epochs": EPOCHS}
+TRAINING = {"models": ["cnn"], "epochs": EPOCHS}
 Tracking = Callable[[str], MlflowClient]
 
 

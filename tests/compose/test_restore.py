@@ -31,7 +31,7 @@ def test_a_restore_replaces_no_used_deployment_and_brings_back_all_into_an_empty
 ):
     deployment.compose("up", "-d")
     deployment.wait_until_healthy(240)
-    assert finish(deployment, start(deployment, models="cnn", epochs=1), 900) == "success"
+    assert finish(deployment, start(deployment, models=["cnn"], epochs=1), 900) == "success"
     before, predicted = kept(deployment, tracking("reader")), deployment.python("gpu-worker", PREDICT)
     assert predicted.startswith("[")
     deployment.make("backup", "TO=backups/test")
@@ -57,4 +57,4 @@ def test_a_restore_replaces_no_used_deployment_and_brings_back_all_into_an_empty
 
     assert kept(deployment, tracking("reader")) == before
     assert deployment.python("gpu-worker", PREDICT) == predicted
-    assert finish(deployment, start(deployment, models="cnn", epochs=1), 900) == "success"
+    assert finish(deployment, start(deployment, models=["cnn"], epochs=1), 900) == "success"
