@@ -1,7 +1,9 @@
 """The study that workers share, on the real database, without a training; and the pages that show it."""
 
 import contextlib
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +23,6 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.tuning.space import free_space, suggest
 from cifar_tasks.tuning.study import all_studies, count_ended, create_study, load_study, optimize
 from cifar_tasks.tuning.trial import trial_errors
-from tests.gateway import gateway
 from tests.trainings import wait_until
 
 SPACE = free_space("cnn", [])
@@ -152,16 +153,45 @@ def test_a_search_that_scores_one_model_for_all_trials_ends_with_the_second(trac
     assert len(study.trials) == 2
 
 
+@contextlib.contextmanager
+def gateway(port: int) -> Iterator[tuple[int, Callable[[], None]]]:
+    """A port in front of another one, and a function that cuts all connections and accepts no more."""
+    listener, ends = socket.create_server((HOST, 0)), list[socket.socket]()
+
+    def forward() -> None:
+        with contextlib.suppress(OSError, ValueError):  # of sockets that `cut` has closed
+            while True:
+                for ready in select.select([listener, *ends], [], [], 0.1)[0]:
+                    if ready is listener:
+                        ends.extend((listener.accept()[0], socket.create_connection((HOST, port))))
+                    else:
+                        ends[ends.index(ready) ^ 1].sendall(ready.recv(65536))
+
+    def cut() -> None:
+        for end in (listener, *ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    thread = threading.Thread(target=forward)
+    thread.start()
+    try:
+        yield listener.getsockname()[1], cut
+    finally:
+        cut()
+        thread.join()
+
+
 @pytest.mark.parametrize(("moment", "left"), [("in its trial", "RUNNING"), ("after its trial", "COMPLETE")])
 def test_a_worker_that_loses_the_database_ends_with_an_error_worth_a_retry(tracked, monkeypatch, moment, left):
     url = Settings().studies_url.get_secret_value()
     port = urlsplit(url).port
-    with gateway(port) as database:
-        monkeypatch.setenv("CIFAR_STUDIES_URL", url.replace(f":{port}/", f":{database.port}/"))
+    with gateway(port) as (other_port, cut):
+        monkeypatch.setenv("CIFAR_STUDIES_URL", url.replace(f":{port}/", f":{other_port}/"))
         study = create_study(f"database lost {moment}")
-        cut = objective(lambda _: database.cut() if left == "RUNNING" else None)
+        train = objective(lambda _: cut() if left == "RUNNING" else None)
         with pytest.raises(StorageError, match="CIFAR_STUDIES_URL") as lost:
-            optimize(study, cut, 2, callbacks=[lambda *_: database.cut()])
+            optimize(study, train, 2, callbacks=[lambda *_: cut()])
     assert lost.value.retryable
     monkeypatch.setenv("CIFAR_STUDIES_URL", url)
     assert states(load_study(study.study_name)) == [left]

@@ -7,7 +7,6 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from mlflow import MlflowClient
@@ -29,7 +28,6 @@ from cifar_tasks.tracking import runs
 from cifar_tasks.tuning import all_studies, count_ended, load_study
 from cifar_tasks.tuning.study import best_trial
 from tests.conftest import RunningStack, connect
-from tests.gateway import gateway
 from tests.trainings import Background, as_json, prepared, wait_until
 
 RUN_TRIALS = "cifar_tasks.steps.run_trials:run_trials"
@@ -332,23 +330,26 @@ def test_a_stopped_search_continues_where_it_was(data, client, short_heartbeat):
 
 
 def test_a_worker_that_loses_mlflow_ends_with_an_error_worth_a_retry_and_its_trial_is_retried(
-    data, tracked, short_heartbeat, monkeypatch
+    data, client, short_heartbeat, monkeypatch
 ):
-    worker = workers_for(data, 9, trials=1)[0]
-    server = urlsplit(tracked.mlflow_url)
-    with gateway(server.port) as mlflow, monkeypatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"http://{server.hostname}:{mlflow.port}")
+    (worker, _) = workers_for(data, 9, trials=1)
+    with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        patch.setenv("NO_PROXY", "")
+        patch.setenv("no_proxy", "")
 
-        def cut_after_an_epoch() -> None:
+        def lead_requests_nowhere() -> None:
             wait_until(lambda: first_epoch_ended(worker))
-            mlflow.cut()
+            patch.setenv("http_proxy", "http://127.0.0.1:9")
 
-        threading.Thread(target=cut_after_an_epoch).start()
+        threading.Thread(target=lead_requests_nowhere).start()
         with pytest.raises(TrackingError) as lost:
             run_trials(worker)
     assert lost.value.retryable
     assert states(worker) == ["RUNNING"]
+    assert first_epoch_ended(worker)
     time.sleep(3.5)
     assert run_trials(worker).trials == 1
     assert states(worker) == ["FAIL", "COMPLETE"]
+    (run_id,) = {trial.user_attrs["mlflow_run_id"] for trial in load_study(worker.study).trials}
+    assert client.get_run(run_id).info.status == "FINISHED"
