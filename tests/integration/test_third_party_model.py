@@ -4,17 +4,14 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from mlflow import MlflowClient
 
 from cifar_tasks.settings import PROJECT
 from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import RunningStack
-from tests.trainings import child_run
 
 
 @pytest.fixture(scope="module")
@@ -61,28 +58,3 @@ def test_it_is_tuned_trained_evaluated_registered_and_promoted(installed, tracke
     assert champion.tags["cifar.model"] == "tiny"
     assert float(champion.tags["cifar.test_accuracy"]) > 0.8
     assert champion.tags["cifar.params_source"].startswith("study tiny-")
-
-
-def test_its_training_resumes_after_a_kill(installed, tracked: RunningStack, pictures: Path, tmp_path: Path):
-    words = ["run", "--source", str(pictures), "--models", "tiny", "--registered-model", "tiny-killed"]
-    words += ["--name", "tiny-killed", "--set", "epochs=400"]
-    log = tmp_path / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cifar_tasks.cli", *words],
-            env={**os.environ, "PYTHONPATH": installed, "PYTHONUNBUFFERED": "1"},
-            stdout=file,
-        )
-    client = runs.mlflow_client()
-    deadline = time.monotonic() + 120
-    while "epoch 3/400" not in log.read_text():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    done = cifar(installed, *words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "resuming after epoch" in done.stdout
-    (run,) = child_run(MlflowClient(), "cli/tiny-killed", "tiny")
-    steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "validation_loss")]
-    assert steps == list(range(1, len(steps) + 1))
