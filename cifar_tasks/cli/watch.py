@@ -73,7 +73,7 @@ class Watcher:
         return Group(table)
 
     def _progress(self, task: "TaskInstanceResponse") -> str:
-        if task.map_index < 0 or not task.rendered_map_index:
+        if task.map_index < 0 or task.rendered_map_index in (None, str(task.map_index)):  # not named before it starts
             return ""
         if task.task_id == TRIALS:
             return self._searching(task.map_index)

@@ -43,3 +43,9 @@ def test_without_a_terminal_each_change_is_one_line(monkeypatch):
     run = RunThatEnds(task("prepare", state=SimpleNamespace(value="success")), task("report"))
     assert Watcher(console, run).watch() == "success"
     assert console.file.getvalue() == "  prepare: success\n"
+
+
+def test_a_mapped_task_that_has_no_name_yet_has_no_progress():
+    starting = task("model.train", map_index=0, rendered_map_index="0", state=SimpleNamespace(value="running"))
+    console = Console(file=io.StringIO(), width=100)
+    assert Watcher(console, run=None)._progress(starting) == ""
