@@ -18,7 +18,7 @@ from cifar_tasks.tracking.runs import MODEL, WORKFLOW
 if TYPE_CHECKING:
     from airflow_client.client.models.task_instance_response import TaskInstanceResponse
 
-TRAIN, STUDIES, TRIALS = "model.train", "tuning.create_studies", "tuning.run_trials"
+PLANS, TRAIN, STUDIES, TRIALS = "select_params", "model.train", "tuning.create_studies", "tuning.run_trials"
 POLL_SECONDS = 2.0
 COLOURS = {
     "success": "green",
@@ -73,11 +73,11 @@ class Watcher:
         return Group(table)
 
     def _progress(self, task: "TaskInstanceResponse") -> str:
-        if task.map_index < 0 or task.rendered_map_index in (None, str(task.map_index)):  # not named before it starts
+        if task.map_index < 0 or _state(task) == "waiting":
             return ""
         if task.task_id == TRIALS:
             return self._searching(task.map_index)
-        return self._training(task.rendered_map_index) if task.task_id == TRAIN else ""
+        return self._training(task.map_index) if task.task_id == TRAIN else ""
 
     def _searching(self, index: int) -> str:
         """Trials of the whole study, from its database."""

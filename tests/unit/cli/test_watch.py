@@ -45,7 +45,29 @@ def test_without_a_terminal_each_change_is_one_line(monkeypatch):
     assert console.file.getvalue() == "  prepare: success\n"
 
 
-def test_a_mapped_task_that_has_no_name_yet_has_no_progress():
-    starting = task("model.train", map_index=0, rendered_map_index="0", state=SimpleNamespace(value="running"))
-    console = Console(file=io.StringIO(), width=100)
-    assert Watcher(console, run=None)._progress(starting) == ""
+def test_a_training_that_runs_is_looked_up_by_the_model_of_its_plan(monkeypatch):
+    """Airflow names a mapped task only when it has ended: until then its name is its index."""
+    plans = [{"config": {"model": "cnn"}}, {"config": {"model": "resnet50"}}]
+    asked = []
+    monkeypatch.setattr("cifar_tasks.cli.watch.runs", MlflowWithoutRuns(asked))
+    running = task("model.train", map_index=1, rendered_map_index="1", state=SimpleNamespace(value="running"))
+    run = SimpleNamespace(run_id="run", result={"select_params": plans}.get)
+    assert Watcher(Console(file=io.StringIO()), run=run)._progress(running) == "resnet50"
+    assert asked == ["resnet50"]
+
+
+class MlflowWithoutRuns:
+    """MLflow before the training has opened its run."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self._asked = asked
+
+    def mlflow_client(self) -> None:
+        return None
+
+    def experiment_id(self, client: None, name: str) -> str:
+        return "1"
+
+    def find_runs(self, client: None, experiment: str, tags: dict[str, str]) -> list[Any]:
+        self._asked.append(tags["cifar.model"])
+        return []
