@@ -90,8 +90,9 @@ class Watcher:
         accuracy = f", best validation accuracy {best:.1%}" if best is not None else ""
         return f"study {worker['study']}: {ended}/{worker['budget']['trials']} trials done{accuracy}"
 
-    def _training(self, model: str) -> str:
-        """Epoch and accuracy, from MLflow."""
+    def _training(self, index: int) -> str:
+        """Epoch and accuracy, from MLflow. The model is that of the plan: Airflow names a mapped task when it ends."""
+        model = str(self.run.result(PLANS)[index]["config"]["model"])
         client = runs.mlflow_client()
         experiment = runs.experiment_id(client, Settings().experiment)
         for child in runs.find_runs(client, experiment, {WORKFLOW: f"{DAG}/{self.run.run_id}", MODEL: model}):
