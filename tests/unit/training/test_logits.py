@@ -7,6 +7,7 @@ import torch
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier, build_classifier
 from cifar_tasks.training import FastClassifier, device, predict_logits
+from cifar_tasks.training.logits import resized
 from cifar_tasks.training.setup import init_running_stats
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
@@ -38,3 +39,13 @@ def test_the_fast_classifier_computes_in_the_precision_of_the_device(model, monk
     assert seen == [precision, torch.float32]
     assert FastClassifier(model)(torch.from_numpy(IMAGES[:2])).dtype is torch.float32
     assert np.abs(fast - exact).max() < 0.1 * exact.std()
+
+
+def test_images_are_resized_to_the_size_of_an_older_champion_and_left_alone_if_they_have_it():
+    halves = np.zeros((3, 64, 64, 3), np.uint8)
+    halves[:, :, 32:] = 200
+    small = resized(halves, 32)
+    assert (small.shape, small.dtype) == ((3, 32, 32, 3), np.uint8)
+    assert (small[:, :, :14] == 0).all()
+    assert (small[:, :, 18:] == 200).all()
+    assert resized(halves, 64) is halves
