@@ -66,7 +66,7 @@ def _use_step_env() -> None:
 def _hardware() -> str:
     import torch
 
-    from cifar_tasks.training import describe
+    from cifar_tasks.training.device import describe
 
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     return "; ".join([*(describe(torch.device(device)) for device in devices), f"torch {torch.__version__}"])

@@ -9,8 +9,9 @@ from benchmarks.training_speed import CNN, GREY, matrix_product, random_split
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import build_classifier
-from cifar_tasks.training import TrainingState, fit
 from cifar_tasks.training.augment import steps_per_epoch
+from cifar_tasks.training.loop import fit
+from cifar_tasks.training.state import TrainingState
 
 CNN_IMAGES = 45_000
 RESNET_IMAGES = 5_120

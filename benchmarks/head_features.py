@@ -7,8 +7,10 @@ from benchmarks.training_speed import GREY, random_split
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier, build_classifier
-from cifar_tasks.training import Split, TrainingState, fit, head_config, head_features
 from cifar_tasks.training.augment import steps_per_epoch
+from cifar_tasks.training.loop import Split, fit
+from cifar_tasks.training.state import TrainingState
+from cifar_tasks.training.transfer import head_config, head_features
 
 IMAGES = 256
 EPOCHS = 10

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from benchmarks.measure import Row, interleaved, rate
 from benchmarks.training_speed import CNN, GREY, random_split
 from cifar_tasks.models.classifier import ImageClassifier, build_classifier
-from cifar_tasks.training import FastClassifier, predict_logits
 from cifar_tasks.training.device import precision
+from cifar_tasks.training.logits import FastClassifier, predict_logits
 
 IMAGES = 1000
 

@@ -11,8 +11,10 @@ from cifar_tasks.storage.checkpoints import CheckpointCallback
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.mlflow_run import MlflowCallback
-from cifar_tasks.training import BackgroundWriter, LogProgress, TrainingState, fit
 from cifar_tasks.training.augment import steps_per_epoch
+from cifar_tasks.training.callbacks import BackgroundWriter, LogProgress
+from cifar_tasks.training.loop import fit
+from cifar_tasks.training.state import TrainingState
 
 IMAGES = 6000
 """As many as the demo's, an eighth of the full training's: what an epoch costs is spread over few images."""

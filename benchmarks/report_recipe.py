@@ -17,15 +17,16 @@ import typer
 from torch.optim import Adam
 
 from cifar_tasks.config import with_values
-from cifar_tasks.data import ImageFormat, open_source, spooled
+from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.data.preparation import VALIDATION_FRACTION
-from cifar_tasks.data.spool import RawDataset
+from cifar_tasks.data.source import open_source
+from cifar_tasks.data.spool import RawDataset, spooled
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier
 from cifar_tasks.settings import Settings
-from cifar_tasks.training import Split, choose_device, describe
-from cifar_tasks.training.device import autocast
+from cifar_tasks.training.device import autocast, choose_device, describe
 from cifar_tasks.training.logits import compute_logits
+from cifar_tasks.training.loop import Split
 
 WANTED_ACCURACY = 0.8561
 """Of the report's CNN."""

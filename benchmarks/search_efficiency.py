@@ -25,8 +25,9 @@ from cifar_tasks.steps.inputs import TrainingImages, initial_model, load_trainin
 from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
 from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.prepare import prepare_data
-from cifar_tasks.training import choose_device, describe, fit_classifier
+from cifar_tasks.training.device import choose_device, describe
 from cifar_tasks.training.setup import to_split
+from cifar_tasks.training.transfer import fit_classifier
 from cifar_tasks.tuning.space import free_space, recipe_params, suggest
 from cifar_tasks.tuning.study import pruner, sampler
 from cifar_tasks.tuning.trial import TrialCallback

@@ -11,9 +11,10 @@ from benchmarks.plain_loop import in_own_process
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import build_classifier
-from cifar_tasks.training import Split, TrainingState, fit
 from cifar_tasks.training import device as training_device
 from cifar_tasks.training.augment import steps_per_epoch
+from cifar_tasks.training.loop import Split, fit
+from cifar_tasks.training.state import TrainingState
 
 GFLOP_PER_IMAGE = 1.89
 """Forward and backward of the CNN's convolutions and dense layer, a multiplication and an addition counted as two."""

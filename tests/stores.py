@@ -8,10 +8,10 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from cifar_tasks.errors import IntegrityError, StorageError
-from cifar_tasks.storage.s3 import ObjectEntry, ObjectRef, Snapshot, sha256_hex, verified
+from cifar_tasks.storage.s3 import ObjectEntry, ObjectRef, S3Store, Snapshot, sha256_hex, verified
 
 
-class InMemoryStore:
+class InMemoryStore(S3Store):
     """Behaves as `S3Store` does: the contract in `tests/unit/storage/test_storage.py` holds for both."""
 
     def __init__(self) -> None:
@@ -31,10 +31,6 @@ class InMemoryStore:
         self.writes.append(key)
         self.objects[key] = data
         self.written[key] = time.monotonic()
-        return ObjectRef(key, sha256_hex(data), len(data))
-
-    def put_new(self, key: str, data: bytes) -> ObjectRef:
-        self.put_if(key, data, None)
         return ObjectRef(key, sha256_hex(data), len(data))
 
     def put_if(self, key: str, data: bytes, etag: str | None) -> str:

@@ -20,7 +20,7 @@ from rich.table import Column, Table
 from cifar_tasks.config import PROFILES, RESIZES, Overrides, parse_overrides
 from cifar_tasks.errors import CifarError, ConfigError, StackError, first_problem
 from cifar_tasks.models import available_models, default_models, parse_models
-from cifar_tasks.settings import read_settings
+from cifar_tasks.settings import Settings, read_settings
 from cifar_tasks.steps.payloads import RunReport, RunRequest
 
 if TYPE_CHECKING:
@@ -155,28 +155,26 @@ def _help(field: str) -> str:
     return str(RunRequest.model_fields[field].description)
 
 
-Source = Annotated[
-    str, typer.Option(metavar="SOURCE", help=_help("source"), default_factory=lambda: read_settings().source)
-]
+def _setting(name: str, metavar: str | None = None, more: str = "") -> Any:
+    """An option whose default is the setting of this name."""
+    default = Settings.model_fields[name].default or ",".join(default_models())
+    return typer.Option(
+        metavar=metavar,
+        help=f"{_help(name)} {more}",
+        default_factory=lambda: getattr(read_settings(), name) or default,
+        show_default=f"CIFAR_{name.upper()}, or {default}",
+    )
+
+
+Source = Annotated[str, _setting("source", "SOURCE")]
 Models = Annotated[
     str,
-    typer.Option(
-        metavar="MODEL[,MODEL…]",
-        help=f"{_help('models')} {' '.join(f'[b]{s.name}[/b]: {s.description}' for s in MODELS.values())}",
-        default_factory=lambda: read_settings().models or ",".join(default_models()),
-    ),
+    _setting("models", "MODEL[,MODEL…]", " ".join(f"[b]{s.name}[/b]: {s.description}" for s in MODELS.values())),
 ]
-RunProfile = Annotated[
-    str,
-    typer.Option(metavar="|".join(PROFILES), help=_help("profile"), default_factory=lambda: read_settings().profile),
-]
-RegisteredModelName = Annotated[
-    str, typer.Option(help=_help("registered_model"), default_factory=lambda: read_settings().registered_model)
-]
-ImageSize = Annotated[int, typer.Option(help=_help("image_size"), default_factory=lambda: read_settings().image_size)]
-ResizeMode = Annotated[
-    str, typer.Option(metavar="|".join(RESIZES), help=_help("resize"), default_factory=lambda: read_settings().resize)
-]
+RunProfile = Annotated[str, _setting("profile", "|".join(PROFILES))]
+RegisteredModelName = Annotated[str, _setting("registered_model")]
+ImageSize = Annotated[int, _setting("image_size")]
+ResizeMode = Annotated[str, _setting("resize", "|".join(RESIZES))]
 Tune = Annotated[str, typer.Option(metavar="MODEL[,MODEL…]", help=_help("tune"))]
 Trials = Annotated[int | None, typer.Option(help=_help("trials"))]
 SetOverride = Annotated[
@@ -189,7 +187,11 @@ SetOverride = Annotated[
 
 def _request(models: str, tune: str, override: list[str] | None, **fields: Any) -> RunRequest:
     """`ConfigError` names the option whose value does not fit."""
-    fields |= {"models": parse_models(models), "tune": parse_models(tune), "overrides": parse_overrides(override or [])}
+    fields |= {
+        "models": parse_models(models),
+        "tune": parse_models(tune),
+        "overrides": parse_overrides(override or []),
+    }
     try:
         return RunRequest.model_validate(fields)
     except ValidationError as error:
@@ -217,7 +219,7 @@ def demo(
     from cifar_tasks.cli import dag_run
     from cifar_tasks.cli.summary import print_summary
     from cifar_tasks.cli.watch import Watcher
-    from cifar_tasks.data import absolute_source
+    from cifar_tasks.data.source import absolute_source
     from cifar_tasks.deployment import stack
     from cifar_tasks.deployment.airflow_api import airflow
 
@@ -323,7 +325,8 @@ def studies() -> None:
     from cifar_tasks.deployment import stack
 
     stack.use(read_settings().home)
-    from cifar_tasks.tuning import all_studies, format_params
+    from cifar_tasks.tuning.space import format_params
+    from cifar_tasks.tuning.study import all_studies
 
     table = Table("study", "data", "trials", "best", "hyperparameters")
     for study in all_studies():

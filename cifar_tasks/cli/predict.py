@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cifar_tasks.data import ImageFormat, decode
+from cifar_tasks.data.image_format import ImageFormat, decode
 from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.saved_model import load_model
-from cifar_tasks.training import FastClassifier, predict_logits
+from cifar_tasks.training.logits import FastClassifier, predict_logits
 
 
 @dataclass(frozen=True)

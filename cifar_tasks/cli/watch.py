@@ -81,7 +81,7 @@ class Watcher:
 
     def _searching(self, index: int) -> str:
         """Trials of the whole study, from its database."""
-        from cifar_tasks.tuning import count_ended, load_study
+        from cifar_tasks.tuning.study import count_ended, load_study
 
         worker = self.run.result(STUDIES)[index]
         study = load_study(worker["study"])

@@ -2,8 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,49 +13,27 @@ from cifar_tasks.data.disk import disk_errors
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.versions import DatasetVersion, shards_of
 from cifar_tasks.errors import IntegrityError
-from cifar_tasks.storage.s3 import ObjectRef, ObjectStore, read
+from cifar_tasks.storage.s3 import ObjectRef, S3Store
 
 BLOCK_BYTES = 2**20
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset version and the splits that were asked for: a training does not load the test set."""
+def load_split(store: S3Store, version: DatasetVersion, split: str, cache: Path) -> LabelledImages:
+    """The images of `train`, `validation` or `test`, every byte verified.
 
-    version: DatasetVersion
-    splits: Mapping[str, LabelledImages]
-
-    @property
-    def train(self) -> LabelledImages:
-        return self.splits["train"]
-
-    @property
-    def validation(self) -> LabelledImages:
-        return self.splits["validation"]
-
-    @property
-    def test(self) -> LabelledImages:
-        return self.splits["test"]
-
-
-def load_dataset(store: ObjectStore, version: DatasetVersion, splits: Sequence[str], cache: Path) -> Dataset:
-    """The images of these splits, every byte verified. Raises `IntegrityError` for a damaged or missing shard.
-
-    The images are read-only: a file in `cache`, fetched once per machine and mapped into memory.
+    They are read-only: a file in `cache`, fetched once per machine and mapped into memory. Raises `IntegrityError` for
+    a damaged or missing shard.
     """
     shards, folder = shards_of(store, version), cache / version.digest[:16]
-    loaded = {}
-    for split in splits:
-        images, labels = (
-            _local_copy(store, shards[name], folder / f"{name}.npy") for name in (f"{split}-images", f"{split}-labels")
-        )
-        loaded[split] = LabelledImages(np.asarray(np.load(images, mmap_mode="r")), np.load(labels))
-    return Dataset(version, loaded)
+    images, labels = (
+        _local_copy(store, shards[name], folder / f"{name}.npy") for name in (f"{split}-images", f"{split}-labels")
+    )
+    return LabelledImages(np.asarray(np.load(images, mmap_mode="r")), np.load(labels))
 
 
-def _local_copy(store: ObjectStore, refs: Sequence[ObjectRef], path: Path) -> Path:
+def _local_copy(store: S3Store, refs: Sequence[ObjectRef], path: Path) -> Path:
     with disk_errors(path.parent, "CIFAR_HOME"):
         if not _is_intact(path, refs):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,12 +62,12 @@ def _sha256(file: BinaryIO, size: int) -> str:
     return digest.hexdigest()
 
 
-def _fetch(store: ObjectStore, refs: Sequence[ObjectRef], path: Path) -> None:
+def _fetch(store: S3Store, refs: Sequence[ObjectRef], path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
     with part.open("wb") as file:
         for ref in refs:
             try:
-                file.write(read(store, ref))
+                file.write(store.get(ref.key, ref.sha256))
             except KeyError:
                 raise IntegrityError(f"{store.uri(ref.key)} is missing. Prepare the data again.") from None
     part.replace(path)

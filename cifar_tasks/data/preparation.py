@@ -23,7 +23,7 @@ from cifar_tasks.data.versions import (
     whole_version,
     write_manifest,
 )
-from cifar_tasks.storage.s3 import ObjectStore, canonical_json, sha256_hex
+from cifar_tasks.storage.s3 import S3Store, canonical_json, sha256_hex
 
 VALIDATION_FRACTION = 0.1
 SHARD_BYTES = 64 * 2**20
@@ -31,7 +31,7 @@ SHARD_BYTES = 64 * 2**20
 
 def prepare(
     source: Source,
-    store: ObjectStore,
+    store: S3Store,
     seed: int,
     report: Report,
     image_format: ImageFormat = DEFAULT_FORMAT,
@@ -61,7 +61,7 @@ def prepare(
 
 def find_prepared(
     source: Source,
-    store: ObjectStore,
+    store: S3Store,
     seed: int,
     image_format: ImageFormat = DEFAULT_FORMAT,
     validation_fraction: float = VALIDATION_FRACTION,
@@ -70,7 +70,7 @@ def find_prepared(
     return _pointed_at(store, _pointer_key(source, seed, image_format, validation_fraction))
 
 
-def _pointed_at(store: ObjectStore, pointer: str) -> DatasetVersion | None:
+def _pointed_at(store: S3Store, pointer: str) -> DatasetVersion | None:
     try:
         return whole_version(store, json.loads(store.get(pointer))["digest"])
     except (KeyError, ValueError):
@@ -78,7 +78,7 @@ def _pointed_at(store: ObjectStore, pointer: str) -> DatasetVersion | None:
 
 
 def _write(
-    store: ObjectStore, raw: RawDataset, splits: Mapping[str, Indices], placeholder: bool, warnings: Sequence[str]
+    store: S3Store, raw: RawDataset, splits: Mapping[str, Indices], placeholder: bool, warnings: Sequence[str]
 ) -> DatasetVersion:
     """Shards first, the manifest last, and only what is not there yet."""
     labels = np.concatenate([raw.train_labels, raw.test_labels])

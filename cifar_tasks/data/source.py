@@ -13,7 +13,7 @@ from cifar_tasks.data.images import ImageStream, Report
 from cifar_tasks.data.trees import DirectoryTree, FileTree, StoredTree, open_archive
 from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage.s3 import ObjectEntry, ObjectStore, S3Store, canonical_json, sha256_hex, split_s3_url
+from cifar_tasks.storage.s3 import ObjectEntry, S3Store, canonical_json, sha256_hex, split_s3_url
 
 PROBE_SECONDS = 10.0
 """How long `auto` waits for the host of CIFAR-10."""
@@ -69,7 +69,7 @@ class StoredArchiveSource:
 
     placeholder = False
 
-    def __init__(self, store: ObjectStore, entry: ObjectEntry) -> None:
+    def __init__(self, store: S3Store, entry: ObjectEntry) -> None:
         self.name = PurePosixPath(entry.key).name
         self._store = store
         self._entry = entry
@@ -93,7 +93,7 @@ def open_source(
     report: Report,
     *,
     is_prepared: Callable[[Source], bool] = lambda _: False,
-    open_bucket: Callable[[str], ObjectStore] = S3Store,
+    open_bucket: Callable[[str], S3Store] = S3Store,
 ) -> Source:
     """The source that `spec` names; only its `read` reads images.
 
@@ -144,7 +144,7 @@ def _announced(digits: DigitsSource, report: Report) -> DigitsSource:
     return digits
 
 
-def _open_stored(url: str, open_bucket: Callable[[str], ObjectStore]) -> Source:
+def _open_stored(url: str, open_bucket: Callable[[str], S3Store]) -> Source:
     bucket, key = split_s3_url(url)
     store = open_bucket(bucket)
     prefix = f"{key.rstrip('/')}/" if key else ""

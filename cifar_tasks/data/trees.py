@@ -17,7 +17,7 @@ from typing import Protocol
 
 from cifar_tasks.data.parallel import bounded_map
 from cifar_tasks.errors import DataError
-from cifar_tasks.storage.s3 import ObjectStore, canonical_json, sha256_hex
+from cifar_tasks.storage.s3 import S3Store, canonical_json, sha256_hex
 
 MAX_FILE_BYTES = 64 * 2**20
 """No picture and no CIFAR-10 batch is larger; an archive member that claims more would fill the memory."""
@@ -182,7 +182,7 @@ class TarTree(_ArchiveTree):
 class StoredTree:
     """The objects under a prefix."""
 
-    def __init__(self, store: ObjectStore, prefix: str) -> None:
+    def __init__(self, store: S3Store, prefix: str) -> None:
         self.where = store.uri(prefix)
         self._store = store
         self._prefix = prefix

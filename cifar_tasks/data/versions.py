@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cifar_tasks.errors import ConfigError, IntegrityError
-from cifar_tasks.storage.s3 import ObjectRef, ObjectStore, canonical_json, sha256_hex
+from cifar_tasks.storage.s3 import ObjectRef, S3Store, canonical_json, sha256_hex
 
 FORMAT = 2
 """Raised when the same source would be decoded or resized to other pixels, or the manifest changes its shape."""
@@ -50,7 +50,7 @@ class DatasetVersion:
         return asdict(self) | {"classes": list(self.classes), "warnings": list(self.warnings)}
 
 
-def load_version(store: ObjectStore, uri: str) -> DatasetVersion:
+def load_version(store: S3Store, uri: str) -> DatasetVersion:
     """By the URI of its manifest.
 
     Raises `ConfigError` if there is no such version, `IntegrityError` if its manifest was altered.
@@ -64,7 +64,7 @@ def load_version(store: ObjectStore, uri: str) -> DatasetVersion:
         raise ConfigError(f"there is no dataset version {uri}: prepare the data first") from None
 
 
-def whole_version(store: ObjectStore, digest: str) -> DatasetVersion:
+def whole_version(store: S3Store, digest: str) -> DatasetVersion:
     """Raises `KeyError` when the manifest or one of the shards is missing."""
     version, shards = _read(store, digest)
     for ref in (ref for refs in shards.values() for ref in refs):
@@ -73,17 +73,19 @@ def whole_version(store: ObjectStore, digest: str) -> DatasetVersion:
     return version
 
 
-def shards_of(store: ObjectStore, version: DatasetVersion) -> Shards:
+def shards_of(store: S3Store, version: DatasetVersion) -> Shards:
     return _read(store, version.digest)[1]
 
 
-def write_manifest(store: ObjectStore, version: DatasetVersion, shards: Shards) -> DatasetVersion:
+def write_manifest(store: S3Store, version: DatasetVersion, shards: Shards) -> DatasetVersion:
     """Makes the version exist; returns it as the store has it."""
     described = {name: value for name, value in version.as_dict().items() if name != "uri"}
     pieces = {name: [ref.as_dict() for ref in refs] for name, refs in shards.items()}
     # The same images may be there under another name, or another process prepares them: the first writer wins.
     with suppress(IntegrityError):
-        store.put_new(manifest_key(version.digest), canonical_json({**described, "format": FORMAT, "shards": pieces}))
+        store.put_if(
+            manifest_key(version.digest), canonical_json({**described, "format": FORMAT, "shards": pieces}), None
+        )
     return _read(store, version.digest)[0]
 
 
@@ -97,7 +99,7 @@ def manifest_key(digest: str) -> str:
     return f"datasets/{digest[:16]}/manifest.json"
 
 
-def _read(store: ObjectStore, digest: str) -> tuple[DatasetVersion, Shards]:
+def _read(store: S3Store, digest: str) -> tuple[DatasetVersion, Shards]:
     """Raises `KeyError` when there is no manifest, `IntegrityError` when its digest does not match its content."""
     key = manifest_key(digest)
     content = store.get(key)

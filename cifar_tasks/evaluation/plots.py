@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from cifar_tasks.training import TrainingState
+    from cifar_tasks.training.state import TrainingState
 
 TRAINING, VALIDATION = "#4c72b0", "#dd8452"
 RIGHT, WRONG = "#2a7f3f", "#c0392b"

@@ -6,7 +6,7 @@ import time
 from optuna.distributions import distribution_to_json
 
 from cifar_tasks.config import Profile, TrainConfig, flat, trial_config
-from cifar_tasks.data import load_version
+from cifar_tasks.data.versions import load_version
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import TrainPlan, TrialBudget, TrialWorker
 from cifar_tasks.storage.s3 import S3Store

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cifar_tasks.data import DatasetVersion, LabelledImages, load_dataset, load_version
+from cifar_tasks.data.images import LabelledImages
+from cifar_tasks.data.loading import load_split
+from cifar_tasks.data.versions import DatasetVersion, load_version
 from cifar_tasks.errors import IntegrityError
 from cifar_tasks.evaluation import plots
 from cifar_tasks.evaluation.metrics import Evaluation, agrees, evaluate
@@ -17,7 +19,8 @@ from cifar_tasks.steps.payloads import EvaluatedModel, TrainedModel
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.saved_model import load_model
-from cifar_tasks.training import choose_device, predict_logits
+from cifar_tasks.training.device import choose_device
+from cifar_tasks.training.logits import predict_logits
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,9 +44,9 @@ def evaluate_model(trained: TrainedModel) -> EvaluatedModel:
         client.update_run(trained.run_id, status="RUNNING")
         model = load_model(trained.saved, choose_device())
         cache = settings.home / "cache"
-        _check_validation_accuracy(model, load_dataset(store, version, ["validation"], cache).validation, trained)
-        test = load_dataset(store, version, ["test"], cache).test
-        logits = _logits(model, test)
+        _check_validation_accuracy(model, load_split(store, version, "validation", cache), trained)
+        test = load_split(store, version, "test", cache)
+        logits = predict_logits(model, test.images)
         result = evaluate(logits, test.labels, version.classes)
         _log_evaluation(client, trained, result, version)
         _log_test_grid(client, trained, test, logits.argmax(axis=1), version)
@@ -56,14 +59,10 @@ def evaluate_model(trained: TrainedModel) -> EvaluatedModel:
     return evaluated
 
 
-def _logits(model: torch.nn.Module, part: LabelledImages) -> NDArray[np.float32]:
-    return predict_logits(model, part.images)
-
-
 def _check_validation_accuracy(model: torch.nn.Module, validation: LabelledImages, trained: TrainedModel) -> None:
     """The report's second defect, caught: what was saved must score what training scored."""
     part = sample(validation, trained.validation_images, trained.plan.config.seed)
-    accuracy = float((_logits(model, part).argmax(axis=1) == part.labels).mean())
+    accuracy = float((predict_logits(model, part.images).argmax(axis=1) == part.labels).mean())
     if not agrees(trained.validation_accuracy, accuracy, len(part)):
         raise IntegrityError(
             f"the saved model {trained.saved.uri} has validation accuracy {accuracy:.4f}, training logged "

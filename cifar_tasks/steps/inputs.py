@@ -6,15 +6,17 @@ from dataclasses import dataclass
 import torch
 
 from cifar_tasks.config import TrainConfig
-from cifar_tasks.data import DatasetVersion, LabelledImages, load_dataset, load_version
+from cifar_tasks.data.images import LabelledImages
+from cifar_tasks.data.loading import load_split
+from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
 from cifar_tasks.errors import WeightsError
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier, build_classifier, load_pretrained
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.storage.weights import fetch_weights
-from cifar_tasks.training import without_transfer
 from cifar_tasks.training.setup import channel_statistics, init_running_stats, sample_indices
+from cifar_tasks.training.transfer import without_transfer
 
 _log = logging.getLogger(__name__)
 
@@ -31,11 +33,11 @@ def load_training_images(dataset_uri: str, config: TrainConfig) -> TrainingImage
     settings = Settings()
     store = S3Store(settings.bucket)
     version = load_version(store, dataset_uri)
-    dataset = load_dataset(store, version, ["train", "validation"], settings.home / "cache")
+    train, validation = (load_split(store, version, split, settings.home / "cache") for split in SPLITS[:2])
     return TrainingImages(
         version,
-        sample(dataset.train, config.train_images, config.seed),
-        sample(dataset.validation, config.validation_images, config.seed),
+        sample(train, config.train_images, config.seed),
+        sample(validation, config.validation_images, config.seed),
     )
 
 

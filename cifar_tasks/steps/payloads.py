@@ -5,7 +5,7 @@ A value holds the one that it continues, so that a task needs nothing but what t
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Overrides, Profile, Resize, TrainConfig
 from cifar_tasks.models.registry import check_models
@@ -64,6 +64,13 @@ class RunRequest(Payload):
     search_workers: int | None = Field(default=None, ge=1, le=1_000, title="Workers", json_schema_extra=_TUNING)
     """Tasks that share the trials of each study. Empty: the number of trainings that may run at the same time."""
     overrides: Overrides = Overrides()
+
+    @field_validator("tune")
+    @classmethod
+    def _only_what_is_trained(cls, tune: list[str], others: ValidationInfo) -> list[str]:
+        if untrained := [name for name in tune if name not in others.data.get("models", tune)]:
+            raise ValueError(f"{untrained[0]} is not among the models to train: add it there, or take it out here")
+        return tune
 
 
 class PreparedData(Payload):

@@ -1,9 +1,7 @@
 """The second task: what to train on the prepared data."""
 
-from cifar_tasks.data import load_version
-from cifar_tasks.errors import ConfigError
+from cifar_tasks.data.versions import load_version
 from cifar_tasks.models import get_model
-from cifar_tasks.models.registry import check_models
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import PreparedData, TrainPlan
 from cifar_tasks.storage.s3 import S3Store
@@ -15,15 +13,10 @@ def plan_training(data: PreparedData) -> list[TrainPlan]:
     Digits are never mirrored: a mirrored digit is no digit.
     """
     request = data.request
-    models, tuned = check_models(request.models), check_models(request.tune)
-    if not models:
-        raise ConfigError("there is no model to train: name at least one.")
-    if other := [name for name in tuned if name not in models]:
-        raise ConfigError(f"{other[0]} is to be tuned but not trained: add it to `models`, or take it out of `tune`.")
     overrides = request.overrides
     if load_version(S3Store(Settings().bucket), data.dataset_uri).placeholder:
         overrides = overrides.model_copy(update={"flip": False})
     return [
         TrainPlan(data=data, config=get_model(name).config(request.profile, overrides), fixed=list(overrides.given()))
-        for name in models
+        for name in request.models
     ]

@@ -3,16 +3,12 @@
 import logging
 from typing import TYPE_CHECKING
 
-from cifar_tasks.data import (
-    PLACEHOLDER_BANNER,
-    DatasetVersion,
-    ImageFormat,
-    LabelledImages,
-    find_prepared,
-    load_dataset,
-    open_source,
-    prepare,
-)
+from cifar_tasks.data.image_format import ImageFormat
+from cifar_tasks.data.images import LabelledImages
+from cifar_tasks.data.loading import load_split
+from cifar_tasks.data.preparation import find_prepared, prepare
+from cifar_tasks.data.source import PLACEHOLDER_BANNER, open_source
+from cifar_tasks.data.versions import DatasetVersion
 from cifar_tasks.evaluation import plots
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import PreparedData, RunRequest, WorkflowRun
@@ -46,7 +42,7 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         version = prepare(source, store, seed, _log.info, image_format)
         banner = PLACEHOLDER_BANNER if version.placeholder else None
         _describe_dataset(client, parent, version, workflow, banner)
-        images = load_dataset(store, version, ["train"], settings.home / "cache").train
+        images = load_split(store, version, "train", settings.home / "cache")
         _log_sample(client, parent, images, version, seed)
     return PreparedData(
         workflow=workflow,

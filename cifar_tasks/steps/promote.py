@@ -5,7 +5,8 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cifar_tasks.data import DatasetVersion, load_dataset, load_version
+from cifar_tasks.data.loading import load_split
+from cifar_tasks.data.versions import DatasetVersion, load_version
 from cifar_tasks.promotion import Candidate, best_of, decide
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import Promotion, RegisteredModel
@@ -79,11 +80,11 @@ def _test_accuracy(saved: SavedModel, size: int, version: DatasetVersion) -> flo
     """Of a model that was saved for another dataset version, on the test images of this one in the model's size."""
     # Loads torch, and is seldom needed.
     from cifar_tasks.tracking.saved_model import load_model
-    from cifar_tasks.training import choose_device, predict_logits
-    from cifar_tasks.training.logits import resized
+    from cifar_tasks.training.device import choose_device
+    from cifar_tasks.training.logits import predict_logits, resized
 
     settings = Settings()
-    test = load_dataset(S3Store(settings.bucket), version, ["test"], settings.home / "cache").test
+    test = load_split(S3Store(settings.bucket), version, "test", settings.home / "cache")
     images = resized(test.images, size)
     predicted = predict_logits(load_model(saved, choose_device()), images).argmax(axis=1)
     return float((predicted == test.labels).mean())

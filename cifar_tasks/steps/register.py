@@ -3,7 +3,7 @@
 import json
 import logging
 
-from cifar_tasks.data import load_version
+from cifar_tasks.data.versions import load_version
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
 from cifar_tasks.storage.s3 import S3Store

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar_tasks.data import SPLITS, DatasetVersion, load_version
+from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import Promotion, RegisteredModel, ReportRow, RunReport, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store

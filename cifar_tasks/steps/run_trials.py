@@ -14,8 +14,10 @@ from cifar_tasks.steps.payloads import TrialWorker, WorkerResult
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.mlflow_run import MlflowCallback
 from cifar_tasks.tracking.runs import MODEL, STUDY, TRIAL
-from cifar_tasks.training import LogProgress, choose_device, fit_classifier
+from cifar_tasks.training.callbacks import LogProgress
+from cifar_tasks.training.device import choose_device
 from cifar_tasks.training.setup import run_params, to_split
+from cifar_tasks.training.transfer import fit_classifier
 from cifar_tasks.tuning.space import format_params, free_space, suggest
 from cifar_tasks.tuning.study import load_study, optimize, requeue
 from cifar_tasks.tuning.trial import TrialCallback, trial_errors

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.config import with_values
-from cifar_tasks.data import load_version
+from cifar_tasks.data.versions import load_version
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import ParamsSource, TrainPlan, WorkerResult
 from cifar_tasks.storage.s3 import S3Store

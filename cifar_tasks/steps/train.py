@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.config import TrainConfig, flat
-from cifar_tasks.data import DatasetVersion, load_version
+from cifar_tasks.data.versions import DatasetVersion, load_version
 from cifar_tasks.models.classifier import ImageClassifier, count_parameters, summarise
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.inputs import initial_model, load_training_images
@@ -18,8 +18,9 @@ from cifar_tasks.tracking.mlflow_run import MlflowCallback
 from cifar_tasks.tracking.provenance import code_digest, git_commit
 from cifar_tasks.tracking.runs import DATASET, MODEL, TRAINING, WORKFLOW
 from cifar_tasks.tracking.saved_model import find_model, save_model
-from cifar_tasks.training import choose_device, describe, distributed
+from cifar_tasks.training import distributed
 from cifar_tasks.training.callbacks import BackgroundWriter, Callback, LogProgress
+from cifar_tasks.training.device import choose_device, describe
 from cifar_tasks.training.setup import run_params, to_split
 from cifar_tasks.training.transfer import fit_classifier
 

@@ -4,8 +4,9 @@ import json
 import logging
 
 from cifar_tasks.errors import IntegrityError
-from cifar_tasks.storage.s3 import ObjectRef, ObjectStore, canonical_json, read
-from cifar_tasks.training import Callback, Snapshot, TrainingState
+from cifar_tasks.storage.s3 import ObjectRef, S3Store, canonical_json
+from cifar_tasks.training.callbacks import Callback, Snapshot
+from cifar_tasks.training.state import TrainingState
 
 KEEP = 2
 """The newest, and the one before in case the newest is damaged."""
@@ -17,7 +18,7 @@ _log = logging.getLogger(__name__)
 class CheckpointCallback(Callback):
     """Resumes a training from its newest checkpoint and saves one per epoch, below `prefix`."""
 
-    def __init__(self, store: ObjectStore, prefix: str) -> None:
+    def __init__(self, store: S3Store, prefix: str) -> None:
         self._store, self._prefix = store, prefix
 
     def on_train_start(self, state: TrainingState) -> None:
@@ -32,7 +33,7 @@ class CheckpointCallback(Callback):
         return f"{self._prefix}/{label}epochs"
 
 
-def save_checkpoint(store: ObjectStore, prefix: str, epoch: int, data: bytes) -> None:
+def save_checkpoint(store: S3Store, prefix: str, epoch: int, data: bytes) -> None:
     """Write the checkpoint of `epoch` (counted from 1), then delete all but the newest two."""
     ref = store.put(f"{prefix}/epoch-{epoch:04d}{CONTENT}", data)
     store.put(f"{prefix}/epoch-{epoch:04d}{MANIFEST}", canonical_json(ref.as_dict()))
@@ -41,11 +42,12 @@ def save_checkpoint(store: ObjectStore, prefix: str, epoch: int, data: bytes) ->
         store.delete(old + CONTENT)
 
 
-def newest_checkpoint(store: ObjectStore, prefix: str) -> bytes | None:
+def newest_checkpoint(store: S3Store, prefix: str) -> bytes | None:
     """The newest one that is whole; a damaged one is skipped with a warning."""
     for name in _names(store, prefix, CONTENT):
         try:
-            return read(store, ObjectRef(**json.loads(store.get(name + MANIFEST))))
+            ref = ObjectRef(**json.loads(store.get(name + MANIFEST)))
+            return store.get(ref.key, ref.sha256)
         except KeyError:
             _log.warning("skipping checkpoint %s: writing it was interrupted", name)
         except (IntegrityError, TypeError, ValueError) as error:
@@ -53,13 +55,13 @@ def newest_checkpoint(store: ObjectStore, prefix: str) -> bytes | None:
     return None
 
 
-def forget_checkpoints(store: ObjectStore, prefix: str) -> None:
+def forget_checkpoints(store: S3Store, prefix: str) -> None:
     """After training: the saved model takes their place."""
     for key in sorted(store.keys(f"{prefix}/")):  # a manifest (.json) goes before its content
         store.delete(key)
 
 
-def _names(store: ObjectStore, prefix: str, suffix: str) -> list[str]:
+def _names(store: S3Store, prefix: str, suffix: str) -> list[str]:
     """Newest first: epochs are written with leading zeros."""
     keys = (key for key in store.keys(f"{prefix}/") if key.endswith(suffix))
     return sorted((key.removesuffix(suffix) for key in keys), reverse=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.sharedctypes import RawValue
 
 from cifar_tasks.errors import IntegrityError, LeaseLost, StorageError
-from cifar_tasks.storage.s3 import ObjectStore, Snapshot, canonical_json
+from cifar_tasks.storage.s3 import S3Store, Snapshot, canonical_json
 from cifar_tasks.training import callbacks
 
 LOST = float("-inf")
@@ -78,7 +78,7 @@ class LeaseCallback(callbacks.Callback):
 
 
 @contextmanager
-def acquire_lease(store: ObjectStore, key: str, terms: LeaseTerms = TERMS) -> Iterator[Lease]:
+def acquire_lease(store: S3Store, key: str, terms: LeaseTerms = TERMS) -> Iterator[Lease]:
     """Wait until the lease `key` is free or its holder is dead, then hold it until the context is left.
 
     Requests of `store` must time out well within `trusted_for`.
@@ -93,7 +93,7 @@ def acquire_lease(store: ObjectStore, key: str, terms: LeaseTerms = TERMS) -> It
 
 
 class _Holder:
-    def __init__(self, store: ObjectStore, key: str, terms: LeaseTerms) -> None:
+    def __init__(self, store: S3Store, key: str, terms: LeaseTerms) -> None:
         self.lease = Lease(store.uri(key), RawValue(c_double, LOST))
         self._store, self._key, self._terms = store, key, terms
         self._owner = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cifar_tasks.errors import ConfigError, IntegrityError, StorageError
@@ -62,52 +62,6 @@ class Snapshot:
     seconds, so that the age may be wrong by less than one."""
 
 
-class ObjectStore(Protocol):
-    """A bucket. Keys are plain paths without a leading slash."""
-
-    def uri(self, key: str) -> str:
-        """The key as a URL that the user can hand to another tool."""
-
-    def put(self, key: str, data: bytes) -> ObjectRef:
-        """Write or replace an object."""
-
-    def put_new(self, key: str, data: bytes) -> ObjectRef:
-        """Write an object that does not exist; the same content under the key is success.
-
-        Raises `IntegrityError` when the key has other content: the first writer wins.
-        """
-
-    def put_if(self, key: str, data: bytes, etag: str | None) -> str:
-        """Replace an object whose mark is still `etag`, or with none write one where there is none; the new mark.
-
-        Of several that try at once one succeeds. The same content there already is success. Raises `IntegrityError`
-        when other content lies there, `KeyError` if there is none any more.
-        """
-
-    def snapshot(self, key: str) -> Snapshot:
-        """Content, mark and age, which belong together; `KeyError` if there is none."""
-
-    def get(self, key: str, sha256: str | None = None) -> bytes:
-        """Read an object; `IntegrityError` if its digest is not `sha256`, `KeyError` if there is none."""
-
-    def download(self, key: str, path: Path) -> None:
-        """Write an object to a file without holding it in memory; `KeyError` if there is none."""
-
-    def exists(self, key: str) -> bool: ...
-
-    def entries(self, prefix: str) -> Iterator[ObjectEntry]:
-        """All objects whose key begins with `prefix`, in order of their keys."""
-
-    def keys(self, prefix: str) -> Iterator[str]:
-        """All keys that begin with `prefix`, in order."""
-
-    def delete(self, key: str) -> None: ...
-
-
-def read(store: ObjectStore, ref: ObjectRef) -> bytes:
-    return store.get(ref.key, ref.sha256)
-
-
 def verified(key: str, data: bytes, sha256: str | None) -> bytes:
     """`data`, if it has the digest it was written with."""
     if sha256 is not None and sha256_hex(data) != sha256:
@@ -127,26 +81,32 @@ def split_s3_url(url: str) -> tuple[str, str]:
 
 
 class S3Store:
-    """A bucket behind any S3 API. Endpoint and credentials come from the variables that boto3 reads itself."""
+    """A bucket behind any S3 API. Endpoint and credentials come from the variables that boto3 reads itself.
+
+    Keys are plain paths without a leading slash.
+    """
 
     def __init__(self, bucket: str, client: "S3Client | None" = None) -> None:
         self.bucket = bucket
         self._client = client or s3_client()
 
     def uri(self, key: str) -> str:
+        """The key as a URL that the user can hand to another tool."""
         return f"s3://{self.bucket}/{key}"
 
     def put(self, key: str, data: bytes) -> ObjectRef:
+        """Write or replace an object."""
         digest = sha256_hex(data)
         with _storage_errors(self.uri(key)):
             self._client.put_object(Bucket=self.bucket, Key=key, Body=data, Metadata={"sha256": digest})
         return ObjectRef(key, digest, len(data))
 
-    def put_new(self, key: str, data: bytes) -> ObjectRef:
-        self.put_if(key, data, None)
-        return ObjectRef(key, sha256_hex(data), len(data))
-
     def put_if(self, key: str, data: bytes, etag: str | None) -> str:
+        """Replace an object whose mark is still `etag`, or with none write one where there is none; the new mark.
+
+        Of several that try at once one succeeds. The same content there already is success. Raises `IntegrityError`
+        when other content lies there, `KeyError` if there is none any more.
+        """
         from botocore.exceptions import ClientError
 
         digest = sha256_hex(data)
@@ -164,6 +124,7 @@ class S3Store:
         return found.etag
 
     def snapshot(self, key: str) -> Snapshot:
+        """Content, mark and age, which belong together; `KeyError` if there is none."""
         with _storage_errors(self.uri(key)):
             found = self._client.get_object(Bucket=self.bucket, Key=key)
             data = found["Body"].read()
@@ -171,11 +132,13 @@ class S3Store:
         return Snapshot(data, found["ETag"], (now - found["LastModified"]).total_seconds())
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
+        """Read an object; `IntegrityError` if its digest is not `sha256`, `KeyError` if there is none."""
         with _storage_errors(self.uri(key)):
             data = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         return verified(self.uri(key), data, sha256)
 
     def download(self, key: str, path: Path) -> None:
+        """Write an object to a file without holding it in memory; `KeyError` if there is none."""
         with _storage_errors(self.uri(key)), path.open("wb") as file:
             for chunk in self._client.get_object(Bucket=self.bucket, Key=key)["Body"].iter_chunks(2**20):
                 file.write(chunk)
@@ -189,6 +152,7 @@ class S3Store:
         return True
 
     def entries(self, prefix: str) -> Iterator[ObjectEntry]:
+        """All objects whose key begins with `prefix`, in order of their keys."""
         with _storage_errors(self.uri(prefix)):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 for found in page.get("Contents", []):

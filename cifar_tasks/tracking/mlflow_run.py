@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.evaluation import plots
 from cifar_tasks.tracking import runs
-from cifar_tasks.training import Callback, EpochMetrics, Snapshot, TrainingState
+from cifar_tasks.training.callbacks import Callback, Snapshot
+from cifar_tasks.training.state import EpochMetrics, TrainingState
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

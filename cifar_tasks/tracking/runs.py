@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from cifar_tasks.data import DatasetVersion
+from cifar_tasks.data.versions import DatasetVersion
 from cifar_tasks.errors import ConfigError, LeaseLost, Stopped, TrackingError
 from cifar_tasks.settings import Settings
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.evaluation import plots
 from cifar_tasks.settings import Settings
-from cifar_tasks.training import Callback, EpochMetrics, Snapshot, TrainingState
+from cifar_tasks.training.callbacks import Callback, Snapshot
+from cifar_tasks.training.state import EpochMetrics, TrainingState
 
 if TYPE_CHECKING:
     from wandb import Run

@@ -10,7 +10,8 @@ from optuna.trial import Trial
 from torch import Tensor
 
 from cifar_tasks.errors import CifarError, LeaseLost, TrainingError
-from cifar_tasks.training import Callback, Snapshot, TrainingState
+from cifar_tasks.training.callbacks import Callback, Snapshot
+from cifar_tasks.training.state import TrainingState
 from cifar_tasks.tuning.study import TrialInterrupted, database_lost
 
 

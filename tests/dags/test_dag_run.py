@@ -17,7 +17,7 @@ from cifar_tasks.steps.payloads import TrainPlan
 from cifar_tasks.storage.s3 import S3Store, split_s3_url
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.runs import MODEL, WORKFLOW
-from cifar_tasks.tuning import load_study
+from cifar_tasks.tuning.study import load_study
 from tests.conftest import RunningStack
 
 if TYPE_CHECKING:

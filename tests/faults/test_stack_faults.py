@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import psutil
@@ -11,9 +12,10 @@ import pytest
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.stack import supervise
 from cifar_tasks.deployment.stack.environment import HOST, started_with
-from cifar_tasks.deployment.stack.supervisord import marked
+from cifar_tasks.deployment.stack.supervisord import Supervisor, marked
 from cifar_tasks.errors import StackError
 from tests.conftest import connect
+from tests.integration.test_doctor_checks import command
 from tests.integration.test_stack import PLAIN, listening, processes
 
 
@@ -122,3 +124,36 @@ def test_down_leaves_no_process_and_the_next_up_shows_what_was_there(
     assert mlflow.get_run(run.info.run_id).data.metrics == {"accuracy": 0.5}
     assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/note.txt") == "figure"
     assert S3Store("cifar").get("kept") == b"content"
+
+
+def test_services_that_do_not_run_are_named_with_how_to_start_them(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded.up(own_home, report=print, without=("airflow",))
+    connect(monkeypatch, embedded.environment(own_home))
+    stop = Supervisor(own_home)._call
+    stop("stopProcess", "s3:s3")
+    began = time.monotonic()
+    status, found, _ = command()
+    assert status == 1
+    assert found["S3"]["status"] == found["artifacts"]["status"] == "failure"
+    assert "does not answer" in found["S3"]["message"]
+    assert "cifar up" in found["S3"]["remedy"]
+    assert str(own_home / "logs" / "s3.log") in found["S3"]["remedy"]
+    assert str(own_home / "logs" / "mlflow.log") in found["artifacts"]["remedy"]
+    assert found["anonymous access"]["status"] == found["clock of S3"]["status"] == "skipped"
+    assert time.monotonic() - began < 60
+
+    stop("stopProcess", "mlflow:mlflow")
+    status, found, _ = command()
+    assert status == 1
+    assert found["MLflow"]["status"] == "failure"
+    assert str(own_home / "logs" / "mlflow.log") in found["MLflow"]["remedy"]
+    assert found["artifacts"]["message"] == "see MLflow"
+    assert found["PostgreSQL"]["status"] == found["roles"]["status"] == "ok"
+
+    embedded.down(own_home)
+    status, found, _ = command()
+    assert status == 1
+    assert {found[name]["status"] for name in ("PostgreSQL", "S3", "MLflow", "Airflow")} == {"failure"}
+    assert found["roles"]["message"] == "see PostgreSQL"

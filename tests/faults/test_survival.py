@@ -202,7 +202,7 @@ def test_processes_that_train_together_stop_when_their_lease_is_taken_and_leave_
     step = Background(TRAIN_ON_SHORT_TERMS, plan=as_json(train_plan(data, epochs=500)))
     wait_until(lambda: said(step, "epoch 1/500"))
     store, trains = S3Store(Settings().bucket), step.child()
-    (key,) = (key for key in store.keys("runs/") if key.endswith("/lease.json"))
+    (key,) = (key for key in store.keys(f"runs/{sha256_hex(b'test/taken')[:16]}/") if key.endswith("/lease.json"))
     processes = trains.children(recursive=True)
     store.put(key, canonical_json({"owner": {"host": "another", "pid": 1, "token": "x"}, "writes": 1}))
     step.join(15)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import botocore.auth
@@ -16,15 +15,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cifar_tasks.cli.main import app
-from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.compose.airflow_component import FINGERPRINTS
 from cifar_tasks.deployment.doctor import CHECKS
 from cifar_tasks.deployment.doctor.check_runner import CheckResult, Deployment, find_deployment, run_checks
-from cifar_tasks.deployment.stack.supervisord import Supervisor
 from cifar_tasks.settings import read_settings
 from cifar_tasks.storage.s3 import ObjectRef, S3Store, s3_client, sha256_hex
 from cifar_tasks.tracking import runs
-from tests.conftest import RunningStack, connect
+from tests.conftest import RunningStack
 
 MLFLOW_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 """Set by the command for its own process; given to the runner, which takes them back."""
@@ -109,39 +106,6 @@ def test_a_wrong_s3_key_is_named_with_its_remedy_and_not_shown(
     assert found["write and read"]["message"] == "see S3"
     assert found["clock of S3"]["status"] == found["MLflow"]["status"] == "ok"
     assert "correct-horse-battery" not in output
-
-
-def test_services_that_do_not_run_are_named_with_how_to_start_them(
-    own_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    embedded.up(own_home, report=print, without=("airflow",))
-    connect(monkeypatch, embedded.environment(own_home))
-    stop = Supervisor(own_home)._call
-    stop("stopProcess", "s3:s3")
-    began = time.monotonic()
-    status, found, _ = command()
-    assert status == 1
-    assert found["S3"]["status"] == found["artifacts"]["status"] == "failure"
-    assert "does not answer" in found["S3"]["message"]
-    assert "cifar up" in found["S3"]["remedy"]
-    assert str(own_home / "logs" / "s3.log") in found["S3"]["remedy"]
-    assert str(own_home / "logs" / "mlflow.log") in found["artifacts"]["remedy"]
-    assert found["anonymous access"]["status"] == found["clock of S3"]["status"] == "skipped"
-    assert time.monotonic() - began < 60
-
-    stop("stopProcess", "mlflow:mlflow")
-    status, found, _ = command()
-    assert status == 1
-    assert found["MLflow"]["status"] == "failure"
-    assert str(own_home / "logs" / "mlflow.log") in found["MLflow"]["remedy"]
-    assert found["artifacts"]["message"] == "see MLflow"
-    assert found["PostgreSQL"]["status"] == found["roles"]["status"] == "ok"
-
-    embedded.down(own_home)
-    status, found, _ = command()
-    assert status == 1
-    assert {found[name]["status"] for name in ("PostgreSQL", "S3", "MLflow", "Airflow")} == {"failure"}
-    assert found["roles"]["message"] == "see PostgreSQL"
 
 
 # S3

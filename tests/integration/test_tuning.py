@@ -1,12 +1,9 @@
-"""The steps of a search on the real stack: what they leave, and what holds when workers and services are lost."""
+"""The steps of a search on the real stack: what they leave."""
 
 import csv
 import io
-import signal
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -14,23 +11,20 @@ from optuna.trial import Trial, TrialState
 from typer.testing import CliRunner
 
 from cifar_tasks.cli.main import app
-from cifar_tasks.config import Overrides, flat, trial_config, with_values
-from cifar_tasks.errors import LeaseLost, SearchError, TrackingError
+from cifar_tasks.config import flat, trial_config, with_values
+from cifar_tasks.errors import SearchError
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.evaluate import evaluate_model
-from cifar_tasks.steps.payloads import PreparedData, RegisteredModel, TrainPlan, TrialWorker, WorkerResult
-from cifar_tasks.steps.plan import plan_training
+from cifar_tasks.steps.payloads import PreparedData, RegisteredModel, WorkerResult
 from cifar_tasks.steps.register import register_model
 from cifar_tasks.steps.run_trials import run_trials
 from cifar_tasks.steps.select_params import select_params
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.tracking import runs
-from cifar_tasks.tuning import all_studies, count_ended, load_study
-from cifar_tasks.tuning.study import best_trial
+from cifar_tasks.tuning.study import all_studies, best_trial, load_study
 from tests.conftest import RunningStack, connect
-from tests.trainings import Background, as_json, prepared, wait_until
-
-RUN_TRIALS = "cifar_tasks.steps.run_trials:run_trials"
+from tests.searches import in_background, plans_for, states, workers_for
+from tests.trainings import prepared
 
 
 @pytest.fixture
@@ -38,40 +32,11 @@ def client(tracked: RunningStack) -> MlflowClient:
     return runs.mlflow_client()
 
 
-@pytest.fixture
-def short_heartbeat(tracked: RunningStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial is lost after three seconds."""
-    monkeypatch.setenv("CIFAR_TRIAL_HEARTBEAT", "1")
-
-
 @pytest.fixture(scope="module")
 def data(backend: RunningStack, pictures: Path) -> PreparedData:
     with pytest.MonkeyPatch.context() as patch:
         connect(patch, backend.environment)
         return prepared(pictures, "search")
-
-
-def plans_for(data: PreparedData, seed: int, epochs: int = 2, **changes: Any) -> list[TrainPlan]:
-    """Of a CNN that is tuned; each `seed` has a study of its own."""
-    overrides = Overrides(epochs=epochs, batch_size=32, seed=seed)
-    form = {"tune": ["cnn"], "trials": 3, "search_workers": 2, "overrides": overrides, **changes}
-    return plan_training(data.model_copy(update={"request": data.request.model_copy(update=form)}))
-
-
-def workers_for(data: PreparedData, seed: int, epochs: int = 2, **changes: Any) -> list[TrialWorker]:
-    return create_studies(plans_for(data, seed, epochs, **changes))
-
-
-def states(worker: TrialWorker) -> list[str]:
-    return [trial.state.name for trial in load_study(worker.study).trials]
-
-
-def in_background(worker: TrialWorker) -> Background:
-    return Background(RUN_TRIALS, worker=as_json(worker))
-
-
-def first_epoch_ended(worker: TrialWorker) -> bool:
-    return any(trial.intermediate_values for trial in load_study(worker.study).trials)
 
 
 class Search:
@@ -278,78 +243,3 @@ def test_no_trial_begins_after_the_minutes_of_the_request(data, tracked):
     late = worker.model_copy(update={"budget": worker.budget.model_copy(update={"deadline": before})})
     assert run_trials(late).trials == 0
     assert states(worker) == ["WAITING"]
-
-
-def test_a_trial_whose_worker_is_killed_is_retried_once_by_another_in_the_same_mlflow_run(
-    data, client, short_heartbeat
-):
-    first, second = workers_for(data, 6, trials=2)
-    task = in_background(first)
-    wait_until(lambda: first_epoch_ended(first))
-    task.child().send_signal(signal.SIGKILL)
-    task.join()
-    assert states(first) == ["RUNNING"]
-    time.sleep(3.5)
-    assert run_trials(second).trials == 2
-    study = load_study(first.study)
-    assert states(first) == ["FAIL", "COMPLETE", "COMPLETE"]
-    assert study.trials[1].params == study.trials[0].params
-    assert count_ended(study) == 2
-    found = {trial.user_attrs["mlflow_run_id"] for trial in study.trials}
-    assert len(found) == 2
-    assert {client.get_run(run_id).info.status for run_id in found} == {"FINISHED"}
-
-
-def test_a_worker_that_wakes_after_its_trial_was_given_to_another_ends_without_a_result(data, client, short_heartbeat):
-    first, second = workers_for(data, 7, epochs=4, trials=1)
-    task = in_background(first)
-    wait_until(lambda: first_epoch_ended(first))
-    task.child().send_signal(signal.SIGSTOP)
-    time.sleep(4.5)
-    assert run_trials(second).trials == 1
-    task.child().send_signal(signal.SIGCONT)
-    task.join()
-    assert isinstance(task.error, LeaseLost)
-    trials = load_study(first.study).trials
-    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
-    assert client.get_run(trials[1].user_attrs["mlflow_run_id"]).info.status == "FINISHED"
-
-
-def test_a_stopped_search_continues_where_it_was(data, client, short_heartbeat):
-    worker = workers_for(data, 8, trials=2)[0]
-    task = in_background(worker)
-    wait_until(lambda: first_epoch_ended(worker))
-    task.child().send_signal(signal.SIGTERM)
-    task.join()
-    (stopped,) = load_study(worker.study).trials
-    assert client.get_run(stopped.user_attrs["mlflow_run_id"]).info.status == "KILLED"
-    time.sleep(3.5)
-    assert run_trials(worker).trials == 2
-    assert states(worker) == ["FAIL", "COMPLETE", "COMPLETE"]
-    assert load_study(worker.study).trials[1].params == stopped.params
-
-
-def test_a_worker_that_loses_mlflow_ends_with_an_error_worth_a_retry_and_its_trial_is_retried(
-    data, client, short_heartbeat, monkeypatch
-):
-    (worker, _) = workers_for(data, 9, trials=1)
-    with monkeypatch.context() as patch:
-        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        patch.setenv("NO_PROXY", "")
-        patch.setenv("no_proxy", "")
-
-        def lead_requests_nowhere() -> None:
-            wait_until(lambda: first_epoch_ended(worker))
-            patch.setenv("http_proxy", "http://127.0.0.1:9")
-
-        threading.Thread(target=lead_requests_nowhere).start()
-        with pytest.raises(TrackingError) as lost:
-            run_trials(worker)
-    assert lost.value.retryable
-    assert states(worker) == ["RUNNING"]
-    assert first_epoch_ended(worker)
-    time.sleep(3.5)
-    assert run_trials(worker).trials == 1
-    assert states(worker) == ["FAIL", "COMPLETE"]
-    (run_id,) = {trial.user_attrs["mlflow_run_id"] for trial in load_study(worker.study).trials}
-    assert client.get_run(run_id).info.status == "FINISHED"

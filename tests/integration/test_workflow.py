@@ -13,7 +13,7 @@ from PIL import Image
 
 from cifar_tasks.cli.local_run import run_workflow
 from cifar_tasks.cli.predict import predict
-from cifar_tasks.data import PLACEHOLDER_BANNER
+from cifar_tasks.data.source import PLACEHOLDER_BANNER
 from cifar_tasks.errors import IntegrityError, StorageError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model

@@ -18,8 +18,12 @@ from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier
-from cifar_tasks.training import Callback, Snapshot, Split, TrainingState, device, distributed, fit_classifier
+from cifar_tasks.training import device, distributed
 from cifar_tasks.training.augment import training_batches
+from cifar_tasks.training.callbacks import Callback, Snapshot
+from cifar_tasks.training.loop import Split
+from cifar_tasks.training.state import TrainingState
+from cifar_tasks.training.transfer import fit_classifier
 
 HALF = (0.5, 0.5, 0.5)
 IMAGES, BATCH, CLASSES = 192, 32, 4

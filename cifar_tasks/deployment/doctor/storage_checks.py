@@ -28,7 +28,7 @@ def conditional_write(deployment: Deployment) -> str:
     """Use an S3 server with conditional writes (SeaweedFS 4.48, AWS, MinIO, Ceph)."""
     with _new_object(deployment) as (store, ref):
         try:
-            store.put_new(ref.key, b"second")
+            store.put_if(ref.key, b"second", None)
         except IntegrityError:
             return "an existing object is not overwritten (If-None-Match: *)"
     raise Finding("failure", "If-None-Match is ignored: two trainings could overwrite each other")

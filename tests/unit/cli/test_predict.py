@@ -1,7 +1,7 @@
 """Pictures are brought to the format that the champion was trained on."""
 
 from cifar_tasks.cli.predict import image_format_of
-from cifar_tasks.data import ImageFormat
+from cifar_tasks.data.image_format import ImageFormat
 
 
 def test_the_format_is_that_of_the_registered_version() -> None:

@@ -5,9 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from cifar_tasks.data import DatasetVersion, ImageFormat, LabelledImages, Source, load_dataset, prepare
-from cifar_tasks.data.images import ImageStream, Report, SourceImage
+from cifar_tasks.data.image_format import ImageFormat
+from cifar_tasks.data.images import ImageStream, LabelledImages, Report, SourceImage
+from cifar_tasks.data.loading import load_split
+from cifar_tasks.data.preparation import prepare
+from cifar_tasks.data.source import Source
 from cifar_tasks.data.spool import spooled
+from cifar_tasks.data.versions import SPLITS, DatasetVersion
+from cifar_tasks.storage.s3 import S3Store
 from tests.stores import FolderStore
 
 
@@ -24,6 +29,11 @@ def stream_of(train: LabelledImages, test: LabelledImages, name: str = "noise") 
     images = enumerate([*train.images, *test.images])
     pixels = (SourceImage(position, f"image {position}", image) for position, image in images)
     return ImageStream(name, ("ant", "bee"), train.labels, test.labels, pixels)
+
+
+def load_splits(store: S3Store, version: DatasetVersion, cache: Path) -> tuple[LabelledImages, ...]:
+    """Training, validation and test images."""
+    return tuple(load_split(store, version, split, cache) for split in SPLITS)
 
 
 class NoiseSource:
@@ -89,5 +99,5 @@ def prepare_in_a_process(source: Source, root: Path, size: int) -> tuple[Dataset
 def load_in_a_process(root: Path, version: DatasetVersion, cache: Path, together: Any, answers: Any) -> None:
     store = FolderStore(root, seconds_per_read=0.2)
     together.wait()
-    images = load_dataset(store, version, ["train"], cache).train.images
+    images = load_split(store, version, "train", cache).images
     answers.put((int(images.sum()), [key for key in store.reads if "images" in key]))

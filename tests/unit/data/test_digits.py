@@ -3,8 +3,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from cifar_tasks.data import ImageFormat, spooled
 from cifar_tasks.data.digits import DigitsSource
+from cifar_tasks.data.image_format import ImageFormat
+from cifar_tasks.data.spool import spooled
 from cifar_tasks.data.validation import validate
 from tests.unit.data.sources import quiet, read_all
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifar_tasks.data import ImageFormat, decode
 from cifar_tasks.data.folders import read_class_folders
+from cifar_tasks.data.image_format import ImageFormat, decode
 from cifar_tasks.data.images import ImageStream
 from cifar_tasks.data.trees import DirectoryTree, FileTree, open_archive
 from cifar_tasks.errors import DataError

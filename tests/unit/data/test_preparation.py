@@ -9,26 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifar_tasks.data import (
-    DatasetVersion,
-    ImageFormat,
-    Source,
-    find_prepared,
-    load_dataset,
-    load_version,
-    open_source,
-    preparation,
-    prepare,
-)
+from cifar_tasks.data import preparation
 from cifar_tasks.data.digits import DigitsSource
+from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.data.images import ImageStream, Report
-from cifar_tasks.data.preparation import SHARD_BYTES
+from cifar_tasks.data.loading import load_split
+from cifar_tasks.data.preparation import SHARD_BYTES, find_prepared, prepare
+from cifar_tasks.data.source import Source, open_source
+from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
 from cifar_tasks.errors import DataError, StorageError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import ObjectRef
 from tests.stores import FailingStore, FolderStore, InMemoryStore
 from tests.unit.data.pictures import class_files, directory_of, zip_of
-from tests.unit.data.sources import GeneratedSource, NoiseSource, prepare_in_a_process, quiet
+from tests.unit.data.sources import GeneratedSource, NoiseSource, load_splits, prepare_in_a_process, quiet
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 WRITES = 8
@@ -71,12 +65,11 @@ def test_the_shards_of_an_array_are_one_npy_file_that_was_cut(
     (uncut,) = (data for key, data in store.objects.items() if "train-images" in key)
     assert b"".join(data for _, data in sorted(shards.items())) == uncut
     first, second = (
-        load_dataset(its, of, ["train", "test"], tmp_path / name)
-        for its, of, name in ((store, whole, "a"), (other, version, "b"))
+        load_splits(its, of, tmp_path / name) for its, of, name in ((store, whole, "a"), (other, version, "b"))
     )
-    assert (first.train.images == second.train.images).all()
-    assert (first.test.labels == second.test.labels).all()
-    assert (first.train.images == np.load(BytesIO(uncut))).all()
+    assert (first[0].images == second[0].images).all()
+    assert (first[2].labels == second[2].labels).all()
+    assert (first[0].images == np.load(BytesIO(uncut))).all()
 
 
 def test_preparing_again_reads_and_writes_nothing(store: InMemoryStore) -> None:
@@ -95,7 +88,7 @@ def test_seed_and_fraction_make_other_versions_of_the_same_test_set(store: InMem
     versions = first, other_seed, other_fraction
     assert len({version.digest for version in versions}) == 3
     assert other_fraction.size("validation") == 20
-    tests = [load_dataset(store, version, ["test"], tmp_path).test.images for version in versions]
+    tests = [load_split(store, version, "test", tmp_path).images for version in versions]
     assert (tests[0] == tests[1]).all()
     assert (tests[0] == tests[2]).all()
 
@@ -135,10 +128,8 @@ def test_warnings_are_reported_and_kept_with_the_version(store: InMemoryStore) -
 def test_equal_images_are_never_both_in_training_and_in_validation(store: InMemoryStore, tmp_path: Path) -> None:
     source = RepeatingSource()
     for seed in range(5):
-        dataset = load_dataset(store, prepare(source, store, seed, quiet), ["train", "validation"], tmp_path)
-        repeated = [
-            int((part.images == source.train.images[0]).all((1, 2, 3)).sum()) for part in dataset.splits.values()
-        ]
+        train, validation, _ = load_splits(store, prepare(source, store, seed, quiet), tmp_path)
+        repeated = [int((part.images == source.train.images[0]).all((1, 2, 3)).sum()) for part in (train, validation)]
         assert sorted(repeated) == [0, 40]
 
 
@@ -205,7 +196,7 @@ def test_a_missing_shard_is_restored_by_preparing_again(store: InMemoryStore, tm
     store.delete(f"datasets/{version.digest[:16]}/train-images.npy.000")
     assert find_prepared(NoiseSource(), store, 0) is None
     assert prepare(NoiseSource(), store, 0, quiet) == version
-    assert len(load_dataset(store, version, ["train"], tmp_path).train) == 90
+    assert len(load_split(store, version, "train", tmp_path)) == 90
 
 
 def test_a_damaged_pointer_costs_no_more_than_reading_again(store: InMemoryStore) -> None:
@@ -255,7 +246,6 @@ def test_cifar10_as_class_folders_becomes_its_three_splits(
     if not path.exists():
         pytest.skip(f"{archive} is not on this machine (it is looked for in ../shared/data)")
     version = prepare(open_source(str(path), Settings(), quiet), store, 0, quiet)
-    dataset = load_dataset(store, version, ["train", "validation", "test"], tmp_path)
-    for split, size in zip(("train", "validation", "test"), sizes, strict=True):
+    for split, images, size in zip(SPLITS, load_splits(store, version, tmp_path), sizes, strict=True):
         assert set(version.counts[split].values()) == {size // 10}
-        assert len(dataset.splits[split]) == size
+        assert len(images) == size

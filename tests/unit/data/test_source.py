@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from cifar_tasks.data import PLACEHOLDER_BANNER, ImageFormat, absolute_source, decode, open_source
 from cifar_tasks.data import source as module
-from cifar_tasks.data.source import Source
+from cifar_tasks.data.image_format import ImageFormat, decode
+from cifar_tasks.data.source import PLACEHOLDER_BANNER, Source, absolute_source, open_source
 from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.settings import Settings
 from tests.stores import InMemoryStore

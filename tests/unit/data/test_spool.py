@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifar_tasks.data import ImageFormat, spool
+from cifar_tasks.data import spool
+from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.data.images import ImageStream, SourceImage
 from cifar_tasks.data.spool import spooled
 from cifar_tasks.errors import DataError, StorageError

@@ -2,7 +2,9 @@
 
 import pytest
 
-from cifar_tasks.data import ImageFormat, LabelledImages, spooled
+from cifar_tasks.data.image_format import ImageFormat
+from cifar_tasks.data.images import LabelledImages
+from cifar_tasks.data.spool import spooled
 from cifar_tasks.data.validation import validate
 from cifar_tasks.errors import DataError
 from tests.unit.data.sources import noise, quiet, stream_of

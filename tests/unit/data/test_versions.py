@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from cifar_tasks.data import DatasetVersion, load_version, prepare
+from cifar_tasks.data.preparation import prepare
+from cifar_tasks.data.versions import DatasetVersion, load_version
 from cifar_tasks.errors import ConfigError, IntegrityError
 from tests.stores import InMemoryStore
 from tests.unit.data.sources import NoiseSource, quiet

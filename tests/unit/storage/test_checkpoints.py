@@ -8,7 +8,8 @@ import torch
 from cifar_tasks.errors import StorageError
 from cifar_tasks.models import get_model
 from cifar_tasks.storage.checkpoints import CheckpointCallback, forget_checkpoints, newest_checkpoint, save_checkpoint
-from cifar_tasks.training import BackgroundWriter, Callback, EpochMetrics, Snapshot, TrainingState
+from cifar_tasks.training.callbacks import BackgroundWriter, Callback, Snapshot
+from cifar_tasks.training.state import EpochMetrics, TrainingState
 from tests.stores import FailingStore, InMemoryStore
 
 PREFIX = "runs/r/checkpoints"

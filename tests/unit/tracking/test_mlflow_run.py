@@ -10,7 +10,8 @@ from cifar_tasks.config import with_values
 from cifar_tasks.errors import TrackingError
 from cifar_tasks.models import get_model
 from cifar_tasks.tracking.mlflow_run import MlflowCallback
-from cifar_tasks.training import EpochMetrics, Snapshot, TrainingState
+from cifar_tasks.training.callbacks import Snapshot
+from cifar_tasks.training.state import EpochMetrics, TrainingState
 
 PARAMS = {"learning_rate": 0.1, "device": "CPU"}
 

@@ -22,7 +22,8 @@ from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
 from cifar_tasks.tracking import wandb_run as module
 from cifar_tasks.tracking.wandb_run import WandbCallback, wanted
-from cifar_tasks.training import EpochMetrics, Snapshot, TrainingState
+from cifar_tasks.training.callbacks import Snapshot
+from cifar_tasks.training.state import EpochMetrics, TrainingState
 
 RUN = "0123456789abcdef0123456789abcdef"
 KEY = "a-key-that-nobody-may-read-" + "0" * 20

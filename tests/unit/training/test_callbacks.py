@@ -9,18 +9,10 @@ import torch
 from cifar_tasks.config import with_values
 from cifar_tasks.errors import StorageError
 from cifar_tasks.models import get_model
-from cifar_tasks.training import (
-    BackgroundWriter,
-    Callback,
-    EpochMetrics,
-    LogProgress,
-    Progress,
-    Snapshot,
-    Split,
-    TrainingState,
-    fit,
-    loop,
-)
+from cifar_tasks.training import loop
+from cifar_tasks.training.callbacks import BackgroundWriter, Callback, LogProgress, Progress, Snapshot
+from cifar_tasks.training.loop import Split, fit
+from cifar_tasks.training.state import EpochMetrics, TrainingState
 
 CONFIG = with_values(get_model("cnn").recipes["demo"], {"epochs": 5, "batch_size": 4, "flip": False, "crop_padding": 0})
 SPLIT = Split(torch.rand(8, 2), torch.arange(8) % 2)

@@ -6,8 +6,8 @@ import torch
 
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier, build_classifier
-from cifar_tasks.training import FastClassifier, device, predict_logits
-from cifar_tasks.training.logits import resized
+from cifar_tasks.training import device
+from cifar_tasks.training.logits import FastClassifier, predict_logits, resized
 from cifar_tasks.training.setup import init_running_stats
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)

@@ -10,9 +10,12 @@ from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.errors import IntegrityError, TrainingError
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier
-from cifar_tasks.training import Callback, EpochMetrics, Progress, Snapshot, Split, TrainingState, device, fit, loop
+from cifar_tasks.training import device, loop
 from cifar_tasks.training.augment import steps_per_epoch
+from cifar_tasks.training.callbacks import Callback, Progress, Snapshot
 from cifar_tasks.training.logits import compute_logits
+from cifar_tasks.training.loop import Split, fit
+from cifar_tasks.training.state import EpochMetrics, TrainingState
 
 HALF = (0.5, 0.5, 0.5)
 

@@ -8,21 +8,13 @@ from torch import nn
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier, build_classifier
-from cifar_tasks.training import (
-    Callback,
-    Snapshot,
-    Split,
-    TrainingState,
-    device,
-    fit,
-    fit_classifier,
-    head_config,
-    head_features,
-    without_transfer,
-)
+from cifar_tasks.training import device
 from cifar_tasks.training.augment import steps_per_epoch
+from cifar_tasks.training.callbacks import Callback, Snapshot
 from cifar_tasks.training.logits import compute_logits
-from cifar_tasks.training.transfer import Head
+from cifar_tasks.training.loop import Split, fit
+from cifar_tasks.training.state import TrainingState
+from cifar_tasks.training.transfer import Head, fit_classifier, head_config, head_features, without_transfer
 
 GREY = (0.5, 0.5, 0.5)
 

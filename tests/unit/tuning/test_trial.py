@@ -11,7 +11,10 @@ from cifar_tasks.config import Overrides, TrainConfig, with_values
 from cifar_tasks.errors import ConfigError, LeaseLost, StorageError, TrackingError, TrainingError
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import build_classifier
-from cifar_tasks.training import Callback, Snapshot, Split, TrainingState, fit_classifier
+from cifar_tasks.training.callbacks import Callback, Snapshot
+from cifar_tasks.training.loop import Split
+from cifar_tasks.training.state import TrainingState
+from cifar_tasks.training.transfer import fit_classifier
 from cifar_tasks.tuning.study import TrialInterrupted, pruner
 from cifar_tasks.tuning.trial import TrialCallback, trial_errors, weights_digest
 
