@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status demo test test-faults bench lint lock clean secrets compose-demo compose-doctor backup restore test-compose
+.PHONY: help setup up down status demo test test-faults test-mutants bench lint lock clean secrets compose-demo compose-doctor backup restore test-compose
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -29,6 +29,9 @@ test: setup ## Run the tests, about six minutes on two cores; ARGS=… is passed
 
 test-faults: setup ## Run the fault tests, which kill and damage trainings and services; about five minutes
 	@$(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
+
+test-mutants: setup ## Break MODULE=… (promotion, data/splits, data) on purpose and count what its tests notice
+	@$(BIN)/python -m tests.mutants $(MODULE) $(ARGS)
 
 bench: setup ## Run the benchmarks; ARGS=… names some of them, or --help
 	@$(BIN)/python -m benchmarks $(ARGS)

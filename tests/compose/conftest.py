@@ -28,6 +28,13 @@ WORKERS = {"worker": 1, "gpu-worker": 2}
 EXPERIMENT, MODEL = "cifar10-training", "cifar10-classifier"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test here builds the images."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(4000))
+
+
 @dataclass
 class Deployment:
     tree: Path

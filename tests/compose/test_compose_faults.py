@@ -12,7 +12,7 @@ from cifar_tasks.cli.dag_run import DagRun
 from tests.compose.conftest import EXPERIMENT, Deployment, finish, start
 
 if not os.environ.get("COMPOSE"):
-    pytest.skip("`make test-compose` runs these; they need a Docker engine and 40 minutes", allow_module_level=True)
+    pytest.skip("needs a Docker engine and 40 minutes: `make test-compose`", allow_module_level=True)
 
 EPOCHS = 10
 """About two minutes on one core: long enough to break something in between."""

@@ -14,7 +14,7 @@ from benchmarks.temporary_stack import free_port
 from tests.compose.conftest import EXPERIMENT, MODEL, Deployment, finish, kept, start
 
 if not os.environ.get("COMPOSE"):
-    pytest.skip("`make test-compose` runs these; they need a Docker engine and 40 minutes", allow_module_level=True)
+    pytest.skip("needs a Docker engine and 40 minutes: `make test-compose`", allow_module_level=True)
 
 CLIENT = "from cifar_tasks.storage.s3 import s3_client"
 REFUSED = r"(?i)permission|403"

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from tests.compose.conftest import Deployment, finish, kept, start
 
 if not os.environ.get("COMPOSE"):
-    pytest.skip("`make test-compose` runs these; they need a Docker engine and 40 minutes", allow_module_level=True)
+    pytest.skip("needs a Docker engine and 40 minutes: `make test-compose`", allow_module_level=True)
 
 PREDICT = """
 import json, pathlib

@@ -9,7 +9,9 @@ from cifar_tasks.promotion import Candidate, best_of, decide
 CLASSES = ("cat", "dog")
 CNN = Candidate(3, "cnn", 0.80, "d1", CLASSES, parameters=2_000_000, placeholder=False)
 RESNET = dataclasses.replace(CNN, version=4, model="resnet50", test_accuracy=0.85, parameters=26_000_000)
-CHAMPION = dataclasses.replace(CNN, version=1, test_accuracy=0.82)
+CHAMPION = dataclasses.replace(
+    CNN, version=1, test_accuracy=0.82, classes=tuple(list(CLASSES))
+)  # equal, another object
 
 
 def changed(contender: Candidate, **changes) -> Candidate:
@@ -38,6 +40,14 @@ def test_of_two_equal_candidates_the_smaller_model_wins():
     assert best_of([RESNET, changed(CNN, test_accuracy=0.85)]).model == "cnn"
 
 
+def test_of_two_equal_candidates_of_one_size_the_older_version_wins():
+    assert best_of([changed(CNN, version=9), CNN]) == best_of([CNN, changed(CNN, version=9)]) == CNN
+
+
+def test_the_larger_of_two_models_loses_a_tie_however_small_the_difference():
+    assert best_of([changed(CNN, parameters=3), changed(CNN, version=9, parameters=2)]).version == 9
+
+
 def test_deciding_again_after_promotion_changes_nothing():
     decision = decide([CNN, RESNET], RESNET)
     assert (decision.champion, decision.replaced, decision.challenger) == (4, None, None)
@@ -47,6 +57,11 @@ def test_other_classes_leave_the_champion_in_place_and_say_what_to_do():
     decision = decide([changed(RESNET, classes=("red", "green"))], CHAMPION)
     assert (decision.champion, decision.challenger) == (1, None)
     assert "CIFAR_REGISTERED_MODEL" in decision.reasons[-1]
+
+
+def test_the_best_of_other_classes_is_no_challenger_whatever_their_order():
+    for classes in (("a", "b"), ("x", "y")):
+        assert decide([changed(RESNET, classes=classes)], CHAMPION).challenger is None
 
 
 def test_placeholder_data_never_displaces_a_model_of_real_data():
@@ -59,12 +74,45 @@ def test_a_model_of_real_data_displaces_one_of_placeholder_data():
     assert decide([CNN], digits).champion == 3
 
 
-def test_accuracies_on_different_test_sets_are_never_compared():
-    with pytest.raises(ValueError, match="another test set"):
-        decide([CNN], changed(CHAMPION, dataset="d2"))
-
-
 def test_reasons_list_every_candidate():
     assert decide([CNN, RESNET], None).reasons[0] == (
         "test accuracy: resnet50 85.00% (version 4), cnn 80.00% (version 3)"
     )
+
+
+@pytest.mark.parametrize(
+    ("best", "champion", "reason"),
+    [
+        (
+            RESNET,
+            CHAMPION,
+            "version 4 (resnet50) beats the champion version 1 (cnn): 85.00% against 82.00% on the same test images",
+        ),
+        (
+            CNN,
+            CHAMPION,
+            "version 3 (cnn) does not beat the champion version 1 (cnn): 80.00% against 82.00% on the same test images",
+        ),
+        (
+            CNN,
+            changed(CHAMPION, classes=("0", "1"), placeholder=True),
+            "version 3 (cnn) knows the real classes; version 1 (cnn) was trained on placeholder data",
+        ),
+        (
+            RESNET,
+            changed(CHAMPION, classes=("0", "1")),
+            "version 4 (resnet50) and the champion version 1 (cnn) know different classes and cannot be compared: the "
+            "champion stays. Register under another name (form field, or CIFAR_REGISTERED_MODEL) to keep both.",
+        ),
+        (CNN, CNN, "version 3 is the champion already"),
+        (CNN, None, "version 3 is the first champion"),
+    ],
+)
+def test_the_reason_names_both_versions_and_their_accuracies(best, champion, reason):
+    assert decide([best], champion).reasons[-1] == reason
+
+
+@pytest.mark.parametrize("dataset", ["d0", "d2"])
+def test_a_champion_that_was_measured_on_another_test_set_is_refused(dataset):
+    with pytest.raises(ValueError, match="another test set"):
+        decide([CNN], changed(CHAMPION, dataset=dataset))

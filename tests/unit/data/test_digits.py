@@ -9,8 +9,6 @@ from cifar_tasks.data.spool import spooled
 from cifar_tasks.data.validation import validate
 from tests.unit.data.sources import quiet, read_all
 
-pytest.importorskip("sklearn", reason="scikit-learn is part of the extra `train`")
-
 
 def test_digits_are_colour_images_of_32_by_32_with_a_stratified_test_set() -> None:
     train, test = read_all(DigitsSource())

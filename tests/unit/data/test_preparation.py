@@ -224,7 +224,7 @@ def test_a_source_that_is_refused_writes_nothing(store: InMemoryStore, tmp_path:
     assert store.objects == {}
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's peak of memory")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc on this machine")
 def test_many_large_images_are_prepared_in_little_memory(tmp_path: Path) -> None:
     """12,000 images of 128 × 128 pixels, 590 MB, in a process of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
