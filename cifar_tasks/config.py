@@ -3,14 +3,15 @@
 The recipes of a model are in its own file (`cifar_tasks.models`).
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic.dataclasses import dataclass
 
-from cifar_tasks.errors import ConfigError, first_problem
+from cifar_tasks.errors import ConfigError, nearest, problems
 
 Profile = Literal["demo", "full"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
@@ -19,6 +20,32 @@ Resize = Literal["crop", "squash", "pad"]
 RESIZES: tuple[Resize, ...] = get_args(Resize)
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 512
 """Pixels per side of prepared images."""
+
+_SOURCE = r"auto|cifar10|digits|s3://[^/\x00]+[^\x00]*|[/~][^\x00]*"
+_MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9 _.\-]{0,99}"
+
+
+def _source(value: str) -> str:
+    if not re.fullmatch(_SOURCE, value):
+        raise ValueError("give auto, cifar10, digits, an absolute path or an s3:// URL")
+    return value
+
+
+def _model_name(value: str) -> str:
+    if not re.fullmatch(_MODEL_NAME, value):
+        raise ValueError("give 1 to 100 letters, digits, spaces, '.', '_' or '-', a letter or digit first")
+    return value
+
+
+def _form_schema(pattern: str) -> WithJsonSchema:
+    """For the trigger form, which knows patterns but not functions."""
+    return WithJsonSchema({"type": "string", "pattern": f"^({pattern})$"})
+
+
+SourceName = Annotated[str, AfterValidator(_source), _form_schema(_SOURCE)]
+"""A source of images, for a process that may work in another folder."""
+RegisteredModelName = Annotated[str, AfterValidator(_model_name), _form_schema(_MODEL_NAME)]
+"""A name in the MLflow model registry."""
 
 _FROZEN = ConfigDict(extra="forbid")
 
@@ -216,13 +243,23 @@ class Overrides(BaseModel):
 
 
 def parse_overrides(pairs: Iterable[str]) -> Overrides:
-    """From `NAME=VALUE`; `ConfigError` names what does not fit."""
-    values = {}
+    """From `NAME=VALUE`; `ConfigError` has a line for each pair that does not fit."""
+    values: dict[str, str] = {}
+    wrong = []
     for pair in pairs:
-        name, equals, values[name] = pair.partition("=")
+        name, equals, value = pair.partition("=")
         if not equals or name not in Overrides.model_fields:
-            raise ConfigError(f"--set {pair}: write NAME=VALUE with NAME one of {', '.join(Overrides.model_fields)}")
+            names = ", ".join(Overrides.model_fields)
+            meant = nearest(name, Overrides.model_fields)
+            wrong.append(f"--set {pair}: write NAME=VALUE with NAME one of {names}{meant}")
+        elif name in values:
+            wrong.append(f"--set {pair}: {name} is set twice")
+        else:
+            values[name] = value
     try:
-        return Overrides.model_validate_strings(values)
+        overrides = Overrides.model_validate_strings(values)
     except ValidationError as error:
-        raise ConfigError(f"--set {first_problem(error)}") from None
+        wrong += problems(error, lambda name: f"--set {name}")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return overrides

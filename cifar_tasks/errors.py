@@ -4,10 +4,13 @@ A message has one or two lines: what is wrong, where, and what to do about it. `
 retries: a lost connection may work the next time, a bad configuration will not.
 """
 
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class CifarError(Exception):
@@ -82,8 +85,24 @@ class Stopped(BaseException):
     """The step received SIGTERM. Not an `Exception`, so that no handler of failures catches it."""
 
 
-def first_problem(error: "ValidationError") -> str:
-    """`field: what is wrong, got VALUE`, of the first value that pydantic refuses."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return f"{field}: {first['msg']}" + ("" if first["type"] == "missing" else f", got {first['input']!r}")
+def problems(error: "ValidationError", name: Callable[[str], str] = str) -> list[str]:
+    """`field: what is wrong, got VALUE`, of each value that pydantic refuses; `name` is how the user knows a field."""
+    return [_problem(detail, name) for detail in error.errors()]
+
+
+def _problem(detail: "ErrorDetails", name: Callable[[str], str]) -> str:
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] != "missing":
+        given = repr(detail["input"])
+        message += f", got {given if len(given) <= 200 else f'{given[:200]}…'}"
+    if not detail["loc"]:
+        return message
+    field, *inner = (str(part) for part in detail["loc"])
+    return f"{'.'.join([name(field), *inner])}: {message}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean …?)`, or nothing if no known word is near."""
+    words = {each.lower(): each for each in known}
+    near = get_close_matches(word.lower(), words, n=1)
+    return f" (did you mean {words[near[0]]}?)" if near else ""

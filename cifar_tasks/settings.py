@@ -4,13 +4,14 @@ The addresses of S3 and MLflow are in the variables of their clients: `AWS_ENDPO
 `AWS_SECRET_ACCESS_KEY`, `MLFLOW_TRACKING_URI`.
 """
 
+import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Profile, Resize
-from cifar_tasks.errors import ConfigError
+from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Profile, RegisteredModelName, Resize, SourceName
+from cifar_tasks.errors import ConfigError, problems
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -37,7 +38,7 @@ class Settings(BaseSettings):
     """S3 bucket of datasets and checkpoints."""
     experiment: str = "cifar10-training"
     """MLflow experiment of all runs."""
-    registered_model: str = "cifar10-classifier"
+    registered_model: RegisteredModelName = "cifar10-classifier"
     """Name in the MLflow model registry."""
     airflow_url: str | None = None
     """Address of Airflow in a browser, for links; none without Airflow."""
@@ -48,8 +49,8 @@ class Settings(BaseSettings):
     mlflow_url: str | None = None
     """Address of MLflow in a browser, for links, if it differs from `MLFLOW_TRACKING_URI`, which the tasks use."""
 
-    source: str = "auto"
-    """Default of the form: `auto`, `cifar10`, `digits`, a path or an `s3://` URL."""
+    source: SourceName = "auto"
+    """Default of the form: `auto`, `cifar10`, `digits`, an absolute path or an `s3://` URL."""
     models: str = ""
     """Default of the form: names of models, separated by commas; empty for the models of a default run."""
     profile: Profile = "demo"
@@ -80,6 +81,12 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"]).upper()
-        raise ConfigError(f"CIFAR_{name.removeprefix('CIFAR_')}: {first['msg']}, got {first['input']!r}") from None
+        raise ConfigError("\n".join(problems(error, variable))) from None
+    except SettingsError as error:  # what should be JSON is none
+        field = str(error).partition('"')[2].partition('"')[0]
+        raise ConfigError(f"{variable(field)}: is no JSON, got {os.environ.get(variable(field))!r}") from None
+
+
+def variable(field: str) -> str:
+    """The environment variable of a setting."""
+    return f"CIFAR_{field.upper().removeprefix('CIFAR_')}"

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from cifar_tasks.config import PROFILES, RESIZES, Overrides, parse_overrides
-from cifar_tasks.errors import CifarError, ConfigError, StackError, first_problem
-from cifar_tasks.models import available_models, default_models, parse_models
+from cifar_tasks.cli.request import StrictCommand
+from cifar_tasks.config import PROFILES, RESIZES, Overrides
+from cifar_tasks.errors import CifarError, StackError
+from cifar_tasks.models import available_models, default_models
 from cifar_tasks.settings import Settings, read_settings
 from cifar_tasks.steps.payloads import RunReport, RunRequest
 
@@ -39,7 +39,9 @@ errors = Console(stderr=True, highlight=False)
 
 
 def main() -> None:
-    """Entry point. A `CifarError` is printed as one line, without a traceback."""
+    """Entry point. A `CifarError` is printed without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names may not fit the terminal
     try:
         app()
     except CifarError as error:
@@ -47,7 +49,7 @@ def main() -> None:
         sys.exit(1)
 
 
-@app.command()
+@app.command(cls=StrictCommand)
 def up(
     airflow: Annotated[bool, typer.Option(help="Also start Airflow, which `cifar run` does not need.")] = True,
 ) -> None:
@@ -69,7 +71,7 @@ def up(
     console.print("Show the services: [b]cifar status[/]. Stop them: [b]cifar down[/].")
 
 
-@app.command()
+@app.command(cls=StrictCommand)
 def status() -> None:
     """Show the services of the embedded stack; the exit status is 1 if one is not running.
 
@@ -97,7 +99,7 @@ def status() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=StrictCommand)
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects instead of the table.")] = False,
 ) -> None:
@@ -138,7 +140,7 @@ def _print_results(results: "Sequence[CheckResult]") -> None:
     console.print(", ".join(f"{counts[status]} {status}" for status in counts))
 
 
-@app.command()
+@app.command(cls=StrictCommand)
 def down() -> None:
     """Stop the embedded stack; runs, models and data stay.
 
@@ -185,20 +187,7 @@ SetOverride = Annotated[
 ]
 
 
-def _request(models: str, tune: str, override: list[str] | None, **fields: Any) -> RunRequest:
-    """`ConfigError` names the option whose value does not fit."""
-    fields |= {
-        "models": parse_models(models),
-        "tune": parse_models(tune),
-        "overrides": parse_overrides(override or []),
-    }
-    try:
-        return RunRequest.model_validate(fields)
-    except ValidationError as error:
-        raise ConfigError(first_problem(error)) from None
-
-
-@app.command()
+@app.command(cls=StrictCommand)
 def demo(
     source: Source,
     models: Models,
@@ -217,17 +206,17 @@ def demo(
     Example: [b]cifar demo --source ~/pictures.zip --models cnn --set epochs=6[/b]
     """
     from cifar_tasks.cli import dag_run
+    from cifar_tasks.cli.request import build_request, check_source
     from cifar_tasks.cli.summary import print_summary
     from cifar_tasks.cli.watch import Watcher
-    from cifar_tasks.data.source import absolute_source
     from cifar_tasks.deployment import stack
     from cifar_tasks.deployment.airflow_api import airflow
 
-    request = _request(
+    request = build_request(
+        source,
         models,
         tune,
         override,
-        source=absolute_source(source),
         profile=profile,
         registered_model=registered_model,
         image_size=image_size,
@@ -235,10 +224,15 @@ def demo(
         trials=trials,
     )
     settings = read_settings()
+    stored = request.source.startswith("s3://")
+    if not stored:
+        check_source(request)
     access = dag_run.access_to_deployment(settings)
     if access is None:
         up()
         access = dag_run.access_to_embedded_stack(settings.home)
+    if stored:
+        check_source(request)
     with airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
         conf = request.model_dump(exclude={"overrides"}) | request.overrides.as_form()
         run = dag_run.trigger(client, conf)
@@ -248,7 +242,7 @@ def demo(
         print_summary(console, RunReport.model_validate(run.result("report")), access.hints)
 
 
-@app.command()
+@app.command(cls=StrictCommand)
 def run(
     source: Source,
     models: Models,
@@ -265,14 +259,16 @@ def run(
 
     Example: [b]cifar run --source digits --models cnn --set epochs=3[/b]
     """
+    from cifar_tasks.cli.request import build_request, check_name, check_source
     from cifar_tasks.deployment import stack
 
+    name = check_name(f"run-{secrets.token_hex(4)}" if name is None else name)
     stack.use(read_settings().home)
-    request = _request(
+    request = build_request(
+        source,
         models,
         tune,
         override,
-        source=source,
         profile=profile,
         registered_model=registered_model,
         image_size=image_size,
@@ -280,17 +276,17 @@ def run(
         trials=trials,
         search_workers=1,  # one process
     )
+    check_source(request)
     from cifar_tasks.cli.local_run import run_workflow
     from cifar_tasks.cli.summary import print_summary
     from cifar_tasks.steps.process import log_to_stdout
 
     log_to_stdout()
-    name = name or f"run-{secrets.token_hex(4)}"
     console.print(f"Run {escape(name)}")
     print_summary(console, run_workflow(name, request))
 
 
-@app.command()
+@app.command(cls=StrictCommand)
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures, PNG or JPEG, any size.", metavar="IMAGE…")],
     registered_model: RegisteredModelName,
@@ -316,7 +312,7 @@ def predict(
     console.print(table)
 
 
-@app.command()
+@app.command(cls=StrictCommand)
 def studies() -> None:
     """List the studies and the best hyperparameters of each.
 
@@ -339,7 +335,7 @@ def studies() -> None:
         console.print("There is no study yet. Start one: [b]cifar run --tune cnn[/]")
 
 
-@app.command()
+@app.command(cls=StrictCommand)
 def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 8081,
 ) -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
-from cifar_tasks.errors import ConfigError
+from cifar_tasks.errors import ConfigError, nearest
 from cifar_tasks.models import builtin
 from cifar_tasks.models.spec import ModelSpec
 
@@ -40,10 +40,7 @@ def default_models() -> list[str]:
 
 def get_model(name: str) -> ModelSpec:
     """Raises `ConfigError` for a name that no model has."""
-    models = available_models()
-    if name not in models:
-        raise ConfigError(f"there is no model {name!r}; choose of {', '.join(models)}.")
-    return models[name]
+    return available_models()[check_models([name])[0]]
 
 
 def parse_models(text: str) -> list[str]:
@@ -52,5 +49,9 @@ def parse_models(text: str) -> list[str]:
 
 
 def check_models(names: Sequence[str]) -> list[str]:
-    """The names, each once; `ConfigError` for one that no model has."""
-    return [get_model(name).name for name in dict.fromkeys(names)]
+    """The names, each once; `ConfigError` for those that no model has."""
+    known = available_models()
+    unknown = [f"{name!r}{nearest(name, known)}" for name in dict.fromkeys(names) if name not in known]
+    if unknown:
+        raise ConfigError(f"there is no model {', '.join(unknown)}; choose of {', '.join(known)}.")
+    return list(dict.fromkeys(names))

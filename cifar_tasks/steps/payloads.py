@@ -3,11 +3,22 @@
 A value holds the one that it continues, so that a task needs nothing but what the task before it returned.
 """
 
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Overrides, Profile, Resize, TrainConfig
+from cifar_tasks.config import (
+    MAX_IMAGE_SIZE,
+    MIN_IMAGE_SIZE,
+    Overrides,
+    Profile,
+    RegisteredModelName,
+    Resize,
+    SourceName,
+    TrainConfig,
+)
+from cifar_tasks.errors import ConfigError, nearest, problems
 from cifar_tasks.models.registry import check_models
 from cifar_tasks.tracking.saved_model import SavedModel
 
@@ -18,7 +29,14 @@ class Payload(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Models = Annotated[list[str], AfterValidator(check_models)]
+def _known(names: list[str]) -> list[str]:
+    try:
+        return check_models(names)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None  # pydantic reports it beside what else is wrong
+
+
+Models = Annotated[list[str], AfterValidator(_known)]
 """Names of models, each once."""
 
 
@@ -41,14 +59,14 @@ class RunRequest(Payload):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    source: str = Field(min_length=1, title="Data source")
-    """auto (CIFAR-10, or digits without network), cifar10, digits, a path to a folder, zip or tar with train/CLASS/ and
-    test/CLASS/, or the s3:// URL of one."""
+    source: SourceName = Field(title="Data source")
+    """auto (CIFAR-10, or digits without network), cifar10, digits, the absolute path of a folder, zip or tar with
+    train/CLASS/ and test/CLASS/, or the s3:// URL of one."""
     models: Models = Field(min_length=1, title="Models")
     """Models to train in parallel."""
     profile: Profile = Field(title="Profile")
     """demo: minutes on a CPU, part of the images. full: all images; for a GPU, or the CNN alone."""
-    registered_model: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]{0,99}$", title="Registered model")
+    registered_model: RegisteredModelName = Field(title="Registered model")
     """Name in the MLflow model registry. Use another name for data with other classes."""
     image_size: int = Field(default=32, ge=MIN_IMAGE_SIZE, le=MAX_IMAGE_SIZE, title="Image size")
     """Pixels per side that all images are resized to."""
@@ -69,8 +87,31 @@ class RunRequest(Payload):
     @classmethod
     def _only_what_is_trained(cls, tune: list[str], others: ValidationInfo) -> list[str]:
         if untrained := [name for name in tune if name not in others.data.get("models", tune)]:
-            raise ValueError(f"{untrained[0]} is not among the models to train: add it there, or take it out here")
+            raise ValueError(
+                f"{', '.join(untrained)} is not among the models to train: add it there, or take it out here"
+            )
         return tune
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], name: Callable[[str], str] = str) -> Self:
+        """`ConfigError` has a line for each value that does not fit; `name` is how the user knows a field."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError("\n".join(problems(error, name))) from None
+
+    @classmethod
+    def from_form(cls, values: Mapping[str, Any]) -> Self:
+        """From the trigger form, which has the overrides beside the other fields.
+
+        `ConfigError` names all that does not fit. A run that is triggered by API may have keys that the form has not:
+        Airflow passes them on.
+        """
+        fields = [*(cls.model_fields.keys() - {"overrides"}), *Overrides.model_fields]
+        if unknown := [f"{key!r}{nearest(key, fields)}" for key in values if key not in fields]:
+            raise ConfigError(f"the form has no field {', '.join(unknown)}; its fields: {', '.join(sorted(fields))}.")
+        overrides = {key: value for key, value in values.items() if key in Overrides.model_fields}
+        return cls.checked({**{key: values[key] for key in values if key not in overrides}, "overrides": overrides})
 
 
 class PreparedData(Payload):

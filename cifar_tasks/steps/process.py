@@ -23,7 +23,7 @@ from typing import IO, Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from cifar_tasks import errors
-from cifar_tasks.errors import CifarError, PayloadError, Stopped, WorkerLost, first_problem
+from cifar_tasks.errors import CifarError, PayloadError, Stopped, WorkerLost, problems
 from cifar_tasks.settings import Settings
 
 STEP_ENV = {
@@ -185,12 +185,12 @@ def call(step: str, arguments: str) -> bytes:
     try:
         given = accepted.model_validate_json(arguments, strict=True)
     except ValidationError as error:
-        raise PayloadError(f"{step} cannot use what it was given: {first_problem(error)}") from None
+        raise PayloadError(f"{step} cannot use what it was given: {'; '.join(problems(error))}") from None
     result = function(**{name: getattr(given, name) for name in fields})
     try:
         return result_type.dump_json(result_type.validate_python(result, strict=True))
     except ValidationError as error:
-        raise PayloadError(f"{step} returned something else than it promises: {first_problem(error)}") from None
+        raise PayloadError(f"{step} returned something else than it promises: {'; '.join(problems(error))}") from None
 
 
 def log_to_stdout() -> None:

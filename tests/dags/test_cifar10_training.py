@@ -120,6 +120,7 @@ def steps_of(dag: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     module = sys.modules["cifar10_training"]
     monkeypatch.setattr(module, "run_task_step", lambda step, **_: called.append(step))
     monkeypatch.setattr(module, "workflow_run", dict)
+    monkeypatch.setattr(module, "run_request", dict)
     monkeypatch.setattr(module, "show_name", lambda name: None)
     for task in dag.topological_sort():
         function = task.python_callable if hasattr(task, "python_callable") else task.operator_class.python_callable
@@ -175,6 +176,30 @@ def test_the_form_s_values_become_the_request_of_the_steps(dag, monkeypatch):
     assert request.overrides.given() == {"seed": 7, "epochs": 2, "flip": False}
 
 
+def test_a_whole_number_with_a_point_is_that_number(dag, monkeypatch):
+    """To JSON 2.0 is an integer: Airflow's form accepts it."""
+    params = {**dag.params.validate(), "seed": 1.0, "epochs": dag.params.get_param("epochs").resolve(2.0)}
+    request = sys.modules["cifar10_training"].run_request(params)
+    overrides = RunRequest.model_validate_json(json.dumps(request), strict=True).overrides.given()
+    assert overrides == {"epochs": 2, "seed": 1}
+
+
+def test_keys_that_the_form_does_not_have_fail_the_first_task_at_once_and_are_named(dag):
+    """Airflow passes on whatever keys a run that is triggered by API brings."""
+    params = {**dag.params.validate(), "foo": 1, "Epochs": 3, "overrides": {"epochs": 3}}
+    with pytest.raises(AirflowFailException) as refused:
+        dag.get_task("prepare").python_callable(params=params)
+    message = str(refused.value)
+    assert "'foo', 'Epochs' (did you mean epochs?), 'overrides'; its fields: batch_size, epochs" in message
+
+
+def test_all_values_that_only_the_first_task_can_refuse_are_named_at_once(dag):
+    params = {**dag.params.validate(), "registered_model": "a\n", "tune": ["cnn"], "models": ["resnet50"]}
+    with pytest.raises(AirflowFailException) as refused:
+        dag.get_task("prepare").python_callable(params=params)
+    assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == ["registered_model", "tune"]
+
+
 def test_heavy_tasks_wait_for_a_gpu_slot_and_all_have_retries_timeouts_and_a_description(dag):
     for task in dag.tasks:
         on_gpu = task.task_id in (
@@ -225,6 +250,10 @@ def test_the_form_s_own_values_are_accepted(dag):
         ("models", ["cnn", "cnn"]),
         ("profile", "huge"),
         ("source", ""),
+        ("source", "pictures.zip"),
+        ("source", "./pictures"),
+        ("source", "s3:///key"),
+        ("source", "https://host/pictures.zip"),
         ("registered_model", "a/b"),
         ("tune", ["vgg"]),
         ("trials", 0),

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cifar_tasks.errors import ConfigError, StackError
-from cifar_tasks.settings import PROJECT
+from cifar_tasks.errors import ConfigError, StackError, problems
+from cifar_tasks.settings import PROJECT, variable
 
 HOST = "127.0.0.1"
 MLFLOW_BUCKET = "mlflow"
@@ -44,8 +44,7 @@ def read_options(home: Path) -> StackOptions:
         wanted = StackOptions()
         return StackOptions(**{**_read(home / "options.json"), **wanted.model_dump(include=wanted.model_fields_set)})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"CIFAR_{str(first['loc'][0]).upper()}: {first['msg']}, got {first['input']!r}.") from None
+        raise ConfigError("\n".join(problems(error, variable))) from None
 
 
 def record_options(home: Path, options: StackOptions) -> None:

@@ -1,0 +1,70 @@
+"""From the options of `cifar demo` and `cifar run` to a request. All that does not fit is named at once."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from typer.core import TyperCommand
+
+from cifar_tasks.config import Overrides, parse_overrides
+from cifar_tasks.errors import ConfigError
+from cifar_tasks.models import default_models, parse_models
+from cifar_tasks.settings import Settings
+from cifar_tasks.steps.payloads import RunRequest
+
+Value = TypeVar("Value")
+MAX_NAME = 250
+"""Letters of a run's name; Airflow's own limit for the id of a run."""
+
+
+def build_request(source: str, models: str, tune: str, overrides: list[str] | None, **fields: Any) -> RunRequest:
+    """`ConfigError` has a line for each option whose value does not fit."""
+    from cifar_tasks.data.source import absolute_source
+
+    wrong: list[str] = []
+
+    def parsed(parse: Callable[[], Value], otherwise: Value, option: str = "") -> Value:
+        try:
+            return parse()
+        except ConfigError as error:
+            wrong.append(f"{option}{error}")
+            return otherwise
+
+    no_models: list[str] = []
+    tuned = parsed(lambda: parse_models(tune), no_models, "--tune: ")
+    fields |= {
+        "source": parsed(lambda: absolute_source(source) if source.strip() else source, "auto", "--source: "),
+        "models": parsed(lambda: parse_models(models), tuned or default_models(), "--models: "),
+        "tune": tuned,
+        "overrides": parsed(lambda: parse_overrides(overrides or []), Overrides()),
+    }
+    request = parsed(lambda: RunRequest.checked(fields, lambda name: f"--{name.replace('_', '-')}"), None)
+    if request is None or wrong:
+        raise ConfigError("\n".join(wrong))
+    return request
+
+
+def check_source(request: RunRequest) -> None:
+    """Look at the source without reading images, so that nothing starts for one that cannot be opened."""
+    from cifar_tasks.data.source import open_source
+
+    if request.source not in ("auto", "cifar10", "digits"):
+        open_source(request.source, Settings(), report=lambda _: None)
+
+
+def check_name(name: str) -> str:
+    """The name of a run as the user gave it; `ConfigError` if it is empty, too long or has control characters."""
+    if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        raise ConfigError(f"--name: give 1 to {MAX_NAME} printable characters, got {name[:50]!r} ({len(name)})")
+    return name
+
+
+class StrictCommand(TyperCommand):
+    """A command that refuses an option given twice: otherwise the last one would count without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        for parameter, count in Counter(order).items():
+            if count > 1 and not getattr(parameter, "multiple", False):
+                ctx.fail(f"{parameter.opts[-1]} is given {count} times: give it once.")
+        return super().parse_args(ctx, args)

@@ -1,0 +1,97 @@
+"""From options to a request: what is refused, and that nothing was started before."""
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cifar_tasks.cli.main import app
+from cifar_tasks.cli.request import MAX_NAME, build_request, check_name
+from cifar_tasks.errors import ConfigError, DataError
+
+GOOD = {"profile": "demo", "registered_model": "test", "image_size": 32, "resize": "crop", "trials": None}
+
+
+def test_all_values_that_do_not_fit_are_named_at_once() -> None:
+    wrong = {"profile": "huge", "registered_model": "a/b", "image_size": 5, "resize": "stretch", "trials": 0}
+    overrides = ["epochs=0", "flip=maybe", "epoch=3", "seed=1", "seed=2"]
+    with pytest.raises(ConfigError) as refused:
+        build_request("/no/such/folder", "vgg,cn", "vgg", overrides, **wrong)
+    lines = str(refused.value).splitlines()
+    began = [line.partition(":")[0] for line in lines]
+    assert sorted(began) == [
+        "--image-size",
+        "--models",
+        "--profile",
+        "--registered-model",
+        "--resize",
+        "--set epoch=3",
+        "--set epochs",
+        "--set flip",
+        "--set seed=2",
+        "--source",
+        "--trials",
+        "--tune",
+    ]
+    assert any("'vgg', 'cn' (did you mean cnn?)" in line for line in lines)
+    assert any("did you mean epochs?" in line for line in lines)
+
+
+@pytest.mark.parametrize("source", ["s3://", "s3:///key", "http://host/a.zip", "", "pics\0"])
+def test_a_source_of_no_known_kind_is_refused_by_its_option(source: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--source: "):
+        build_request(source, "cnn", "", None, **GOOD)
+
+
+def test_a_relative_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pics").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert build_request("pics", "cnn", "", ["epochs=3"], **GOOD).source == str(tmp_path.resolve() / "pics")
+
+
+@pytest.mark.parametrize("command", ["run", "demo"])
+def test_an_option_given_twice_is_refused_and_overrides_are_not(command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--models", "cnn", "--set", "epochs=0", "--models=resnet50"])
+    assert done.exit_code == 2
+    assert "--models is given 2 times" in done.output
+    done = CliRunner().invoke(app, [command, "--set", "epochs=0", "--set", "seed=-1"])
+    assert isinstance(done.exception, ConfigError)
+    assert len(str(done.exception).splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "\x1b[1m", "a\0", "x" * (MAX_NAME + 1)])
+def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--name: "):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["it's", '"', "\\", "50%", "🐱", "x" * MAX_NAME, "a/../b"])
+def test_any_other_name_is_the_user_s_own(name: str) -> None:
+    assert check_name(name) == name
+
+
+def test_what_is_no_archive_is_refused_before_the_stack_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, home = tmp_path / "notes.zip", tmp_path / "home"
+    text.write_text("no archive")
+    monkeypatch.setenv("CIFAR_HOME", str(home))
+    done = CliRunner().invoke(app, ["demo", "--source", str(text)])
+    assert isinstance(done.exception, DataError)
+    assert "neither a zip nor a tar" in str(done.exception)
+    assert not home.exists()
+
+
+def test_a_setting_that_does_not_fit_stops_the_demo_before_the_stack_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFAR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CIFAR_REGISTERED_MODEL", "a/b")
+    monkeypatch.setenv("CIFAR_SOURCE", "pictures")
+    done = CliRunner().invoke(app, ["demo"])
+    assert [line.partition(":")[0] for line in str(done.exception).splitlines()] == [
+        "CIFAR_REGISTERED_MODEL",
+        "CIFAR_SOURCE",
+    ]
+    assert os.listdir(tmp_path) == []
