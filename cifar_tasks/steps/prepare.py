@@ -1,5 +1,6 @@
 """The first task: the images as a dataset version, and the MLflow run of the whole workflow run."""
 
+import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -9,15 +10,17 @@ from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.preparation import find_prepared, prepare
 from cifar_tasks.data.source import PLACEHOLDER_BANNER, open_source
 from cifar_tasks.data.versions import DatasetVersion
+from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.evaluation import plots
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import PreparedData, RunRequest, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
-from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
+from cifar_tasks.tracking.runs import DATASET, MODEL, REQUEST, WORKFLOW
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +33,11 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
     seed = request.overrides.seed or 0
     with runs.tracking_errors():
         experiment = runs.experiment_id(client, settings.experiment)
-        parent = runs.open_run(client, experiment, {WORKFLOW: workflow.id, MODEL: "all"}, workflow.name).info.run_id
+        identity = {WORKFLOW: workflow.id, MODEL: "all"}
+        earlier = next(iter(runs.find_runs(client, experiment, identity)), None)
+        refuse_other_request(earlier, request, workflow)
+        parent = runs.open_run(client, experiment, identity, workflow.name).info.run_id
+        runs.log_tags(client, parent, {REQUEST: request.model_dump_json()})
         url = runs.run_url(parent, experiment)
         _log.info("MLflow run: %s", url)
         source = open_source(
@@ -40,6 +47,8 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
             is_prepared=lambda s: find_prepared(s, store, seed, image_format) is not None,
         )
         version = prepare(source, store, seed, _log.info, image_format)
+        if earlier and earlier.data.tags.get(DATASET, version.digest) != version.digest:
+            raise DataError(f"{request.source} has changed since run {workflow.name!r} began. Start a new run.")
         banner = PLACEHOLDER_BANNER if version.placeholder else None
         _describe_dataset(client, parent, version, workflow, banner)
         images = load_split(store, version, "train", settings.home / "cache")
@@ -53,6 +62,18 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         mlflow_url=url,
         banner=banner,
     )
+
+
+def refuse_other_request(earlier: "Run | None", request: RunRequest, workflow: WorkflowRun) -> None:
+    """`ConfigError` names the values that differ from those with which the run of this name began."""
+    began = json.loads(earlier.data.tags.get(REQUEST, "{}")) if earlier else {}
+    now = request.model_dump(mode="json")
+    for values in (began, now):
+        values |= values.pop("overrides", {})
+    if changed := [f"{key} {value!r}, now {now.get(key)!r}" for key, value in began.items() if now.get(key) != value]:
+        raise ConfigError(
+            f"run {workflow.name!r} began with {'; '.join(changed)}. Resume it with its own values, or start a new run."
+        )
 
 
 def _describe_dataset(

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ _UI = "workflowType=machine_learning"
 
 WORKFLOW, MODEL, TRAINING, DATASET = "cifar.workflow", "cifar.model", "cifar.training", "cifar.dataset"
 """Tags by which runs are found again: workflow run, model, training digest, dataset digest."""
+REQUEST = "cifar.request"
+"""Tag of a parent run: what was asked for, as JSON."""
 STUDY, TRIAL = "cifar.study", "cifar.trial"
 """The same of studies and trials: the study's name, the trial's number."""
 
@@ -79,8 +82,9 @@ def open_run(
 
 def find_runs(client: "MlflowClient", experiment: str, identity: Mapping[str, str]) -> "Sequence[Run]":
     """The runs whose tags are `identity`, the oldest first."""
-    clauses = [f"tags.`{key}` = '{_quoted(value)}'" for key, value in identity.items()]
-    return client.search_runs([experiment], " AND ".join(clauses), order_by=["attributes.start_time ASC"])
+    clauses = [f"tags.`{key}` {_equals(value)}" for key, value in identity.items()]
+    found = client.search_runs([experiment], " AND ".join(clauses), order_by=["attributes.start_time ASC"])
+    return [run for run in found if identity.items() <= run.data.tags.items()]
 
 
 @contextmanager
@@ -172,5 +176,9 @@ def _pages() -> str:
     return f"{server.rstrip('/')}/#"
 
 
-def _quoted(value: str) -> str:
-    return value.replace("'", "\\'")
+def _equals(value: str) -> str:
+    """MLflow's filters have no escape for the quote that ends a value: there, `_` of LIKE stands for any character."""
+    if "'" not in value:
+        return f"= '{value}'"
+    pattern = re.sub(r"['\\]", "_", value)
+    return f"LIKE '{pattern}'"

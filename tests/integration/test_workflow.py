@@ -1,6 +1,7 @@
 """The steps on real storage and a real MLflow: what they leave, and what a retry finds."""
 
 import html
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,18 @@ from PIL import Image
 
 from cifar_tasks.cli.local_run import run_workflow
 from cifar_tasks.cli.predict import predict
+from cifar_tasks.cli.request import check_source
 from cifar_tasks.data.source import PLACEHOLDER_BANNER
-from cifar_tasks.errors import IntegrityError, StorageError
+from cifar_tasks.errors import CifarError, ConfigError, DataError, IntegrityError, StorageError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
-from cifar_tasks.steps.payloads import RunReport
+from cifar_tasks.steps.payloads import RunReport, WorkflowRun
 from cifar_tasks.steps.plan import plan_training
+from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
-from tests.conftest import COLOURS, RunningStack, connect
+from tests.conftest import COLOURS, RunningStack, connect, picture
 from tests.trainings import child_run, prepared, request, train_plan
 
 
@@ -62,6 +65,25 @@ class TestAWholeRun:
         (child,) = child_run(client, "cli/whole")
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert {parent.info.status, child.info.status} == {"FINISHED"}
+
+    def test_its_name_with_other_values_is_refused_and_changes_nothing(self, summary, client, pictures):
+        with pytest.raises(ConfigError, match=r"run .whole. began with .*batch_size .* now 33"):
+            run_named("whole", pictures, overrides={"batch_size": 33})
+        (parent,) = child_run(client, "cli/whole", "all")
+        assert parent.info.status == "FINISHED"
+
+    def test_its_name_with_other_data_at_the_same_place_is_refused(self, client, pictures, tmp_path):
+        archive = shutil.copy(pictures, tmp_path / "pictures.zip")
+        asked, workflow = request(archive), WorkflowRun(id="cli/changed", name="changed")
+        prepare_data(asked, workflow)
+        with zipfile.ZipFile(archive, "a") as more:
+            more.writestr("train/red/one-more.png", picture((1, 2, 3), np.random.default_rng(2)))
+        with pytest.raises(DataError, match="has changed since run 'changed' began"):
+            prepare_data(asked, workflow)
+
+    def test_a_bucket_that_is_not_there_is_refused_before_a_run_is_opened(self, tracked):
+        with pytest.raises(CifarError, match="no-such-bucket"):
+            check_source(request("s3://no-such-bucket/pictures"))
 
     def test_each_epoch_has_its_metrics(self, summary, client):
         (child,) = child_run(client, "cli/whole")

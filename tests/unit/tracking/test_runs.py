@@ -44,3 +44,30 @@ def test_links_lead_to_the_address_for_people_where_there_is_one(monkeypatch: py
     monkeypatch.setenv("CIFAR_MLFLOW_URL", "https://mlflow.example.com/")
     for url in (runs.run_url("run", "1"), runs.version_url("name", 2), runs.compare_url(["run"], "1")):
         assert url.startswith("https://mlflow.example.com/#/")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "it's",
+        'say "x"',
+        "back\\slash",
+        "end\\",
+        "'\\",
+        "50%",
+        "a_b",
+        "new\nline",
+        "🐱",
+        "a' AND tags.x = 'b",
+        "`",
+        "x" * 250,
+    ],
+)
+def test_a_run_is_found_again_by_whatever_name(mlflow_client: MlflowClient, run_id: str, name: str) -> None:
+    experiment = mlflow_client.get_run(run_id).info.experiment_id
+    others = [
+        runs.open_run(mlflow_client, experiment, {runs.WORKFLOW: other}, "other") for other in ("it_s", "its", "_\\")
+    ]
+    first, again = (runs.open_run(mlflow_client, experiment, {runs.WORKFLOW: name}, name) for _ in range(2))
+    assert first.info.run_id == again.info.run_id
+    assert first.info.run_id not in [run.info.run_id for run in others]
