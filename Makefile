@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status demo test test-faults test-mutants bench lint lock clean secrets compose-demo compose-doctor backup restore test-compose
+.PHONY: help setup up down status demo test test-faults test-mutants chaos bench lint lock clean secrets compose-demo compose-doctor backup restore test-compose
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -32,6 +32,9 @@ test-faults: setup ## Run the fault tests, which kill and damage trainings and s
 
 test-mutants: setup ## Break MODULE=… (promotion, data/splits, data) on purpose and count what its tests notice
 	@$(BIN)/python -m tests.mutants $(MODULE) $(ARGS)
+
+chaos: setup ## Disturb RUNS=3 DAG runs by random faults, at most SECONDS=25 apart, SEED=7; then check what must hold
+	@$(BIN)/python -m tests.chaos $(if $(RUNS),--runs $(RUNS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 bench: setup ## Run the benchmarks; ARGS=… names some of them, or --help
 	@$(BIN)/python -m benchmarks $(ARGS)

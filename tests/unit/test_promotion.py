@@ -9,7 +9,7 @@ from cifar_tasks.promotion import Candidate, best_of, decide
 CLASSES = ("cat", "dog")
 CNN = Candidate(3, "cnn", 0.80, "d1", CLASSES, parameters=2_000_000, placeholder=False)
 RESNET = dataclasses.replace(CNN, version=4, model="resnet50", test_accuracy=0.85, parameters=26_000_000)
-CHAMPION = dataclasses.replace(CNN, version=1, test_accuracy=0.82, classes=tuple("cat dog".split()))
+CHAMPION = dataclasses.replace(CNN, version=1, test_accuracy=0.82, classes=(*CLASSES,))
 
 
 def changed(contender: Candidate, **changes) -> Candidate:
