@@ -52,15 +52,27 @@ class StackError(CifarError):
 
 
 class StorageError(CifarError):
-    """Object storage, or the disk of this machine, did not respond or refused the request."""
+    """Object storage, the database of studies, or the disk of this machine did not do what was asked of it."""
 
     retryable = True
+
+
+class StorageRefused(StorageError):
+    """Object storage, or the database of studies, refuses the request, or its address is wrong."""
+
+    retryable = False
 
 
 class TrackingError(CifarError):
     """The MLflow server did not respond, or refused the request."""
 
     retryable = True
+
+
+class TrackingRefused(TrackingError):
+    """The MLflow server refuses the request, or its address is wrong."""
+
+    retryable = False
 
 
 class SourceUnreachable(CifarError):

@@ -1,5 +1,6 @@
 """The training workflow: prepare data, tune, train each model, evaluate, register, promote, report."""
 
+import logging
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,8 @@ MODELS = available_models()
 GPU = {"pool": "gpu", "queue": "gpu"}
 """For tasks that need torch: the pool has one slot per training that may run at the same time, and workers of the other
 queue have no torch."""
+
+_log = logging.getLogger("cifar10_training")  # Airflow imports DAG files under another name
 
 ABOUT = """\
 Prepares a dataset version, tunes hyperparameters if the form selects models to tune, trains the selected models in
@@ -94,7 +97,9 @@ def run_task_step(step: str, **arguments: Any) -> Any:
     except Stopped as stop:
         raise AirflowException(str(stop)) from None
     except CifarError as error:
-        raise (AirflowException if error.retryable else AirflowFailException)(str(error)) from None
+        message = " ".join(str(error).split())
+        _log.error("%s", message)  # Airflow prints a traceback of its own above the message of an exception
+        raise (AirflowException if error.retryable else AirflowFailException)(message) from None
 
 
 def as_list(values: Any) -> list[Any]:

@@ -51,9 +51,10 @@ def run_trials(worker: TrialWorker) -> WorkerResult:
 
     def report_end(study: Study, trial: FrozenTrial) -> None:
         _log.info("trial %d: %s, accuracy %s", trial.number, trial.state.name, trial.value)
-        with runs.tracking_errors():
-            tags = {"cifar.state": trial.state.name, "cifar.error": trial.user_attrs.get("error")}
-            runs.log_tags(client, trial.user_attrs["mlflow_run_id"], tags)
+        if run_id := trial.user_attrs.get("mlflow_run_id"):  # none if the trial failed before it had one
+            with runs.tracking_errors():
+                tags = {"cifar.state": trial.state.name, "cifar.error": trial.user_attrs.get("error")}
+                runs.log_tags(client, run_id, tags)
 
     trials = optimize(study, validation_accuracy, worker.budget.trials, worker.budget.deadline, [report_end])
     _log.info("the study's budget is spent; this worker trained %d trials", trials)

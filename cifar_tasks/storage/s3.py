@@ -7,14 +7,27 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cifar_tasks.errors import ConfigError, IntegrityError, StorageError
+from cifar_tasks.errors import ConfigError, IntegrityError, StorageError, StorageRefused
+from cifar_tasks.storage.hosts import is_unknown_host, worth_a_retry
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+
+REMEDIES = {
+    "NoSuchBucket": "There is no such bucket: create it, or correct its name.",
+    "InvalidAccessKeyId": "Correct AWS_ACCESS_KEY_ID: the server does not know this key.",
+    "SignatureDoesNotMatch": "Correct AWS_SECRET_ACCESS_KEY.",
+    "AccessDenied": "Give this key access to the bucket, or use another one.",
+    "RequestTimeTooSkewed": "Set the clocks of both machines (NTP).",
+    "ExpiredToken": "Renew the credentials: AWS_SESSION_TOKEN has expired.",
+}
+"""What to do about the code of a refusal."""
 
 
 def sha256_hex(data: bytes) -> str:
@@ -155,6 +168,8 @@ class S3Store:
         """All objects whose key begins with `prefix`, in order of their keys."""
         with _storage_errors(self.uri(prefix)):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+                if "Name" not in page:  # boto3 reads a page of a proxy as an empty listing
+                    raise StorageRefused(f"{self.uri(prefix)} has no listing of S3. Correct AWS_ENDPOINT_URL_S3.")
                 for found in page.get("Contents", []):
                     yield ObjectEntry(found["Key"], found["Size"], found["ETag"])
 
@@ -167,19 +182,21 @@ class S3Store:
 
 
 def s3_client(
-    attempts: int = 6,
+    attempts: int = 10,
     read_timeout: float = 60,
     environment: Mapping[str, str] | None = None,
     unsigned: bool = False,
 ) -> "S3Client":
     """A client that waits for a server that restarts, and gives up on one that is gone.
 
-    With 6 attempts it waits up to 31 s between them; `read_timeout` is in seconds, of one attempt. With an
-    `environment` it uses the address and the credentials in there, and no proxy. `unsigned` is anonymous access.
+    Between ten attempts it waits up to 26 s: boto3 waits 0.05 s · 2ⁿ, at random less. `read_timeout` is in seconds,
+    of one attempt. With an `environment` it uses the address and the credentials in there, and no proxy. `unsigned` is
+    anonymous access. Raises `ConfigError` if the address or boto3's own configuration cannot be used.
     """
     import boto3
     from botocore import UNSIGNED
     from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
 
     config = Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
@@ -189,32 +206,67 @@ def s3_client(
         proxies=None if environment is None else {},
     )
     own = environment or {}
-    session = boto3.session.Session()  # boto3's own default session would keep the first credentials that it saw
-    return session.client(
-        "s3",
-        endpoint_url=own.get("AWS_ENDPOINT_URL_S3"),
-        aws_access_key_id=own.get("AWS_ACCESS_KEY_ID"),
-        aws_secret_access_key=own.get("AWS_SECRET_ACCESS_KEY"),
-        # SeaweedFS and MinIO ignore the region, but a signature needs one; AWS users set AWS_DEFAULT_REGION.
-        region_name=own.get("AWS_DEFAULT_REGION") or session.region_name or "us-east-1",
-        config=config,
-    )
+    try:
+        session = boto3.session.Session()  # boto3's own default session would keep the first credentials that it saw
+        return session.client(
+            "s3",
+            endpoint_url=own.get("AWS_ENDPOINT_URL_S3"),
+            aws_access_key_id=own.get("AWS_ACCESS_KEY_ID"),
+            aws_secret_access_key=own.get("AWS_SECRET_ACCESS_KEY"),
+            # SeaweedFS and MinIO ignore the region, but a signature needs one; AWS users set AWS_DEFAULT_REGION.
+            region_name=own.get("AWS_DEFAULT_REGION") or session.region_name or "us-east-1",
+            config=config,
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigError(f"S3 cannot be used: {error}. Correct AWS_ENDPOINT_URL_S3 or ~/.aws/config.") from error
 
 
 def _code(error: Any) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+def _status(error: Any) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
 @contextmanager
 def _storage_errors(uri: str) -> Iterator[None]:
     """Turns what boto3 raises into what this product's callers expect."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
     except ClientError as error:
-        if _code(error) in ("NoSuchKey", "404", "NotFound"):
+        code = _code(error)
+        # The answer to HEAD has no body, so no code: the key or the bucket is missing.
+        if code == "NoSuchKey" or (error.operation_name == "HeadObject" and _status(error) == HTTPStatus.NOT_FOUND):
             raise KeyError(uri) from error
-        raise StorageError(f"storage refused {uri}: {_code(error)}. Check bucket and credentials.") from error
-    except BotoCoreError as error:
-        raise StorageError(f"storage did not answer for {uri}: {error}. Is it running (`cifar status`)?") from error
+        # AWS answers an upload that was too slow with status 400.
+        if worth_a_retry(_status(error)) or code == "RequestTimeout":
+            raise StorageError(f"storage failed at {uri}: {code}. Is it running (`cifar status`)?") from error
+        remedy = REMEDIES.get(code, "Check bucket, keys and AWS_ENDPOINT_URL_S3.")
+        raise StorageRefused(f"storage refused {uri}: {code}. {remedy}") from error
+    except (BotoCoreError, ResponseParserError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if is_unknown_host(getattr(error, "kwargs", {}).get("error")):
+            raise StorageRefused(f"no host has the name in AWS_ENDPOINT_URL_S3. Correct it. ({reason})") from error
+        if _is_permanent(error):
+            remedy = "Check bucket, keys and AWS_ENDPOINT_URL_S3."
+            raise StorageRefused(f"storage cannot be used for {uri}: {reason}. {remedy}") from error
+        raise StorageError(f"storage did not answer for {uri}: {reason}. Is it running (`cifar status`)?") from error
+
+
+def _is_permanent(error: Exception) -> bool:
+    """Whether the request can never succeed: no keys, a name that no bucket can have, a server that is not S3."""
+    from botocore import exceptions
+    from botocore.parsers import ResponseParserError
+
+    wrong = (
+        ResponseParserError,
+        exceptions.NoCredentialsError,
+        exceptions.ParamValidationError,
+        exceptions.PartialCredentialsError,
+        exceptions.SSLError,
+    )
+    return isinstance(error, wrong)

@@ -1,6 +1,7 @@
 """MLflow runs: one parent per workflow run, one child per model; found again, never made twice."""
 
 import json
+import logging
 import math
 import os
 import re
@@ -13,6 +14,7 @@ from urllib.parse import quote
 from cifar_tasks.data.versions import DatasetVersion
 from cifar_tasks.errors import ConfigError, LeaseLost, Stopped, TrackingError
 from cifar_tasks.settings import Settings
+from cifar_tasks.tracking.server import check_address, tracking_error
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,13 +30,17 @@ REQUEST = "cifar.request"
 STUDY, TRIAL = "cifar.study", "cifar.trial"
 """The same of studies and trials: the study's name, the trial's number."""
 
+_log = logging.getLogger(__name__)
+
 
 def mlflow_client() -> "MlflowClient":
     """A client of the server named by `MLFLOW_TRACKING_URI`; there is no default server."""
     from mlflow import MlflowClient
 
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
+    address = os.environ.get("MLFLOW_TRACKING_URI")
+    if not address:
         raise ConfigError("there is no MLflow server: start the stack (`cifar up`) or set MLFLOW_TRACKING_URI.")
+    check_address(address)
     # A model that somebody swapped for a pickled one is refused instead of run.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
@@ -46,12 +52,12 @@ def mlflow_client() -> "MlflowClient":
 def tracking_errors() -> Iterator[None]:
     """Turns what MLflow raises into what this product's callers expect."""
     from mlflow.exceptions import MlflowException
+    from requests import RequestException
 
     try:
         yield
-    except MlflowException as error:
-        server = os.environ.get("MLFLOW_TRACKING_URI")
-        raise TrackingError(f"MLflow at {server} did not answer or refused: {error}") from error
+    except (MlflowException, RequestException) as error:  # artifacts raise what requests raises
+        raise tracking_error(error) from error
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
@@ -93,21 +99,25 @@ def closing(client: "MlflowClient", run_id: str) -> Iterator[None]:
 
     The status stays when another process has taken over the lease: the run is that one's now.
     """
-    status: str | None = "FINISHED"
     try:
         yield
     except LeaseLost:
-        status = None
         raise
-    except (Stopped, KeyboardInterrupt):
-        status = "KILLED"
+    except BaseException as error:
+        with tracking_warnings():  # what failed first is what the caller should know
+            client.set_terminated(run_id, "KILLED" if isinstance(error, Stopped | KeyboardInterrupt) else "FAILED")
         raise
-    except BaseException:
-        status = "FAILED"
-        raise
-    finally:
-        if status:
-            client.set_terminated(run_id, status)
+    client.set_terminated(run_id, "FINISHED")
+
+
+@contextmanager
+def tracking_warnings() -> Iterator[None]:
+    """Turns what MLflow raises into a warning in the log."""
+    try:
+        with tracking_errors():
+            yield
+    except TrackingError as error:
+        _log.warning("%s", error)
 
 
 def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:

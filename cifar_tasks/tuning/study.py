@@ -5,7 +5,8 @@ Optuna's heartbeat tells which trials lost their worker; their hyperparameters r
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -16,9 +17,12 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study, StudySummary
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from cifar_tasks.errors import ConfigError, SearchError, StorageError, TrainingError
+from cifar_tasks.errors import ConfigError, SearchError, StorageError, StorageRefused, TrainingError
 from cifar_tasks.settings import Settings
+from cifar_tasks.storage.hosts import is_known
 from cifar_tasks.storage.s3 import canonical_json, sha256_hex
 
 TrialEnd = Callable[[Study, FrozenTrial], None]
@@ -41,8 +45,36 @@ class TrialInterrupted(BaseException):
         self.error = error
 
 
-def database_lost() -> StorageError:
-    return StorageError("the database of studies (CIFAR_STUDIES_URL) did not answer or refused.")
+REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied", "invalid response")
+"""In what PostgreSQL says where a retry would fail in the same way; only its texts tell."""
+
+
+def database_error(error: BaseException) -> StorageError:
+    """What an error of SQLAlchemy or Optuna means: the database is away, or it refuses and always will."""
+    cause = getattr(error, "orig", None) or error.__cause__ or error
+    # psycopg: `connection failed: connection to server at …, port 5432 failed: FATAL:  …`
+    reason = (
+        str(getattr(cause, "orig", None) or cause)
+        .strip()
+        .splitlines()[0]
+        .rpartition("failed: ")[2]
+        .removeprefix("FATAL:")
+        .strip()
+    )
+    if any(text in reason for text in REFUSALS):
+        return StorageRefused(f"the database of studies refused: {reason}. Correct CIFAR_STUDIES_URL.")
+    return StorageError(f"the database of studies (CIFAR_STUDIES_URL) did not answer: {reason}.")
+
+
+@contextmanager
+def database_errors(study: str = "") -> Iterator[None]:
+    """Turns what Optuna and SQLAlchemy raise into what this product's callers expect."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise database_error(error) from error
+    except KeyError as error:
+        raise SearchError(f"there is no study {study}: it was deleted. Start a new run.") from error
 
 
 def study_name(model: str, identity: Mapping[str, Any]) -> str:
@@ -71,31 +103,43 @@ def study_storage() -> RDBStorage:
             "there is no database for studies: start the stack (`cifar up`) or set CIFAR_STUDIES_URL to a PostgreSQL "
             "URL."
         )
-    return RDBStorage(
-        settings.studies_url.get_secret_value(),
-        engine_kwargs={"pool_pre_ping": True, "pool_size": 2},
-        heartbeat_interval=settings.trial_heartbeat,
-        grace_period=3 * settings.trial_heartbeat,
-        heartbeat_stale_trial_callback=requeue,
-    )
+    url = settings.studies_url.get_secret_value()
+    try:
+        host = make_url(url).host
+        if host and not is_known(host):
+            raise StorageRefused(f"no host has the name in CIFAR_STUDIES_URL, {host}. Correct it.")
+        return RDBStorage(
+            url,
+            engine_kwargs={"pool_pre_ping": True, "pool_size": 2},
+            heartbeat_interval=settings.trial_heartbeat,
+            grace_period=3 * settings.trial_heartbeat,
+            heartbeat_stale_trial_callback=requeue,
+        )
+    except (ArgumentError, NoSuchModuleError, ImportError):
+        raise ConfigError(
+            "CIFAR_STUDIES_URL is no URL of a database: write postgresql://USER:PASSWORD@HOST/NAME."
+        ) from None
 
 
 def all_studies() -> list[StudySummary]:
     """All studies of the database, the newest first."""
-    found = optuna.get_all_study_summaries(study_storage(), include_best_trial=True)
+    with database_errors():
+        found = optuna.get_all_study_summaries(study_storage(), include_best_trial=True)
     return sorted(found, key=lambda study: study.datetime_start or datetime.min, reverse=True)
 
 
 def create_study(name: str) -> Study:
     """The study of this name, found if it exists."""
-    return optuna.create_study(storage=study_storage(), study_name=name, direction="maximize", load_if_exists=True)
+    with database_errors(name):
+        return optuna.create_study(storage=study_storage(), study_name=name, direction="maximize", load_if_exists=True)
 
 
 def load_study(name: str, seed: int = 0) -> Study:
-    """A study that exists; `seed` must differ between its workers."""
-    study = optuna.load_study(storage=study_storage(), study_name=name, pruner=pruner())
-    # A worker that starts again must not draw what it drew before.
-    study.sampler = sampler(seed + 1000 * len(study.get_trials(deepcopy=False)))
+    """A study that exists; `seed` must differ between its workers. Raises `SearchError` if it does not exist."""
+    with database_errors(name):
+        study = optuna.load_study(storage=study_storage(), study_name=name, pruner=pruner())
+        # A worker that starts again must not draw what it drew before.
+        study.sampler = sampler(seed + 1000 * len(study.get_trials(deepcopy=False)))
     return study
 
 
@@ -118,17 +162,16 @@ def optimize(
         if count_ended(study) >= trials:
             study.stop()
 
-    if count_ended(study) >= trials:
-        return 0
     timeout = None if deadline is None else deadline - time.time()
     try:
-        study.optimize(
-            objective, timeout=timeout, catch=TrainingError, callbacks=[*callbacks, check_distinct, stop_when_spent]
-        )
+        with database_errors(study.study_name):
+            if count_ended(study) >= trials:
+                return 0
+            study.optimize(
+                objective, timeout=timeout, catch=TrainingError, callbacks=[*callbacks, check_distinct, stop_when_spent]
+            )
     except TrialInterrupted as interrupted:
         raise interrupted.error from None
-    except StorageInternalError as error:
-        raise database_lost() from error
     return len(ended)
 
 

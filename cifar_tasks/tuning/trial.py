@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from optuna import TrialPruned
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import Trial
+from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
-from cifar_tasks.errors import CifarError, LeaseLost, TrainingError
+from cifar_tasks.errors import LeaseLost, StorageError, TrackingError, TrainingError
 from cifar_tasks.training.callbacks import Callback, Snapshot
 from cifar_tasks.training.state import TrainingState
-from cifar_tasks.tuning.study import TrialInterrupted, database_lost
+from cifar_tasks.tuning.study import TrialInterrupted, database_error
 
 
 class TrialCallback(Callback):
@@ -49,16 +50,17 @@ def _still_ours(trial: Trial) -> Iterator[None]:
 def trial_errors(trial: Trial) -> Iterator[None]:
     """Tells a trial that fails by itself (`TrainingError`; the study notes why) from one that is interrupted.
 
-    Lost are storage, MLflow, or the trial to another worker: the same trial may succeed later.
+    Lost are storage, MLflow, or the trial to another worker: the same trial may succeed later. Where a service refuses,
+    no other trial would succeed either.
     """
     try:
         yield
     except TrialPruned:
         raise
-    except StorageInternalError as error:
-        raise TrialInterrupted(database_lost()) from error
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise TrialInterrupted(database_error(error)) from error
     except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, KeyboardInterrupt) or (isinstance(error, CifarError) and error.retryable):
+        if isinstance(error, KeyboardInterrupt | StorageError | TrackingError | LeaseLost):
             raise TrialInterrupted(error) from error
         trial.set_user_attr("error", f"{type(error).__name__}: {error}")
         raise TrainingError(f"trial {trial.number} failed: {error}") from error

@@ -158,6 +158,18 @@ def test_only_what_a_retry_can_mend_is_retried(dag, monkeypatch, raised, airflow
     assert type(caught.value) is airflow_fails
 
 
+def test_an_error_stands_whole_in_one_line_of_the_task_log_before_airflow_s_traceback(dag, monkeypatch, caplog):
+    def fail(step: str, **arguments: Any) -> None:
+        raise ConfigError("what is wrong\nand what to do")
+
+    monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)
+    with pytest.raises(AirflowFailException, match=r"^what is wrong and what to do$") as caught:
+        sys.modules["cifar10_training"].run_task_step("train:train_model")
+    assert caught.value.__suppress_context__
+    (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert (line.getMessage(), line.exc_info) == ("what is wrong and what to do", None)
+
+
 def test_a_retry_waits_and_waits_longer_each_time(dag):
     for task in dag.tasks:
         assert timedelta(seconds=10) <= task.retry_delay < task.max_retry_delay

@@ -1,10 +1,13 @@
 """The S3 store on a real server: it keeps the contract, and the server refuses anonymous access."""
 
+import uuid
+
 import pytest
 from botocore.exceptions import ClientError
 
-from cifar_tasks.errors import StorageError
+from cifar_tasks.errors import StorageRefused
 from cifar_tasks.storage.s3 import S3Store, s3_client
+from tests.conftest import RunningStack
 from tests.unit.storage.test_storage import ObjectStoreContract
 
 
@@ -29,5 +32,20 @@ def test_an_anonymous_reader_is_refused(s3_store: S3Store) -> None:
 def test_a_wrong_signature_is_refused(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     s3_store.put("a", b"private")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "guessed")
-    with pytest.raises(StorageError, match="SignatureDoesNotMatch"):
+    with pytest.raises(StorageRefused, match=r"SignatureDoesNotMatch\. Correct AWS_SECRET_ACCESS_KEY"):
         S3Store(s3_store.bucket).get("a")
+
+
+def test_an_unknown_key_is_refused_for_good(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    for call in (lambda store: store.get("a"), lambda store: store.exists("a"), lambda store: store.put("a", b"1")):
+        with pytest.raises(StorageRefused) as caught:
+            call(S3Store(s3_store.bucket))
+        assert not caught.value.retryable
+
+
+def test_a_missing_bucket_is_no_missing_object(tracked: RunningStack) -> None:
+    store = S3Store(f"missing-{uuid.uuid4().hex[:8]}")
+    for read in (lambda: store.get("a"), lambda: store.snapshot("a")):
+        with pytest.raises(StorageRefused, match=r"NoSuchBucket\. There is no such bucket"):
+            read()

@@ -3,6 +3,7 @@
 import html
 import shutil
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cifar_tasks.steps.payloads import RunReport, WorkflowRun
 from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.steps.train import train_model
+from cifar_tasks.storage import s3
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import COLOURS, RunningStack, connect, picture
@@ -188,7 +190,7 @@ def test_placeholder_data_says_so_wherever_a_result_is_shown(client):
 def test_storage_that_is_gone_is_an_error_worth_a_retry(client, pictures, monkeypatch):
     data = prepared(pictures, "storage-gone")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3, "s3_client", partial(s3.s3_client, attempts=1))
     with pytest.raises(StorageError) as caught:
         plan_training(data)
     assert caught.value.retryable

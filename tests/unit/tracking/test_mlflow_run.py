@@ -78,13 +78,15 @@ def test_a_training_that_fails_has_no_ending(mlflow_client, run_id):
 
 
 @pytest.mark.parametrize("call", ["on_train_start", "on_epoch_end", "on_train_end"])
-def test_a_server_that_refuses_is_an_error_worth_a_retry(mlflow_client, call):
-    callback = MlflowCallback(mlflow_client, "0" * 32, PARAMS)
+@pytest.mark.parametrize("deleted", [True, False])
+def test_a_run_that_was_deleted_is_an_error_worth_a_retry_which_makes_a_new_one(mlflow_client, run_id, call, deleted):
+    mlflow_client.delete_run(run_id)
+    callback = MlflowCallback(mlflow_client, run_id if deleted else "0" * 32, PARAMS)
     calls = {
         "on_train_start": lambda: callback.on_train_start(state()),
         "on_epoch_end": lambda: callback.on_epoch_end(Snapshot.of(state(1))),
         "on_train_end": lambda: callback.on_train_end(state(1), None),
     }
-    with pytest.raises(TrackingError) as caught:
+    with pytest.raises(TrackingError, match="a retry makes a new one") as caught:
         calls[call]()
     assert caught.value.retryable

@@ -5,10 +5,24 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import OperationalError
 
-from cifar_tasks.errors import SearchError
-from cifar_tasks.tuning.study import best_trial, check_distinct, count_ended, pruner, requeue, sampler, study_name
+from cifar_tasks.errors import ConfigError, SearchError, StorageError, StorageRefused
+from cifar_tasks.storage import hosts
+from cifar_tasks.tuning.study import (
+    all_studies,
+    best_trial,
+    check_distinct,
+    count_ended,
+    database_errors,
+    load_study,
+    pruner,
+    requeue,
+    sampler,
+    study_name,
+)
 
 SPACE = {"learning_rate": FloatDistribution(1e-5, 1.0, log=True), "crop_padding": IntDistribution(0, 4)}
 
@@ -133,3 +147,54 @@ def test_a_study_is_the_same_for_the_same_data_recipe_and_code_only():
     assert study_name("cnn", identity) == study_name("cnn", dict(reversed(identity.items())))
     assert study_name("cnn", identity) != study_name("cnn", {**identity, "code": "d"})
     assert study_name("cnn", identity) != study_name("resnet50", identity)
+
+
+@pytest.mark.parametrize(
+    ("said", "retryable"),
+    [
+        ('connection to server at "h", port 1 failed: FATAL:  password authentication failed for user "u"', False),
+        ('connection to server at "h", port 1 failed: FATAL:  database "d" does not exist', False),
+        ('connection to server at "h", port 1 failed: FATAL:  no pg_hba.conf entry for host "h"', False),
+        ("connection to server failed: received invalid response to SSL negotiation: H", False),
+        ("permission denied for table trials", False),
+        ('connection to server at "h", port 1 failed: Connection refused', True),
+        ("connection to server failed: FATAL:  the database system is starting up", True),
+        ("connection to server failed: FATAL:  sorry, too many clients already", True),
+        ("server closed the connection unexpectedly\n\tThis probably means", True),
+    ],
+)
+def test_what_the_database_refuses_is_told_from_a_database_that_is_away(said, retryable):
+    error = StorageInternalError("An exception is raised during the commit.")
+    error.__cause__ = OperationalError("SELECT 1", {}, Exception(said))
+    for raised in (error, error.__cause__):
+        with pytest.raises(StorageError) as caught, database_errors():
+            raise raised
+        assert caught.value.retryable is retryable
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_study_that_was_deleted_is_named():
+    with pytest.raises(SearchError, match="no study cnn-1: it was deleted"), database_errors("cnn-1"):
+        raise KeyError("Record does not exist.")
+
+
+@pytest.mark.parametrize("url", ["garbage", "nosuchdriver://127.0.0.1/x"])
+def test_what_is_no_url_of_a_database_is_a_configuration_error_without_the_password(monkeypatch, url):
+    monkeypatch.setenv("CIFAR_STUDIES_URL", url)
+    with pytest.raises(ConfigError, match="CIFAR_STUDIES_URL is no URL"):
+        all_studies()
+
+
+def test_a_database_with_an_unknown_host_name_is_permanent(monkeypatch):
+    monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0)
+    monkeypatch.setenv("CIFAR_STUDIES_URL", "postgresql://user:hidden-word@no-such-host.invalid/optuna")
+    with pytest.raises(StorageRefused, match="no host has the name in CIFAR_STUDIES_URL, no-such-host") as caught:
+        all_studies()
+    assert "hidden-word" not in str(caught.value)
+
+
+def test_a_database_without_a_server_is_worth_a_retry(monkeypatch):
+    monkeypatch.setenv("CIFAR_STUDIES_URL", "postgresql://user:hidden-word@127.0.0.1:9/optuna")
+    with pytest.raises(StorageError, match="did not answer: Connection refused") as caught:
+        load_study("any")
+    assert caught.value.retryable

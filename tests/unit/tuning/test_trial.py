@@ -8,7 +8,15 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import Trial, TrialState
 
 from cifar_tasks.config import Overrides, TrainConfig, with_values
-from cifar_tasks.errors import ConfigError, LeaseLost, StorageError, TrackingError, TrainingError
+from cifar_tasks.errors import (
+    ConfigError,
+    LeaseLost,
+    StorageError,
+    StorageRefused,
+    TrackingError,
+    TrackingRefused,
+    TrainingError,
+)
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import build_classifier
 from cifar_tasks.training.callbacks import Callback, Snapshot
@@ -131,9 +139,16 @@ def test_an_interruption_passes_through_optuna_and_notes_nothing(study, error):
 
 def test_a_lost_database_is_an_interruption_worth_a_retry(study):
     with pytest.raises(TrialInterrupted) as interrupted, trial_errors(study.ask()):
-        raise StorageInternalError
+        raise StorageInternalError("An exception is raised during the commit.")
     assert isinstance(interrupted.value.error, StorageError)
     assert "CIFAR_STUDIES_URL" in str(interrupted.value.error)
+
+
+@pytest.mark.parametrize("refused", [StorageRefused("no such bucket"), TrackingRefused("401")])
+def test_a_refusal_of_storage_or_mlflow_ends_the_worker_and_is_no_failed_trial(study, refused):
+    with pytest.raises(TrialInterrupted) as interrupted, trial_errors(study.ask()):
+        raise refused
+    assert interrupted.value.error is refused
 
 
 def test_a_pruned_trial_is_neither(study):

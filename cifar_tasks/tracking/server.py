@@ -1,0 +1,57 @@
+"""The MLflow server: is its address one, and is it away or does it refuse?"""
+
+import os
+import re
+from urllib.parse import urlsplit
+
+import requests
+
+from cifar_tasks.errors import ConfigError, TrackingError, TrackingRefused
+from cifar_tasks.storage.hosts import is_known, is_unknown_host, worth_a_retry
+
+LOG_IN = "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+ADDRESS = "Is MLFLOW_TRACKING_URI the address of an MLflow server?"
+DELETED = "must be in the 'active' state"
+"""What MLflow says of runs and experiments that somebody has deleted in its UI."""
+AWAY = "Is it running (`cifar status`)?"
+
+
+def check_address(address: str) -> None:
+    """Raises `ConfigError` for what is no URL, `TrackingRefused` for an unknown host: MLflow tries it for minutes."""
+    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+        raise ConfigError("MLFLOW_TRACKING_URI is no address of an MLflow server: write http://HOST:PORT.")
+    if requests.utils.select_proxy(address, requests.utils.get_environ_proxies(address)):
+        return  # the proxy looks the name up
+    if not is_known(str(urlsplit(address).hostname)):
+        raise TrackingRefused(f"no host has the name in MLFLOW_TRACKING_URI, {_shown()}. Correct it.")
+
+
+def tracking_error(error: Exception) -> TrackingError:
+    """What an error of MLflow's client means: the server is away, or it refuses and always will."""
+    text = " ".join(str(error).split())
+    reason = text.partition("(Caused by ")[2].rstrip(")") or text[:300]
+    if isinstance(error.__context__ or error, requests.exceptions.SSLError) or is_unknown_host(error):
+        return TrackingRefused(f"MLflow at {_shown()} cannot be reached: {reason}. {ADDRESS}")
+    if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST" or DELETED in text:
+        return TrackingError(f"MLflow at {_shown()}: {reason} It was deleted there; a retry makes a new one.")
+    status, is_mlflow = _status(error, text), "not in a valid JSON format" not in text
+    if is_mlflow and worth_a_retry(status):
+        return TrackingError(f"MLflow at {_shown()} did not answer or failed: {reason}. {AWAY}")
+    remedy = {401: LOG_IN, 403: LOG_IN}.get(status, ADDRESS if "Response body" in text else "")
+    return TrackingRefused(f"MLflow at {_shown()} refused: {reason}. {remedy}".rstrip())
+
+
+def _status(error: Exception, text: str) -> int:
+    """HTTP status; 500 if there was no answer."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        said = re.search(r"error code (\d{3}) != 200", text)
+        return int(said[1]) if said else int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+    response = getattr(error, "response", None)
+    return 500 if response is None else int(response.status_code)
+
+
+def _shown() -> str:
+    """The server's address without the password that it may contain."""
+    return re.sub(r"//[^/@]*@", "//", os.environ.get("MLFLOW_TRACKING_URI", ""))

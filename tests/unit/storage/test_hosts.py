@@ -1,0 +1,30 @@
+"""Names of hosts that a name server knows, does not know, or cannot tell."""
+
+import socket
+import time
+
+import pytest
+
+from cifar_tasks.storage import hosts
+
+
+def test_a_host_that_exists_is_known_at_once() -> None:
+    began = time.monotonic()
+    assert hosts.is_known("localhost")
+    assert hosts.is_known("127.0.0.1")
+    assert time.monotonic() - began < 1
+
+
+def test_an_unknown_name_is_looked_up_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 1.5)
+    began = time.monotonic()
+    assert not hosts.is_known("no-such-host.invalid")
+    assert time.monotonic() - began >= 1.5
+
+
+def test_a_name_server_that_is_away_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*arguments: object) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", away)
+    assert hosts.is_known("storage")
