@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar_tasks.evaluation.names import printable, shortened
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -18,9 +20,9 @@ class Evaluation:
     confusion: NDArray[np.int64]
     """(classes, classes): rows are true, columns are predicted."""
     report: dict[str, Any]
-    """Precision, recall, F1 and support for each class, and their macro and weighted averages."""
+    """Precision, recall, F1 and support by class under `classes`, and their macro and weighted averages beside it."""
     table: str
-    """The same to be read."""
+    """The same to be read, with names of at most 40 characters."""
 
 
 def evaluate(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: tuple[str, ...]) -> Evaluation:
@@ -31,13 +33,17 @@ def evaluate(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: tu
     predicted = logits.argmax(axis=1)
     log_probabilities = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
     numbers = list(range(len(classes)))
-    options: dict[str, Any] = {"labels": numbers, "target_names": list(classes), "zero_division": 0}
+    options: dict[str, Any] = {"labels": numbers, "zero_division": 0}
+    # By number: a class may have the name of an average.
+    report = classification_report(labels, predicted, output_dict=True, **options)
+    by_class = {name: report.pop(str(number)) for number, name in enumerate(classes)}
+    shown = [shortened(printable(name), 40) for name in classes]
     return Evaluation(
         loss=float(-log_probabilities.mean()),
         accuracy=float(accuracy_score(labels, predicted)),
         confusion=confusion_matrix(labels, predicted, labels=numbers),
-        report=classification_report(labels, predicted, output_dict=True, **options),
-        table=classification_report(labels, predicted, digits=3, **options),
+        report={"classes": by_class, **report},
+        table=classification_report(labels, predicted, digits=3, target_names=shown, **options),
     )
 
 

@@ -1,10 +1,12 @@
-"""The report's figures, drawn without a display."""
+"""The report's figures, drawn without a display: at most 2,000 pixels wide and high, whatever the number of classes."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cifar_tasks.evaluation.names import figure_text, font_families
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
 
 TRAINING, VALIDATION = "#4c72b0", "#dd8452"
 RIGHT, WRONG = "#2a7f3f", "#c0392b"
+MAX_LABELS = 50
+"""Of an axis: more cannot be read."""
+POINTS = 72
+"""Per inch."""
 
 
 def image_grid(
@@ -24,19 +30,20 @@ def image_grid(
     """Up to 32 images (N, H, W, 3) with their labels; with predictions, wrong ones stand in red."""
     from matplotlib.figure import Figure
 
-    columns, rows = 8, max(1, -(-len(images) // 8))
-    figure = Figure(figsize=(columns * 1.35, rows * (1.75 if predicted else 1.55) + 0.5), layout="constrained")
+    columns, rows, width = 8, max(1, -(-len(images) // 8)), 1.35
+    figure = Figure(figsize=(columns * width, rows * (1.75 if predicted else 1.55) + 0.5), layout="constrained")
     if title:
-        figure.suptitle(title)
+        _set_text(figure.suptitle, title, columns * width, 12)
     for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
         axes.axis("off")
     for number, (axes, image) in enumerate(zip(grid.flat, images, strict=False)):
         axes.imshow(image)
         if predicted is None:
-            axes.set_title(true[number], fontsize=9)
+            _set_text(axes.set_title, true[number], width, 9)
         else:
             colour = RIGHT if true[number] == predicted[number] else WRONG
-            axes.set_title(f"{true[number]}\n→ {predicted[number]}", fontsize=8, color=colour)
+            lines = true[number], f"→ {predicted[number]}"
+            _set_text(axes.set_title, lines, width, 8, color=colour)
     return figure
 
 
@@ -60,8 +67,8 @@ def learning_curves(state: "TrainingState") -> "Figure":
     rate.plot(epochs, [metrics.learning_rate for metrics in history], marker="o", color="#555555")
     rate.set_title("learning rate at the epoch's end")
     for axes in (accuracy, loss, rate):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="epoch", xlim=(0.5, epochs[-1] + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     return figure
 
@@ -70,19 +77,31 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], title: s
     """(classes, classes) counts, coloured by share of the true class; written out up to 20 classes."""
     from matplotlib.figure import Figure
 
-    size = max(4.5, 0.62 * len(classes) + 2)
+    size = min(16.0, max(4.5, 0.62 * len(classes) + 2))
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure.colorbar(axes.imshow(share, cmap="Blues", vmin=0, vmax=1), ax=axes, label="share of the true class")
-    axes.set(title=title, xlabel="predicted", ylabel="true")
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted", ylabel="true")
+    _set_text(axes.set_title, title, size - 1, 12)
+    labelled = range(0, len(classes), -(-len(classes) // MAX_LABELS))
+    texts = [figure_text(classes[number], 1.6 * POINTS, 9) for number in labelled]
+    fonts: dict[str, Any] = {"family": font_families(texts), "fontsize": 9}
+    axes.set_xticks(labelled, texts, rotation=45, ha="right", **fonts)
+    axes.set_yticks(labelled, texts, **fonts)
     if len(classes) <= 20:
         for row, column in np.ndindex(counts.shape):
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
     return figure
+
+
+def _set_text(
+    method: Callable[..., Any], text: str | Sequence[str], inches: float, size: float, **options: Any
+) -> None:
+    """One line, or several, none of them wider than `inches`."""
+    lines = [figure_text(line, 0.92 * inches * POINTS, size) for line in ([text] if isinstance(text, str) else text)]
+    method("\n".join(lines), family=font_families(lines), fontsize=size, **options)
 
 
 def sample_indices(count: int, seed: int, wanted: int = 32) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """What a study's MLflow run shows: the table of its trials, and a page of charts."""
 
 from collections.abc import Callable
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from optuna import visualization
@@ -39,4 +40,4 @@ def page(study: Study) -> str:
         )
         for chart in draw
     ]
-    return f"<!doctype html><meta charset=utf-8><title>{study.study_name}</title>{''.join(charts)}"
+    return f"<!doctype html><meta charset=utf-8><title>{escape(study.study_name)}</title>{''.join(charts)}"

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from cifar_tasks.evaluation.metrics import agrees, evaluate
+from tests.names import NASTY_NAMES
 
 CLASSES = ("cat", "dog", "ship")
 
@@ -29,9 +30,21 @@ def test_rows_of_the_confusion_matrix_are_true_classes():
 
 def test_the_report_names_each_class_and_the_averages_even_if_one_is_never_predicted():
     result = evaluate(np.eye(3, dtype=np.float32)[[0, 0, 1]], np.array([0, 2, 1]), CLASSES)
-    assert {*CLASSES, "macro avg", "weighted avg"} <= result.report.keys()
-    assert result.report["ship"] == {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 1.0}
+    assert result.report.keys() == {"classes", "accuracy", "macro avg", "weighted avg"}
+    assert tuple(result.report["classes"]) == CLASSES
+    assert result.report["classes"]["ship"] == {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 1.0}
     assert "macro avg" in result.table
+
+
+def test_classes_with_the_names_of_averages_and_other_names_have_rows_of_their_own():
+    labels = np.arange(len(NASTY_NAMES))
+    result = evaluate(np.eye(len(labels), dtype=np.float32), labels, NASTY_NAMES)
+    assert tuple(result.report["classes"]) == NASTY_NAMES
+    assert {row["support"] for row in result.report["classes"].values()} == {1.0}
+    assert result.report["accuracy"] == 1.0
+    assert result.report["macro avg"]["support"] == len(labels)
+    assert len(result.table.splitlines()) == len(NASTY_NAMES) + 6
+    assert max(map(len, result.table.splitlines())) < 90
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """What a study's MLflow run shows."""
 
 import csv
+import html
 import io
 
+import pytest
 from optuna.trial import TrialState
 
 from cifar_tasks.tuning import charts
+from tests.names import NASTY_NAMES
 from tests.unit.tuning.test_study import study_of, trial
 
 
@@ -32,3 +35,11 @@ def test_a_study_of_one_completed_trial_has_no_importances_but_a_page():
 
 def test_a_study_in_which_every_trial_failed_has_a_page_too():
     assert "cnn-test" in charts.page(study_of(trial(0.5, TrialState.FAIL)))
+
+
+@pytest.mark.parametrize("name", NASTY_NAMES)
+def test_the_name_of_a_study_is_text(name):
+    study = study_of(trial(0.1))
+    study.study_name = name
+    page = charts.page(study)
+    assert page[: page.index("</title>")] == f"<!doctype html><meta charset=utf-8><title>{html.escape(name)}"

@@ -1,0 +1,88 @@
+"""Figures of any names, in bounded size."""
+
+import io
+import multiprocessing
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from cifar_tasks.evaluation import plots
+from cifar_tasks.evaluation.metrics import evaluate
+from tests.names import NASTY_NAMES
+from tests.unit.data.sources import peak_megabytes
+from tests.unit.tracking.test_mlflow_run import state
+
+IMAGES = np.zeros((32, 16, 16, 3), np.uint8)
+
+
+def drawn(figure):
+    """Width and height in pixels; a warning, as of a missing glyph, is an error."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(buffer)
+    return Image.open(buffer).size
+
+
+@pytest.mark.parametrize("start", range(0, len(NASTY_NAMES), 16))
+def test_titles_of_any_names_stay_within_their_column(start):
+    names = [NASTY_NAMES[(start + number) % len(NASTY_NAMES)] for number in range(32)]
+    for predicted in (names[::-1], None):
+        figure = plots.image_grid(IMAGES, names, predicted, title="".join(NASTY_NAMES))
+        width, _ = drawn(figure)
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        titles = [axes.title.get_window_extent(renderer).width for axes in figure.axes]
+        assert max(titles) <= width / 8
+        assert figure.get_suptitle()
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 20, 21, 200, 1000])
+def test_a_confusion_matrix_has_at_most_2000_pixels_and_50_labels_on_each_side(count):
+    figure = plots.confusion_matrix(np.eye(count, dtype=np.int64), [f"class {n}" for n in range(count)], "title")
+    axes = figure.axes[0]
+    assert len(axes.get_xticks()) == len(axes.get_yticks()) <= min(count, plots.MAX_LABELS)
+    assert axes.get_xticklabels()[0].get_text() == "class 0"
+    if count <= 20:
+        assert len(axes.texts) == count**2
+    assert max(drawn(figure)) <= 2000
+
+
+def test_a_confusion_matrix_of_any_names_is_drawn():
+    counts = np.eye(len(NASTY_NAMES), dtype=np.int64)
+    figure = plots.confusion_matrix(counts, NASTY_NAMES, NASTY_NAMES[0])
+    assert drawn(figure) == (1680, 1600)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[2:4] == [r"\$a_\$", r"a\$b\$c"]
+    assert "…" in labels[NASTY_NAMES.index("W" * 200)]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_learning_curves_have_one_tick_per_epoch(epochs):
+    figure = plots.learning_curves(state(epochs))
+    drawn(figure)
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low < tick < high] == list(range(1, epochs + 1))
+
+
+def evaluation_of_1000_classes(answers):
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(5000, 1000)).astype(np.float32), np.arange(5000) % 1000
+    names = tuple(f"{number} " + "x" * 200 for number in range(1000))
+    result = evaluate(logits, labels, names)
+    drawn(plots.confusion_matrix(result.confusion, names, "title"))
+    answers.put((len(result.report["classes"]), peak_megabytes()))
+
+
+def test_1000_classes_are_evaluated_and_drawn_in_less_than_a_gigabyte():
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=evaluation_of_1000_classes, args=(answers,))
+    process.start()
+    classes, megabytes = answers.get(timeout=120)
+    process.join()
+    assert classes == 1000
+    assert megabytes < 1000
