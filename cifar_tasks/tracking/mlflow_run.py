@@ -32,11 +32,20 @@ class MlflowCallback(Callback):
 
     @runs.tracking_errors()
     def on_train_end(self, state: TrainingState, error: BaseException | None) -> None:
-        if state.label or error is not None:
+        if error is not None:
             return
-        self._client.log_figure(self._run_id, plots.learning_curves(state), "learning_curves.png")
-        ending = {"cifar.ended_because": state.ending, "cifar.best_epoch": state.best.epoch}
-        runs.log_tags(self._client, self._run_id, ending)
+        if not state.label:
+            self._client.log_figure(self._run_id, plots.learning_curves(state), "learning_curves.png")
+            ending = {"cifar.ended_because": state.ending, "cifar.best_epoch": state.best.epoch}
+            runs.log_tags(self._client, self._run_id, ending)
+        self._show_best(state)
+
+    def _show_best(self, state: TrainingState) -> None:
+        """MLflow shows the value with the highest step, of equals the newest: the best epoch's, which is saved."""
+        shown = self._client.get_run(self._run_id).data.metrics
+        saved = {k: v for k, v in state.best.by_name(state.label).items() if k.endswith(("_loss", "_accuracy"))}
+        if any(shown.get(name) != value for name, value in saved.items()):
+            runs.log_metrics(self._client, self._run_id, saved, step=state.history[-1].epoch)
 
     def _log_params(self) -> None:
         """MLflow's parameters never change. What is different in a resumed training, its device say, becomes a tag."""

@@ -20,8 +20,8 @@ def state(epochs: int = 0, label: str = "") -> TrainingState:
     """A training after so many epochs, of which the second is the best."""
     config = with_values(get_model("cnn").recipes["demo"], {"epochs": 3})
     trained = TrainingState(torch.nn.Linear(2, 2), config, 1, label)
-    for epoch, loss in zip(range(1, epochs + 1), (0.9, 0.5, 0.6), strict=False):
-        trained.record(EpochMetrics(epoch, 2 * loss, 0.5, loss, 0.5, 0.1, 100.0))
+    for epoch, loss, accuracy in zip(range(1, epochs + 1), (0.9, 0.5, 0.6), (0.7, 0.72, 0.74), strict=False):
+        trained.record(EpochMetrics(epoch, 2 * loss, 0.5, loss, accuracy, 0.1, 100.0))
     return trained
 
 
@@ -45,7 +45,7 @@ def test_the_run_shows_parameters_metrics_of_each_part_and_how_training_ended(ml
     train(MlflowCallback(mlflow_client, run_id, PARAMS))
     run = mlflow_client.get_run(run_id)
     assert run.data.params == {"learning_rate": "0.1", "device": "CPU"}
-    assert logged(mlflow_client, run_id, "validation_loss") == [(1, 0.9), (2, 0.5), (3, 0.6)]
+    assert logged(mlflow_client, run_id, "learning_rate") == [(1, 0.1), (2, 0.1), (3, 0.1)]
     assert logged(mlflow_client, run_id, "head_validation_loss") == [(1, 0.9)]
     assert "epoch" not in run.data.metrics
     assert run.data.tags["cifar.ended_because"] == "all epochs are done"
@@ -58,7 +58,7 @@ def test_a_resumed_training_logs_what_the_run_does_not_show_yet_and_nothing_twic
     train(first, until=1, error=KeyboardInterrupt())
     # Killed between the second epoch's checkpoint and its metrics.
     train(MlflowCallback(mlflow_client, run_id, PARAMS), resumed=2)
-    assert logged(mlflow_client, run_id, "validation_loss") == [(1, 0.9), (2, 0.5), (3, 0.6)]
+    assert logged(mlflow_client, run_id, "learning_rate") == [(1, 0.1), (2, 0.1), (3, 0.1)]
     assert logged(mlflow_client, run_id, "head_train_loss") == [(1, 1.8)]
 
 
@@ -69,6 +69,26 @@ def test_what_is_different_in_a_resumed_training_becomes_a_tag(mlflow_client, ru
     assert run.data.params == {"learning_rate": "0.1", "device": "CPU", "processes": "2"}
     assert run.data.tags["cifar.device"] == "H100"
     assert "cifar.learning_rate" not in run.data.tags
+
+
+@pytest.mark.parametrize("label", ["", "head_"])
+def test_the_run_shows_the_metrics_of_the_best_epoch_which_is_saved(mlflow_client, run_id, label):
+    for _ in range(2):  # a retry whose earlier try ended after the training
+        callback = MlflowCallback(mlflow_client, run_id, PARAMS)
+        callback.on_train_start(state(label=label))
+        for epochs in (1, 2, 3):
+            callback.on_epoch_end(Snapshot.of(state(epochs, label)))
+        callback.on_train_end(state(3, label), None)
+    shown = mlflow_client.get_run(run_id).data.metrics
+    assert shown[f"{label}validation_loss"] == 0.5
+    assert shown[f"{label}train_loss"] == 1.0
+    assert shown[f"{label}validation_accuracy"] == 0.72
+    assert logged(mlflow_client, run_id, f"{label}validation_loss") == [(1, 0.9), (2, 0.5), (3, 0.6), (3, 0.5)]
+
+
+def test_the_metrics_of_a_training_whose_last_epoch_is_the_best_are_logged_once(mlflow_client, run_id):
+    train(MlflowCallback(mlflow_client, run_id, PARAMS), until=2)
+    assert logged(mlflow_client, run_id, "validation_loss") == [(1, 0.9), (2, 0.5)]
 
 
 def test_a_training_that_fails_has_no_ending(mlflow_client, run_id):
