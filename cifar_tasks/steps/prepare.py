@@ -12,6 +12,7 @@ from cifar_tasks.data.source import PLACEHOLDER_BANNER, open_source
 from cifar_tasks.data.versions import DatasetVersion
 from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.evaluation import plots
+from cifar_tasks.evaluation.names import markdown
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import PreparedData, RunRequest, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
@@ -80,9 +81,9 @@ def _describe_dataset(
     client: "MlflowClient", run_id: str, version: DatasetVersion, workflow: WorkflowRun, banner: str | None
 ) -> None:
     note = [f"**{banner}**"] if banner else []
-    note += [f"Data: {version.name}, `{version.uri}`"]
-    note += [f"Airflow: [{workflow.name}]({workflow.url})"] if workflow.url else []
-    tags = {DATASET: version.digest, "airflow.dag_run_url": workflow.url, "mlflow.note.content": "\n\n".join(note)}
+    note += [f"Data: {markdown(version.name)}, `{version.uri}`"]
+    note += [f"Airflow: [{markdown(workflow.name)}]({workflow.url})"] if workflow.url else []
+    tags = {DATASET: version.digest, "airflow.dag_run_url": workflow.url, runs.NOTE: "\n\n".join(note)}
     runs.log_tags(client, run_id, tags)
     runs.log_dataset(client, run_id, version, "training")
     counts = {f"{split}_images": version.size(split) for split in version.counts}

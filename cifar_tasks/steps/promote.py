@@ -59,7 +59,7 @@ def _candidate(version: "ModelVersion") -> Candidate:
         model=tags[MODEL],
         test_accuracy=float(tags["cifar.test_accuracy"]),
         dataset=tags[DATASET],
-        classes=tuple(json.loads(tags["cifar.classes"])),
+        classes=model_registry.class_names(version),
         parameters=int(tags["cifar.parameters"]),
         placeholder=tags.get("cifar.placeholder") == "true",
     )

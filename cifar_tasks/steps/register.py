@@ -3,7 +3,9 @@
 import json
 import logging
 
-from cifar_tasks.data.versions import load_version
+from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
+from cifar_tasks.evaluation.names import markdown
+from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
 from cifar_tasks.storage.s3 import S3Store
@@ -22,7 +24,7 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         MODEL: trained.plan.config.model,
         DATASET: version.digest,
         "cifar.dataset_uri": version.uri,
-        "cifar.classes": json.dumps(version.classes),
+        **model_registry.class_tags(version.classes),
         "cifar.placeholder": str(version.placeholder).lower(),
         "cifar.image_size": version.image_size,
         "cifar.resize": version.resize,
@@ -36,6 +38,28 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
     if source:
         tags |= {"cifar.tuned_params": json.dumps(source.params), "cifar.study": source.study or ""}
     with runs.tracking_errors():
-        number = model_registry.register(client, name, trained.saved, trained.run_id, tags)
+        text = describe(evaluated, version)
+        number = model_registry.register(client, name, trained.saved, trained.run_id, tags, text)
+        link = f"Version: [{number} of {markdown(name)}]({runs.version_url(name, number)})"
+        runs.log_tags(client, trained.run_id, {runs.NOTE: f"{text}\n\n{link}"})
     _log.info("registered as version %d of %s", number, name)
     return RegisteredModel(evaluated=evaluated, mlflow_url=trained.mlflow_url, name=name, version=number)
+
+
+def describe(evaluated: EvaluatedModel, version: DatasetVersion) -> str:
+    """Markdown: what was trained on which data, how it scores, and where it comes from."""
+    trained, data = evaluated.trained, evaluated.trained.plan.data
+    source = trained.plan.params_source
+    counts = ", ".join(f"{version.size(split):,} {split}" for split in SPLITS)
+    links = {"Training run": trained.mlflow_url, "workflow run": data.mlflow_url, "Airflow run": data.workflow.url}
+    links["study"] = source.study_url if source else None
+    paragraphs = [f"**{data.banner}**"] if data.banner else []
+    paragraphs += [
+        f"Test accuracy **{evaluated.test_accuracy:.2%}**, validation accuracy {trained.validation_accuracy:.2%}.",
+        f"{get_model(trained.plan.config.model).title} for {len(version.classes)} classes, "
+        f"{version.image_size} × {version.image_size} pixels. Epochs: {trained.epochs}. "
+        f"Hyperparameters: {markdown(source.text) if source else 'recipe'}.",
+        f"Data: {markdown(version.name)}, version `{version.digest[:16]}` ({counts} images).",
+        " · ".join(f"[{title}]({url})" for title, url in links.items() if url),
+    ]
+    return "\n\n".join(paragraphs)

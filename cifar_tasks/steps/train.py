@@ -128,6 +128,7 @@ def train_in_run(plan: TrainPlan, run_id: str, mlflow_url: str, prefix: str, lea
         model,
         images.validation.images[:2],
         {MODEL: config.model, DATASET: images.version.digest, **digests},
+        metadata_of(images.version),
     )
     return TrainedModel(
         plan=plan,
@@ -141,6 +142,11 @@ def train_in_run(plan: TrainPlan, run_id: str, mlflow_url: str, prefix: str, lea
         validation_images=len(images.validation),
         **digests,
     )
+
+
+def metadata_of(version: DatasetVersion) -> dict[str, Any]:
+    """What a client needs to know of the images that a model was trained on."""
+    return {"classes": list(version.classes), "image_size": version.image_size, "resize": version.resize}
 
 
 def _writers(client: "MlflowClient", run_id: str, checkpoints: str, params: dict[str, Any]) -> list[Callback]:

@@ -1,6 +1,7 @@
 """The MLflow registry: one version per training run, and the aliases `champion`, `challenger` and `previous`."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.errors import IntegrityError
@@ -11,9 +12,14 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+CLASSES = "cifar.classes"
+MAX_TAG = 100_000
+"""Characters that MLflow keeps in a tag of a version."""
 
 
-def register(client: "MlflowClient", name: str, saved: SavedModel, run_id: str, tags: Mapping[str, Any]) -> int:
+def register(
+    client: "MlflowClient", name: str, saved: SavedModel, run_id: str, tags: Mapping[str, Any], description: str = ""
+) -> int:
     """The version of this run: the one that an earlier try registered, else a new one."""
     _ensure_model(client, name)
     found = client.search_model_versions(f"name = '{name}' AND run_id = '{run_id}'")
@@ -25,6 +31,7 @@ def register(client: "MlflowClient", name: str, saved: SavedModel, run_id: str, 
         )
     for key, value in {**tags, DIGEST_TAG: saved.sha256}.items():
         client.set_model_version_tag(name, version.version, key, str(value))
+    client.update_model_version(name, version.version, description)
     return int(version.version)
 
 
@@ -54,6 +61,21 @@ def set_alias(client: "MlflowClient", name: str, alias: str, version: int) -> No
     found = int(client.get_model_version_by_alias(name, alias).version)
     if found != version:
         raise IntegrityError(f"alias {alias} of {name} names version {found} after being set to {version}")
+
+
+def class_tags(classes: Sequence[str]) -> dict[str, str]:
+    """The tag that names the classes of a version; without one, their names are too long for it."""
+    names = json.dumps(classes)
+    return {CLASSES: names} if len(names) <= MAX_TAG else {}
+
+
+def class_names(version: "ModelVersion") -> tuple[str, ...]:
+    """In the order of the logits."""
+    if CLASSES in version.tags:
+        return tuple(json.loads(version.tags[CLASSES]))
+    from mlflow.models import get_model_info
+
+    return tuple((get_model_info(str(version.source)).metadata or {})["classes"])
 
 
 def saved_model_of(version: "ModelVersion") -> SavedModel:

@@ -27,6 +27,8 @@ WORKFLOW, MODEL, TRAINING, DATASET = "cifar.workflow", "cifar.model", "cifar.tra
 """Tags by which runs are found again: workflow run, model, training digest, dataset digest."""
 REQUEST = "cifar.request"
 """Tag of a parent run: what was asked for, as JSON."""
+NOTE = "mlflow.note.content"
+"""Tag with the description of a run, in Markdown."""
 STUDY, TRIAL = "cifar.study", "cifar.trial"
 """The same of studies and trials: the study's name, the trial's number."""
 
@@ -154,7 +156,7 @@ def log_dataset(client: "MlflowClient", run_id: str, dataset: DatasetVersion, co
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     entity = Dataset(
-        name=dataset.name,
+        name=dataset.name[:500],  # MLflow keeps no more
         digest=dataset.digest[:32],  # MLflow keeps 36 characters
         source_type="s3",
         source=json.dumps({"uri": dataset.uri}),
@@ -175,9 +177,13 @@ def version_url(name: str, version: int) -> str:
 
 
 def compare_url(run_ids: Iterable[str], experiment: str) -> str:
-    """MLflow's own comparison of runs, side by side."""
-    runs, experiments = quote(json.dumps(list(run_ids))), quote(json.dumps([experiment]))
-    return f"{_pages()}/compare-runs?runs={runs}&experiments={experiments}&{_UI}"
+    """MLflow's charts of these runs, the most accurate first.
+
+    Its page `compare-runs` always opens on the first parameters by name. Sorted by date, child runs would be hidden.
+    """
+    wanted = quote(f"attributes.run_id IN ({', '.join(repr(run_id) for run_id in run_ids)})")
+    order = f"orderByKey={quote('metrics.`test_accuracy`')}&orderByAsc=false"
+    return f"{_pages()}/experiments/{experiment}/runs?compareRunsMode=CHART&searchFilter={wanted}&{order}&{_UI}"
 
 
 def _pages() -> str:

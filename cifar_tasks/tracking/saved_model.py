@@ -57,9 +57,16 @@ def find_model(client: "MlflowClient", experiment: str, run_id: str) -> SavedMod
 
 
 def save_model(
-    client: "MlflowClient", run_id: str, model: "ImageClassifier", example: "NDArray[np.uint8]", tags: dict[str, Any]
+    client: "MlflowClient",
+    run_id: str,
+    model: "ImageClassifier",
+    example: "NDArray[np.uint8]",
+    tags: dict[str, Any],
+    metadata: dict[str, Any] | None = None,
 ) -> SavedModel:
     """Export, upload, read back and compare; `example` is uint8 (2 or more, 32, 32, 3).
+
+    `metadata` is for those who load the model without this product: its classes in the order of the logits.
 
     Raises `IntegrityError` if the stored program does not compute what the trained model computes.
     """
@@ -89,6 +96,7 @@ def save_model(
             # Named, because MLflow would start a process of its own to find them out.
             pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
             tags={key: str(value) for key, value in tags.items()},
+            metadata=metadata,
         )
     with _downloaded(info.model_uri) as (folder, digest), torch.inference_mode():
         stored = _open(folder)(torch.from_numpy(example))

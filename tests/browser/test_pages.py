@@ -93,7 +93,7 @@ def test_a_task_s_buttons_open_its_mlflow_run_and_the_report(page, dag_run):
 
 def test_mlflow_sets_both_models_side_by_side(page, keep, dag_run):
     page.goto(dag_run.result("report")["compare_url"])
-    expect(page.get_by_text("Comparing 2 Runs")).to_be_visible()
+    expect(page.get_by_text("2 matching runs")).to_be_visible()
     for name in ("cnn", "resnet50"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
     expect(page.get_by_text("test_accuracy").first).to_be_attached()

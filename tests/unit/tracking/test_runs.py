@@ -1,5 +1,7 @@
 """How a run ends, and links that lead to where a person finds MLflow."""
 
+from urllib.parse import parse_qs, urlsplit
+
 import pytest
 from mlflow import MlflowClient
 
@@ -71,3 +73,10 @@ def test_a_run_is_found_again_by_whatever_name(mlflow_client: MlflowClient, run_
     first, again = (runs.open_run(mlflow_client, experiment, {runs.WORKFLOW: name}, name) for _ in range(2))
     assert first.info.run_id == again.info.run_id
     assert first.info.run_id not in [run.info.run_id for run in others]
+
+
+def test_the_comparison_is_sorted_by_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    query = parse_qs(urlsplit(urlsplit(runs.compare_url(["one", "two"], "1")).fragment).query)
+    assert query["searchFilter"] == ["attributes.run_id IN ('one', 'two')"]
+    assert query["orderByKey"] == ["metrics.`test_accuracy`"]
