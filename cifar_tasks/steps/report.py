@@ -4,9 +4,10 @@ import base64
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
+from cifar_tasks.evaluation.names import markdown, printable
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import Promotion, RegisteredModel, ReportRow, RunReport, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
@@ -42,10 +43,30 @@ def report(promotion: Promotion) -> RunReport:
             report_url=runs.run_url(data.parent_run_id, data.experiment_id, PAGE),
         )
         client.log_text(data.parent_run_id, _page(client, promotion.candidates, version, summary), PAGE)
-        best = max(row.test_accuracy for row in summary.rows)
-        runs.log_metrics(client, data.parent_run_id, {"test_accuracy": best})
+        by_model = {f"{row.model}_test_accuracy": row.test_accuracy for row in summary.rows}
+        best = max(by_model.values())
+        runs.log_metrics(client, data.parent_run_id, {"accuracy": best, "test_accuracy": best, **by_model})
+        runs.log_tags(client, data.parent_run_id, {runs.NOTE: describe(summary, version)})
     _log.info("report: %s", summary.report_url)
     return summary
+
+
+def describe(report: RunReport, version: DatasetVersion) -> str:
+    """The description of the parent run: the report in short, in Markdown."""
+    paragraphs = [f"**{report.banner}**"] if report.banner else []
+    rows = [
+        f"| [{row.model}]({row.mlflow_url}) | {row.validation_accuracy:.2%} | {row.test_accuracy:.2%} "
+        f"| [{row.version}]({row.registry_url}) | {', '.join(row.aliases)} |"
+        for row in report.rows
+    ]
+    head = "| model | validation | test | version | alias |\n| --- | --- | --- | --- | --- |"
+    paragraphs.append("\n".join([head, *rows]))
+    paragraphs.append("\n".join(f"- {markdown(reason)}" for reason in report.reasons))
+    links = [("Report", report.report_url), ("models side by side", report.compare_url)]
+    links += [("Airflow run", report.airflow_url)] if report.airflow_url else []
+    paragraphs.append(" · ".join(f"[{title}]({url})" for title, url in links))
+    paragraphs.append(f"Data: {markdown(version.name)}, `{version.uri}`")
+    return "\n\n".join(paragraphs)
 
 
 def fail_workflow(workflow: WorkflowRun) -> None:
@@ -76,9 +97,6 @@ def _row(client: "MlflowClient", candidate: RegisteredModel) -> ReportRow:
 def _page(
     client: "MlflowClient", candidates: list[RegisteredModel], version: DatasetVersion, summary: RunReport
 ) -> str:
-    """A page that needs no other file: images are inside."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
     trainings = [candidate.evaluated.trained for candidate in candidates]
     models = [
         {
@@ -89,16 +107,34 @@ def _page(
         }
         for trained in trainings
     ]
-    template = Environment(
-        loader=PackageLoader("cifar_tasks.steps", "templates"), autoescape=select_autoescape(), trim_blocks=True
-    ).get_template("report.html.jinja")
-    return template.render(
+    return render(summary, version, models, _image(client, trainings[0].plan.data.parent_run_id, "dataset/sample.png"))
+
+
+def render(summary: RunReport, version: DatasetVersion, models: list[dict[str, Any]], sample: str) -> str:
+    """A page that needs no other file: images are `data:` URLs."""
+    from jinja2 import Environment, PackageLoader
+
+    # Not `select_autoescape`, which does not know the ending .jinja and escapes nothing.
+    pages = Environment(loader=PackageLoader("cifar_tasks.steps", "templates"), autoescape=True, trim_blocks=True)
+    pages.filters["printable"] = printable
+    return pages.get_template("report.html.jinja").render(
         report=summary,
         models=models,
         version=version,
         sizes={split: version.size(split) for split in SPLITS},
-        sample=_image(client, trainings[0].plan.data.parent_run_id, "dataset/sample.png"),
+        links=_links(summary),
+        sample=sample,
     )
+
+
+def _links(summary: RunReport) -> list[tuple[str, str]]:
+    """Titles and addresses, as text: MLflow shows the page in a frame that may open nothing."""
+    links = [("MLflow run", summary.mlflow_url), ("Models side by side", summary.compare_url)]
+    if summary.airflow_url:
+        links.append(("Airflow run", summary.airflow_url))
+    for row in summary.rows:
+        links += [(f"{row.model}: training", row.mlflow_url), (f"{row.model}: version {row.version}", row.registry_url)]
+    return links
 
 
 def _artifact(client: "MlflowClient", run_id: str, path: str) -> bytes:

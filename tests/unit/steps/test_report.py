@@ -1,0 +1,67 @@
+"""The report page and the description of the parent run show names as text."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from cifar_tasks.data.versions import DatasetVersion
+from cifar_tasks.evaluation.names import printable
+from cifar_tasks.steps import report
+from tests.names import NASTY_NAMES
+from tests.unit.cli.test_summary import REPORT, ROW
+
+PIXEL = "data:image/png;base64,AAAA"
+
+
+def version(name: str) -> DatasetVersion:
+    counts = {split: {name: 3, "other": 2} for split in ("train", "validation", "test")}
+    warnings = (f"class {name} has few images",)
+    return DatasetVersion("s3://b/m", "0" * 64, name, (name, "other"), counts, 32, "crop", False, warnings)
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text outside of the style sheet."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page_of(name: str) -> Page:
+    model = {"name": "cnn", "params_source": None, "figures": [("Curves", PIXEL)], "table": printable(name)}
+    summary = REPORT.model_copy(update={"reasons": [name], "banner": name})
+    return Page(report.render(summary, version(name), [model], PIXEL))
+
+
+@pytest.mark.parametrize("name", [name for name in NASTY_NAMES if name])
+def test_a_name_is_text_wherever_the_page_shows_it(name: str) -> None:
+    page, plain = page_of(name), page_of("plain")
+    assert page.tags == plain.tags
+    assert page.text.count(printable(name)) >= 5  # title, banner, data, reason, warning
+
+
+def test_each_address_stands_in_the_text_because_a_sandboxed_viewer_opens_no_links() -> None:
+    page = page_of("plain")
+    links = [attributes for tag, attributes in page.tags if tag == "a"]
+    for url in (REPORT.airflow_url, REPORT.mlflow_url, REPORT.compare_url, ROW.mlflow_url, ROW.registry_url):
+        assert url in page.text
+    assert all(link["href"] for link in links)
+    # Without a new window the frame itself would go there, and stay blank.
+    assert all(link["target"] == "_blank" for link in links)
+
+
+@pytest.mark.parametrize("name", NASTY_NAMES)
+def test_the_description_of_the_parent_run_has_the_table_and_the_links(name: str) -> None:
+    text = report.describe(REPORT.model_copy(update={"reasons": [name], "banner": None}), version(name))
+    assert f"| [cnn]({ROW.mlflow_url}) | 64.65% | 67.12% | [2]({ROW.registry_url}) | champion |" in text
+    assert f"[Report]({REPORT.report_url})" in text
+    assert name not in text or name == printable(name)
+    assert len(text.splitlines()) == 9
