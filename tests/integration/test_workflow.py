@@ -11,6 +11,7 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from cifar_tasks.cli.local_run import run_workflow
@@ -91,7 +92,29 @@ class TestAWholeRun:
         (child,) = child_run(client, "cli/whole")
         names = ["train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate"]
         for name in [*names, "images_per_second"]:
-            assert [m.step for m in client.get_metric_history(child.info.run_id, name)] == [1, 2, 3], name
+            assert sorted({m.step for m in client.get_metric_history(child.info.run_id, name)}) == [1, 2, 3], name
+
+    def test_run_version_and_report_show_the_metrics_of_the_saved_model(self, summary, client):
+        (child,) = child_run(client, "cli/whole")
+        version = model_registry.version_with_alias(client, "whole-classifier", "champion")
+        (row,) = summary.rows
+        for name in ("validation_accuracy", "test_accuracy"):
+            shown = {child.data.metrics[name], float(version.tags[f"cifar.{name}"]), getattr(row, name)}
+            assert len(shown) == 1, name
+        assert child.data.metrics["accuracy"] == row.test_accuracy
+
+    def test_runs_and_version_have_a_description_with_the_result(self, summary, client):
+        (parent,) = child_run(client, "cli/whole", "all")
+        (child,) = child_run(client, "cli/whole")
+        version = model_registry.version_with_alias(client, "whole-classifier", "champion")
+        notes = [run.data.tags["mlflow.note.content"] for run in (parent, child)]
+        for text in (*notes, version.description):
+            assert f"{summary.rows[0].test_accuracy:.2%}" in text
+            assert "colours.zip" in text
+        assert parent.data.metrics["cnn_test_accuracy"] == summary.rows[0].test_accuracy
+        assert summary.report_url in notes[0]
+        assert summary.rows[0].registry_url in notes[1]
+        assert summary.rows[0].mlflow_url in version.description
 
     def test_parameters_dataset_summary_and_figures_are_there(self, summary, client):
         (parent,) = child_run(client, "cli/whole", "all")
@@ -125,6 +148,12 @@ class TestAWholeRun:
         with zipfile.ZipFile(pictures) as archive, archive.open("test/green/0000.png") as file:
             image = np.asarray(Image.open(file))[None]
         assert model.predict(image).argmax() == sorted(COLOURS).index("green")
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool"])
+    def test_arrays_of_other_types_are_refused(self, summary, client, dtype):
+        model = mlflow.pyfunc.load_model("models:/whole-classifier@champion")
+        with pytest.raises(MlflowException, match="Failed to enforce schema"):
+            model.predict(np.full((1, 32, 32, 3), 0.5).astype(dtype))
 
     def test_predict_answers_with_the_champion_for_any_size_of_picture(self, summary, client, tmp_path):
         path = tmp_path / "red.jpg"
