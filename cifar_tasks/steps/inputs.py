@@ -42,8 +42,8 @@ def load_training_images(dataset_uri: str, config: TrainConfig) -> TrainingImage
 
 
 def sample(part: LabelledImages, wanted: int | None, seed: int) -> LabelledImages:
-    """This many of the images, the same for the same seed; all of them if there are not more."""
-    return part if wanted is None or wanted >= len(part) else part.take(sample_indices(len(part), wanted, seed))
+    """This many of the images, of each class in proportion, the same for the same seed; all if there are not more."""
+    return part if wanted is None or wanted >= len(part) else part.take(sample_indices(part.labels, wanted, seed))
 
 
 def initial_model(config: TrainConfig, images: TrainingImages) -> tuple[ImageClassifier, TrainConfig, str | None]:

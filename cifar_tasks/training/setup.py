@@ -25,9 +25,13 @@ CHUNK = 512
 _log = logging.getLogger(__name__)
 
 
-def sample_indices(count: int, wanted: int, seed: int) -> NDArray[np.int64]:
-    """`wanted` different numbers below `count`, in ascending order; the same for the same seed."""
-    return np.sort(np.random.default_rng(seed).permutation(count)[:wanted])
+def sample_indices(labels: NDArray[np.int64], wanted: int, seed: int) -> NDArray[np.int64]:
+    """`wanted` different positions in ascending order, of each class in proportion; the same for the same seed."""
+    random = np.random.default_rng(seed)
+    shuffled = random.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    # Every n-th of them: each class gives its share, rounded up or down.
+    return np.sort(by_class[((np.arange(wanted) + random.random()) * len(labels) / wanted).astype(np.int64)])
 
 
 def to_split(device: torch.device, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:

@@ -36,10 +36,27 @@ def test_a_channel_without_contrast_is_not_divided_by_zero():
 
 
 def test_a_sample_is_the_same_for_the_same_seed_and_another_for_another():
-    first, again, other = (sample_indices(40, 10, seed).tolist() for seed in (0, 0, 1))
+    labels = np.arange(40) % 3
+    first, again, other = (sample_indices(labels, 10, seed).tolist() for seed in (0, 0, 1))
     assert first == again == sorted(set(first))
     assert len(first) == 10
     assert first != other
+
+
+@pytest.mark.parametrize("counts", [[4500] * 10, [1, 2, 7, 90], [5000, 50], [3] * 1000])
+@pytest.mark.parametrize("wanted", [1, 37, 100])
+def test_a_sample_holds_of_each_class_its_share_rounded_up_or_down(counts, wanted):
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
+    for seed in range(3):
+        sample = sample_indices(labels, wanted, seed)
+        assert len(set(sample.tolist())) == wanted
+        share = np.array(counts) * wanted / len(labels)
+        assert (np.abs(np.bincount(labels[sample], minlength=len(counts)) - share) < 1).all()
+
+
+def test_fifteen_hundred_of_ten_equal_classes_are_150_of_each():
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(10), 4500))
+    assert np.bincount(labels[sample_indices(labels, 1500, 0)]).tolist() == [150] * 10
 
 
 def test_a_new_model_evaluates_as_it_trains_from_the_first_step_on():
