@@ -125,12 +125,13 @@ def main(
 
 def _splits(raw: RawDataset, device: torch.device, images: int | None) -> tuple[Split, Split]:
     """Training and validation as the product splits them; the test images are not looked at."""
-    kept, held_out = raw.split(VALIDATION_FRACTION, SEED)
+    splits = raw.splits(VALIDATION_FRACTION, SEED)
+    kept, held_out = splits["train"], splits["validation"]
     if images is not None:
         order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(SEED))
         kept = kept[order[:images].numpy()]
     train, validation = (
-        Split(torch.from_numpy(raw.read(part)).to(device), torch.from_numpy(raw.train_labels[part]).to(device))
+        Split(torch.from_numpy(raw.read(part)).to(device), torch.from_numpy(raw.labels[part]).to(device))
         for part in (kept, held_out)
     )
     return train, validation

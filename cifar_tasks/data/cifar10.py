@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from cifar_tasks.data.archives import open_archive
 from cifar_tasks.data.download import download
 from cifar_tasks.data.images import Images, ImageStream, Labels, Report, SourceImage
-from cifar_tasks.data.trees import FileTree, open_archive
+from cifar_tasks.data.trees import FileTree
 from cifar_tasks.errors import DataError
 
 NAME = "CIFAR-10"
@@ -81,19 +82,26 @@ def read_batches(tree: FileTree, names: list[str], report: Report, release: Rele
     """Raises `DataError`, naming the file, when a batch is missing or its bytes are not the published ones."""
     wanted = {name: PurePosixPath(name).name for name in names if PurePosixPath(name).name in release.file_md5}
     contents = {wanted[name]: content for name, content in tree.read(wanted)}
+    tree.bad.check()
     for name, md5 in release.file_md5.items():
         if name not in contents:
-            raise DataError(f"{tree.where}: {name} is missing. Unpack or copy the whole archive again.")
+            raise DataError(f"{tree.bad.where}: {name} is missing. Unpack or copy the whole archive again.")
         found = hashlib.md5(contents[name], usedforsecurity=False).hexdigest()
         if found != md5:
-            raise DataError(f"{tree.where}: {name} is altered: MD5 {found} instead of {md5}. Copy the archive again.")
+            raise DataError(
+                f"{tree.bad.where}: {name} is altered: MD5 {found} instead of {md5}. Copy the archive again."
+            )
     report(f"{NAME}: {len(contents)} files of the official archive, MD5 verified")
-    batches = [_batch(contents.pop(name), f"{tree.where}: {name}") for name in (*TRAIN, TEST)]
+    batches = [_batch(contents.pop(name), f"{tree.bad.where}: {name}") for name in (*TRAIN, TEST)]
     train_labels = np.concatenate([labels for _, labels in batches[:-1]])
-    images = (image for images, _ in batches for image in images)
-    pixels = (SourceImage(position, tree.where, image) for position, image in enumerate(images))
-    classes = unpickle(contents[META], f"{tree.where}: {META}")[b"label_names"]
-    return ImageStream(NAME, tuple(name.decode() for name in classes), train_labels, batches[-1][1], pixels)
+    images = enumerate(
+        (f"{name}: image {number}", image)
+        for name, (images, _) in zip((*TRAIN, TEST), batches, strict=True)
+        for number, image in enumerate(images)
+    )
+    pixels = (SourceImage(position, name, image) for position, (name, image) in images)
+    classes = unpickle(contents[META], f"{tree.bad.where}: {META}")[b"label_names"]
+    return ImageStream(NAME, tuple(name.decode() for name in classes), train_labels, batches[-1][1], pixels, tree.bad)
 
 
 def _batch(content: bytes, where: str) -> tuple[Images, Labels]:

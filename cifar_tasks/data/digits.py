@@ -3,6 +3,7 @@
 import numpy as np
 
 from cifar_tasks.data.images import ImageStream, Report, SourceImage
+from cifar_tasks.data.messages import BadFiles
 from cifar_tasks.data.splits import split_indices
 
 TEST_FRACTION = 0.2
@@ -30,5 +31,5 @@ class DigitsSource:
         train, test = split_indices(labels, TEST_FRACTION, TEST_SEED)
         classes = tuple(str(name) for name in digits.target_names)
         order = enumerate(np.concatenate([train, test]))
-        pixels = (SourceImage(position, self.name, images[index]) for position, index in order)
-        return ImageStream(self.name, classes, labels[train], labels[test], pixels)
+        pixels = (SourceImage(position, f"digit {index}", images[index]) for position, index in order)
+        return ImageStream(self.name, classes, labels[train], labels[test], pixels, BadFiles(self.name))

@@ -13,7 +13,8 @@ from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 from urllib3.exceptions import HTTPError
 
-from cifar_tasks.data.trees import file_digest, html_page, is_html
+from cifar_tasks.data.archives import html_page, is_html
+from cifar_tasks.data.trees import file_digest
 from cifar_tasks.errors import ConfigError, DataError, SourceUnreachable
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30

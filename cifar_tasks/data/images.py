@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar_tasks.data.messages import BadFiles
+
 Report = Callable[[str], None]
 """Receives a line of progress for people."""
 Images = NDArray[np.uint8]
@@ -31,9 +33,9 @@ class SourceImage(NamedTuple):
     """One image, of any size, as the source has it."""
 
     position: int
-    """Training images are counted first, then test images."""
-    where: str
-    """Its name in messages."""
+    """In the order of the labels: training images first, then test images."""
+    name: str
+    """In messages: its path in the source."""
     content: bytes | Images
     """A PNG or JPEG file, or uint8 pixels, height × width × 3."""
 
@@ -47,4 +49,9 @@ class ImageStream:
     classes: tuple[str, ...]
     train_labels: Labels
     test_labels: Labels
+    """Empty if the source has no test set: it is drawn from the training images then."""
     images: Iterator[SourceImage]
+    bad: BadFiles
+    """What the source leaves out while it is read; a source with one such file is refused in the end."""
+    warnings: tuple[str, ...] = ()
+    """What a user should know about how the source was read."""

@@ -1,7 +1,7 @@
 """From a source to a dataset version. `sources/<digest>.json` names the version of a source; it may be deleted."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
@@ -10,20 +10,22 @@ import numpy as np
 
 from cifar_tasks.data.image_format import DEFAULT_FORMAT, ImageFormat
 from cifar_tasks.data.images import Labels, Report
+from cifar_tasks.data.progress import progress
 from cifar_tasks.data.source import Source
 from cifar_tasks.data.splits import Indices
 from cifar_tasks.data.spool import RawDataset, spooled
-from cifar_tasks.data.validation import validate
+from cifar_tasks.data.validation import unvalidated, validate
 from cifar_tasks.data.versions import (
     FORMAT,
     SPLITS,
     DatasetVersion,
     content_digest,
     manifest_key,
+    whole_shards,
     whole_version,
     write_manifest,
 )
-from cifar_tasks.storage.s3 import S3Store, canonical_json, sha256_hex
+from cifar_tasks.storage.s3 import ObjectRef, S3Store, canonical_json, sha256_hex
 
 VALIDATION_FRACTION = 0.1
 SHARD_BYTES = 64 * 2**20
@@ -41,21 +43,19 @@ def prepare(
 
     May be interrupted, and run twice at the same time: what is written depends on the content alone.
     """
-    pointer = _pointer_key(source, seed, image_format, validation_fraction)
-    found = _pointed_at(store, pointer)
-    if found is not None:
-        report(f"dataset version {found.digest[:16]} is prepared already: {found.uri}")
-        return found
-    with spooled(source.read(report), image_format, report) as raw:
-        warnings = validate(raw)
-        for warning in warnings:
-            report(f"warning: {warning}")
-        kept, held_out = raw.split(validation_fraction, seed)
-        splits = {"train": kept, "validation": held_out, "test": np.arange(len(raw.train_labels), len(raw.digests))}
-        version = _write(store, raw, splits, source.placeholder, warnings)
-    store.put(pointer, canonical_json({"digest": version.digest}))
-    sizes = ", ".join(f"{version.size(split):,} {split}" for split in SPLITS)
-    report(f"dataset version {version.digest[:16]}: {sizes} images: {version.uri}")
+    with progress(report, lambda: f"{source.name}: reading the files to see whether they are prepared already"):
+        pointer = _pointer_key(source, seed, image_format, validation_fraction)
+    version = _pointed_at(store, pointer)
+    if version is not None:
+        report(f"dataset version {version.digest[:16]} is prepared already: {version.uri}")
+    else:
+        with spooled(source.read(report), image_format, report) as raw:
+            version = _write(store, raw, source.placeholder, validation_fraction, seed, report)
+        store.put(pointer, canonical_json({"digest": version.digest, "name": version.name}))
+        sizes = ", ".join(f"{version.size(split):,} {split}" for split in SPLITS)
+        report(f"dataset version {version.digest[:16]}: {sizes} images: {version.uri}")
+    for warning in version.warnings:
+        report(f"warning: {warning}")
     return version
 
 
@@ -72,39 +72,47 @@ def find_prepared(
 
 def _pointed_at(store: S3Store, pointer: str) -> DatasetVersion | None:
     try:
-        return whole_version(store, json.loads(store.get(pointer))["digest"])
+        found = json.loads(store.get(pointer))
+        return whole_version(store, found["digest"], found["name"])
     except (KeyError, ValueError):
         return None
 
 
 def _write(
-    store: S3Store, raw: RawDataset, splits: Mapping[str, Indices], placeholder: bool, warnings: Sequence[str]
+    store: S3Store, raw: RawDataset, placeholder: bool, validation_fraction: float, seed: int, report: Report
 ) -> DatasetVersion:
     """Shards first, the manifest last, and only what is not there yet."""
-    labels = np.concatenate([raw.train_labels, raw.test_labels])
-    arrays: dict[str, Callable[[], Iterator[bytes]]] = {}
-    counts = {}
-    for split, positions in splits.items():
-        arrays[f"{split}-images"] = partial(_image_shards, raw, positions)
-        arrays[f"{split}-labels"] = partial(_label_shards, labels[positions])
-        numbers = np.bincount(labels[positions], minlength=len(raw.classes)).tolist()
-        counts[split] = dict(zip(raw.classes, numbers, strict=True))
-    size, resize = raw.image_format.size, raw.image_format.resize
-    # The digest names the folder, so the shards are read twice instead of being held in memory.
-    sha256 = {name: [sha256_hex(shard) for shard in shards()] for name, shards in arrays.items()}
-    digest = content_digest(raw.classes, size, resize, sha256)
-    with suppress(KeyError):
-        return whole_version(store, digest)
-    key = manifest_key(digest)
-    folder = key.rpartition("/")[0]
-    refs = {
-        name: [store.put(f"{folder}/{name}.npy.{number:03}", shard) for number, shard in enumerate(shards())]
-        for name, shards in arrays.items()
-    }
-    version = DatasetVersion(
-        store.uri(key), digest, raw.name, raw.classes, counts, size, resize, placeholder, tuple(warnings)
-    )
-    return write_manifest(store, version, refs)
+    done = "looking for duplicates"
+    with progress(report, lambda: f"{raw.name}: {done}"):
+        warnings = validate(raw)
+        splits = raw.splits(validation_fraction, seed)
+        warnings = (*warnings, *unvalidated(raw, splits["validation"]))
+        arrays: dict[str, Callable[[], Iterator[bytes]]] = {}
+        counts = {}
+        for split, positions in splits.items():
+            labels = raw.labels[positions]
+            arrays[f"{split}-images"] = partial(_image_shards, raw, positions)
+            arrays[f"{split}-labels"] = partial(_label_shards, labels)
+            numbers = np.bincount(labels, minlength=len(raw.classes)).tolist()
+            counts[split] = dict(zip(raw.classes, numbers, strict=True))
+        size, resize = raw.image_format.size, raw.image_format.resize
+        # The digest names the folder, so the shards are read twice instead of being held in memory.
+        done = "computing the digest of the images"
+        sha256 = {name: [sha256_hex(shard) for shard in shards()] for name, shards in arrays.items()}
+        digest = content_digest(raw.classes, size, resize, raw.test_set, sha256)
+        key = manifest_key(digest)
+        version = DatasetVersion(
+            store.uri(key), digest, raw.name, raw.classes, counts, size, resize, raw.test_set, placeholder, warnings
+        )
+        with suppress(KeyError):
+            return write_manifest(store, version, whole_shards(store, digest))
+        refs: dict[str, list[ObjectRef]] = {}
+        for name, shards in arrays.items():
+            refs[name] = []
+            for number, shard in enumerate(shards()):
+                done = f"storing {name}, part {number + 1} of {len(sha256[name])}"
+                refs[name].append(store.put(f"{key.rpartition('/')[0]}/{name}.npy.{number:03}", shard))
+        return write_manifest(store, version, refs)
 
 
 def _image_shards(raw: RawDataset, positions: Indices) -> Iterator[bytes]:
@@ -125,5 +133,13 @@ def _label_shards(labels: Labels) -> Iterator[bytes]:
 
 
 def _pointer_key(source: Source, seed: int, image_format: ImageFormat, validation_fraction: float) -> str:
-    request = [FORMAT, source.fingerprint(), seed, image_format.size, image_format.resize, validation_fraction]
+    request = [
+        FORMAT,
+        source.name,
+        source.fingerprint(),
+        seed,
+        image_format.size,
+        image_format.resize,
+        validation_fraction,
+    ]
     return f"sources/{sha256_hex(canonical_json(request))}.json"

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from cifar_tasks.data.archives import open_archive
 from cifar_tasks.data.cifar10 import Cifar10Source, holds_batches, read_batches
 from cifar_tasks.data.digits import DigitsSource
 from cifar_tasks.data.download import unreachable
 from cifar_tasks.data.folders import read_class_folders
 from cifar_tasks.data.images import ImageStream, Report
-from cifar_tasks.data.trees import DirectoryTree, FileTree, StoredTree, open_archive
+from cifar_tasks.data.messages import printable
+from cifar_tasks.data.progress import progress
+from cifar_tasks.data.trees import DirectoryTree, FileTree, StoredTree
 from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import ObjectEntry, S3Store, canonical_json, sha256_hex, split_s3_url
@@ -25,7 +28,7 @@ PLACEHOLDER_BANNER = (
 """Shown wherever a result on `digits` is shown: terminal, Airflow log, MLflow."""
 
 ACCEPTED = (
-    "Give auto, cifar10, digits, a folder with train/<class>/ and test/<class>/, "
+    "Give auto, cifar10, digits, a folder with train/<class>/ and test/<class>/ or with <class>/ alone, "
     "a zip or tar of one, cifar-10-python.tar.gz, or the s3:// URL of any of these."
 )
 
@@ -58,7 +61,8 @@ class TreeSource:
         return self._tree.fingerprint()
 
     def read(self, report: Report) -> ImageStream:
-        names = self._tree.names()
+        with progress(report, lambda: f"{self.name}: listing the files"):
+            names = self._tree.names()
         if holds_batches(names):
             return read_batches(self._tree, names, report)
         return read_class_folders(self._tree, names, self.name)
@@ -80,10 +84,13 @@ class StoredArchiveSource:
 
     def read(self, report: Report) -> ImageStream:
         where = self._store.uri(self._entry.key)
-        report(f"{where}: fetching {self._entry.size / 1e6:,.1f} MB")
+        total = f"{self._entry.size / 1e6:,.1f} MB"
+        report(f"{where}: fetching {total}")
         self._folder = tempfile.TemporaryDirectory(prefix="cifar-")  # deleted together with this source
         path = Path(self._folder.name) / "archive"
-        self._store.download(self._entry.key, path)
+        path.touch()
+        with progress(report, lambda: f"{where}: fetched {path.stat().st_size / 1e6:,.1f} of {total}"):
+            self._store.download(self._entry.key, path)
         return TreeSource(self.name, open_archive(path, where)).read(report)
 
 
@@ -107,26 +114,41 @@ def open_source(
         return official if spec == "cifar10" else _automatic(official, report, is_prepared)
     if spec.startswith("s3://"):
         return _open_stored(spec, open_bucket)
-    path = Path(spec).expanduser()
-    if spec and path.is_dir():
+    path = _local_path(spec)
+    if path.is_dir():
         return TreeSource(path.resolve().name, DirectoryTree(path))
     if path.is_file():
         return TreeSource(path.name, open_archive(path))
-    raise _unknown(spec)
+    raise ConfigError(f"data source {spec!r} is no plain file and no folder. {ACCEPTED}")
 
 
 def absolute_source(spec: str) -> str:
     """The same source for a process that works in another folder; `ConfigError` for what names nothing."""
     if spec in ("auto", "cifar10", "digits") or spec.startswith("s3://"):
         return spec
-    path = Path(spec).expanduser()
-    if not path.exists():
-        raise _unknown(spec)
-    return str(path.resolve())
+    return str(_local_path(spec).resolve())
 
 
-def _unknown(spec: str) -> ConfigError:
-    return ConfigError(f"data source {spec!r} is no known word and no such file or folder exists. {ACCEPTED}")
+def _local_path(spec: str) -> Path:
+    """Raises `ConfigError` for what names nothing that can be read."""
+    try:
+        path = Path(spec).expanduser()
+        path.stat()
+        if path.is_file():
+            path.open("rb").close()
+        spec.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"the path {printable(spec)} of the data is not UTF-8. Rename the file or folder.") from None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise ConfigError(
+            f"data source {spec!r} is no known word and no such file or folder exists. {ACCEPTED}"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"data source {printable(spec)!r} cannot be read: {reason}. {ACCEPTED}") from None
+    if not spec:
+        raise ConfigError(f"data source '' is no known word and no such file or folder exists. {ACCEPTED}")
+    return path
 
 
 def _automatic(official: Cifar10Source, report: Report, is_prepared: Callable[[Source], bool]) -> Source:
@@ -147,10 +169,10 @@ def _announced(digits: DigitsSource, report: Report) -> DigitsSource:
 def _open_stored(url: str, open_bucket: Callable[[str], S3Store]) -> Source:
     bucket, key = split_s3_url(url)
     store = open_bucket(bucket)
-    prefix = f"{key.rstrip('/')}/" if key else ""
+    prefix = key if not key or key.endswith("/") else f"{key}/"
     for entry in store.entries(key):
-        if entry.key == key and not key.endswith("/") and key:
+        if entry.key == key and not key.endswith("/"):
             return StoredArchiveSource(store, entry)
         if entry.key.startswith(prefix):
             return TreeSource(PurePosixPath(key).name or bucket, StoredTree(store, prefix))
-    raise DataError(f"nothing is stored at {url}. {ACCEPTED}")
+    raise DataError(f"nothing is stored at {printable(url)}, taken literally. {ACCEPTED}")

@@ -1,4 +1,4 @@
-"""The validation split: exact, stratified and seeded, with equal images on one side."""
+"""The validation split: stratified and seeded, with equal images on one side whatever their labels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +14,73 @@ def split_indices(
 ) -> tuple[Indices, Indices]:
     """Splits positions into (kept, held out), both sorted.
 
-    `round(fraction * N)` are held out, of each class in proportion, of every class at least one on either side.
-    Images of one class with the same value in `groups` stay together. Written by hand because scikit-learn's stratified
-    splitters either ignore groups or miss the exact count.
+    `round(fraction * N)` are held out, of each class in proportion, of every class at least one on either side. Images
+    with the same value in `groups` stay together, also across classes; where they are many, fewer are held out, and
+    none of a class whose images are all equal. Written by hand because scikit-learn's stratified splitters either
+    ignore groups or miss the exact count.
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"the fraction to hold out must lie between 0 and 1, got {fraction}")
-    classes, counts = np.unique(labels, return_counts=True)
+    classes, class_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if counts.min() < 2:
         raise DataError(f"class {classes[counts.argmin()]} has one image: a split needs at least 2 of each class")
-    groups = np.arange(len(labels)) if groups is None else groups
+    draw = _Draw(class_of, counts, _quotas(counts, fraction))
     random = np.random.default_rng(seed)
-    held_out = np.zeros(len(labels), dtype=bool)
-    for label, quota in zip(classes, _quotas(counts, fraction), strict=True):
-        members = np.flatnonzero(labels == label)
-        held_out[_draw(members, groups[members], int(quota), random)] = True
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    single, repeated = _by_group(np.arange(len(labels)) if groups is None else groups)
+    order = random.permutation(len(repeated)).tolist() if repeated else list[int]()
+    chance = random.random(len(repeated))
+    for group in order:  # first their share, so that the part held out is neither full of them nor without
+        draw.take(repeated[group], fits=chance[group] < fraction)
+    for number in range(len(classes)):
+        members = single[class_of[single] == number]
+        draw.take_singles(members[random.permutation(len(members))], number)
+    for group in order:
+        draw.take(repeated[group])
+    for members in sorted(repeated, key=len):
+        draw.take_for_empty_class(members)
+    return np.flatnonzero(~draw.held_out), np.flatnonzero(draw.held_out)
+
+
+class _Draw:
+    """What is held out so far."""
+
+    def __init__(self, class_of: Indices, counts: Indices, quotas: Indices) -> None:
+        self.held_out = np.zeros(len(class_of), dtype=bool)
+        self._class_of = class_of
+        self._room = quotas.copy()
+        self._kept = counts.copy()
+        self._empty = np.ones(len(counts), dtype=bool)
+
+    def take(self, members: Indices, fits: bool = True) -> None:
+        """A group, if each of its classes has room for it."""
+        numbers, needed = np.unique(self._class_of[members], return_counts=True)
+        if fits and not self.held_out[members[0]] and (needed <= self._room[numbers]).all():
+            self._take(members, numbers, needed)
+
+    def take_singles(self, members: Indices, number: int) -> None:
+        chosen = members[: self._room[number]]
+        if len(chosen):
+            self._take(chosen, np.array([number]), np.array([len(chosen)]))
+
+    def take_for_empty_class(self, members: Indices) -> None:
+        """A group too large for a class of which nothing is held out, if each of its classes keeps another image."""
+        numbers, needed = np.unique(self._class_of[members], return_counts=True)
+        if self._empty[numbers].any() and not self.held_out[members[0]] and (needed < self._kept[numbers]).all():
+            self._take(members, numbers, needed)
+
+    def _take(self, members: Indices, numbers: Indices, needed: Indices) -> None:
+        self.held_out[members] = True
+        self._room[numbers] -= np.minimum(needed, self._room[numbers])
+        self._kept[numbers] -= needed
+        self._empty[numbers] = False
+
+
+def _by_group(groups: Indices) -> tuple[Indices, list[Indices]]:
+    """Positions that are alone in their group, and those of each larger group."""
+    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(group_of, kind="stable")
+    members = np.split(order, np.cumsum(sizes)[:-1])
+    return np.flatnonzero(sizes[group_of] == 1), [members[group] for group in np.flatnonzero(sizes > 1)]
 
 
 def _quotas(counts: Indices, fraction: float) -> Indices:
@@ -42,22 +93,3 @@ def _quotas(counts: Indices, fraction: float) -> Indices:
     while quotas.sum() > total:
         quotas[np.argmin(np.where(quotas > 1, ideal - quotas, np.inf))] -= 1
     return quotas
-
-
-def _draw(members: Indices, groups: Indices, quota: int, random: np.random.Generator) -> Indices:
-    """`quota` of the members, group by group in random order; a group that does not fit any more is passed over.
-
-    Only when nothing but larger groups is left is one of them cut, so that the count is still met.
-    """
-    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    chosen = np.zeros(len(sizes), dtype=bool)
-    room = quota
-    for group in random.permutation(len(sizes)):
-        if sizes[group] <= room:
-            chosen[group] = True
-            room -= int(sizes[group])
-        if room == 0:
-            break
-    drawn = members[chosen[group_of]]
-    rest = members[~chosen[group_of]]
-    return np.concatenate([drawn, rest[:room]])

@@ -7,37 +7,48 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from io import FileIO
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cifar_tasks.data.disk import disk_errors
-from cifar_tasks.data.image_format import ImageFormat, decode
+from cifar_tasks.data.image_format import ImageFormat, UnusableImage, decode_image
 from cifar_tasks.data.images import Images, ImageStream, Labels, Report, SourceImage
+from cifar_tasks.data.near_duplicates import Thumbnails, thumbnails
 from cifar_tasks.data.parallel import bounded_map
+from cifar_tasks.data.progress import progress
 from cifar_tasks.data.splits import Indices, split_indices
 from cifar_tasks.errors import DataError
 
 BATCH_IMAGES, BATCH_BYTES = 128, 8 * 2**20
 """What one thread decodes at a time; the bytes are those of the files and of the decoded images."""
 THREADS = min(os.cpu_count() or 1, 16)
-REPORT_EVERY = 10_000
+# A test set that a source does not have is the same whatever seed a run is given, so that models can be compared.
+TEST_FRACTION, TEST_SEED = 0.2, 0
 
 
 @dataclass(frozen=True)
 class RawDataset:
-    """All images of a source in one format, before the validation split is drawn: training images, then test images."""
+    """All images of a source in one format, before the validation split is drawn."""
 
     name: str
     classes: tuple[str, ...]
-    train_labels: Labels
-    test_labels: Labels
-    digests: list[bytes]
-    """One for each image, the same for images that agree in every pixel."""
+    labels: Labels
+    is_test: NDArray[np.bool_]
+    test_set: str
+    """See `DatasetVersion`."""
+    names: list[str]
+    """Of the files, for messages."""
+    groups: Indices
+    """The same number for images that agree in every pixel."""
+    thumbs: Thumbnails
     image_format: ImageFormat
     pixels: FileIO
+    warnings: tuple[str, ...]
+    """Of the source."""
 
     def read(self, positions: NDArray[np.int64]) -> Images:
         images = np.empty((len(positions), *self.image_format.shape), np.uint8)
@@ -46,35 +57,76 @@ class RawDataset:
             self.pixels.readinto(image.data)
         return images
 
-    def split(self, fraction: float, seed: int) -> tuple[Indices, Indices]:
-        """Positions of the images to train on and of those to validate with; equal images are on one side."""
-        number: dict[bytes, int] = {}
-        groups = [number.setdefault(digest, len(number)) for digest in self.digests]
-        return split_indices(self.train_labels, fraction, seed, np.array(groups))
+    @cached_property
+    def test(self) -> Indices:
+        """Positions."""
+        return np.flatnonzero(self.is_test)
+
+    @cached_property
+    def train(self) -> Indices:
+        """Positions of what is neither a test image nor equal to one."""
+        return np.flatnonzero(~self.is_test & ~np.isin(self.groups, self.groups[self.is_test]))
+
+    @cached_property
+    def left_out(self) -> Indices:
+        """Positions of training images that are test images too."""
+        return np.flatnonzero(~self.is_test & np.isin(self.groups, self.groups[self.is_test]))
+
+    def splits(self, fraction: float, seed: int) -> dict[str, Indices]:
+        """Positions by split; equal images are in one split only."""
+        kept, held_out = split_indices(self.labels[self.train], fraction, seed, self.groups[self.train])
+        return {"train": self.train[kept], "validation": self.train[held_out], "test": self.test}
 
 
 @contextmanager
 def spooled(stream: ImageStream, image_format: ImageFormat, report: Report) -> Iterator[RawDataset]:
     """The images, while the context lasts, in a temporary file without a name: nothing is left even after SIGKILL.
 
-    Raises `DataError`, naming the file, for the first image that is refused.
+    Raises `DataError` that names the files which are refused.
     """
     train, test = len(stream.train_labels), len(stream.test_labels)
     report(f"{stream.name}: {len(stream.classes)} classes, {train:,} training and {test:,} test images")
-    digests = [b""] * (train + test)
+    labels = np.concatenate([stream.train_labels, stream.test_labels])
+    digests, names, thumbs = [b""] * len(labels), [""] * len(labels), np.zeros((len(labels), 8, 9), np.uint8)
     with tempfile.TemporaryFile(buffering=0, prefix="cifar-") as pixels:
         done = 0
-        for batch in bounded_map(partial(_decoded, image_format), _batches(stream.images, image_format), THREADS):
-            for position, digest, image in batch:
-                digests[position] = digest
-                _write(pixels, position, image)
-            if (done + len(batch)) // REPORT_EVERY > done // REPORT_EVERY:
-                report(f"{stream.name}: {done + len(batch):,} of {len(digests):,} images decoded")
-            done += len(batch)
+        decode = partial(_decoded, image_format)
+        with progress(report, lambda: f"{stream.name}: {done:,} of {len(labels):,} images decoded"):
+            for batch in bounded_map(decode, _batches(stream.images, image_format), THREADS, _file_bytes):
+                for name, problem in batch.bad:
+                    stream.bad.add(name, problem)
+                for position, name, digest, image in zip(*batch[1:], strict=True):
+                    names[position], digests[position] = name, digest
+                    _write(pixels, position, image)
+                thumbs[batch.positions] = thumbnails(batch.images)
+                done += len(batch.positions) + len(batch.bad)
+        stream.bad.check()
         if missing := digests.count(b""):
             raise DataError(f"{stream.name}: {missing} images vanished while the source was read. Start again.")
-        labels = stream.train_labels, stream.test_labels
-        yield RawDataset(stream.name, stream.classes, *labels, digests, image_format, pixels)
+        _, groups = np.unique(np.frombuffer(b"".join(digests), "V16"), return_inverse=True)
+        is_test = _test_images(labels, train, groups)
+        test_set, classes = "given" if test else "drawn", stream.classes
+        yield RawDataset(
+            stream.name,
+            classes,
+            labels,
+            is_test,
+            test_set,
+            names,
+            groups,
+            thumbs,
+            image_format,
+            pixels,
+            stream.warnings,
+        )
+
+
+def _test_images(labels: Labels, train: int, groups: Indices) -> NDArray[np.bool_]:
+    """Those behind the training images; if there are none, some of each class."""
+    is_test = np.arange(len(labels)) >= train
+    if not is_test.any():
+        is_test[split_indices(labels, TEST_FRACTION, TEST_SEED, groups)[1]] = True
+    return is_test
 
 
 def _batches(images: Iterator[SourceImage], image_format: ImageFormat) -> Iterator[list[SourceImage]]:
@@ -90,10 +142,32 @@ def _batches(images: Iterator[SourceImage], image_format: ImageFormat) -> Iterat
         yield batch
 
 
-def _decoded(image_format: ImageFormat, batch: list[SourceImage]) -> list[tuple[int, bytes, Images]]:
-    images = [decode(each.content, each.where, image_format) for each in batch]
-    digests = [hashlib.blake2b(image.data, digest_size=16).digest() for image in images]
-    return list(zip([each.position for each in batch], digests, images, strict=True))
+def _file_bytes(batch: list[SourceImage]) -> int:
+    return sum(len(image.content) for image in batch if isinstance(image.content, bytes))
+
+
+class _Decoded(NamedTuple):
+    bad: list[tuple[str, str]]
+    """Names of files that cannot be used, and why."""
+    positions: list[int]
+    names: list[str]
+    digests: list[bytes]
+    images: Images
+
+
+def _decoded(image_format: ImageFormat, batch: list[SourceImage]) -> _Decoded:
+    decoded = _Decoded([], [], [], [], np.empty((len(batch), *image_format.shape), np.uint8))
+    for image in batch:
+        try:
+            pixels = decode_image(image.content, image_format)
+        except UnusableImage as error:
+            decoded.bad.append((image.name, str(error)))
+            continue
+        decoded.images[len(decoded.names)] = pixels
+        decoded.positions.append(image.position)
+        decoded.names.append(image.name)
+        decoded.digests.append(hashlib.blake2b(pixels.data, digest_size=16).digest())
+    return decoded._replace(images=decoded.images[: len(decoded.names)])
 
 
 def _write(pixels: FileIO, position: int, image: Images) -> None:

@@ -1,24 +1,35 @@
 """What makes a dataset unusable, and what a user should know about it."""
 
-from collections import Counter
-
 import numpy as np
+from numpy.typing import NDArray
 
 from cifar_tasks.data.images import Labels
+from cifar_tasks.data.messages import listed, printable
+from cifar_tasks.data.near_duplicates import near_duplicates
+from cifar_tasks.data.splits import Indices
 from cifar_tasks.data.spool import RawDataset
 from cifar_tasks.errors import DataError
 
 MAX_IMBALANCE = 3.0
 """Largest class over smallest; above it accuracy alone misleads, and there is a warning."""
 MAX_LEAKED_TEST_SHARE = 0.01
-"""Of the test images, also in training. The official CIFAR-10 has a few such pairs."""
+"""Of the test images, also in training: with more, one of the two sets is not what it should be."""
 
 
 def validate(raw: RawDataset) -> tuple[str, ...]:
     """Returns warnings for people. Raises `DataError` for what makes training or its result meaningless."""
-    for split, labels in (("train", raw.train_labels), ("test", raw.test_labels)):
+    for split, labels in (("train", raw.labels[~raw.is_test]), ("test", raw.labels[raw.is_test])):
         _check_labels(f"{raw.name}, {split}", labels, len(raw.classes))
-    return (*_imbalance(raw), *_untested(raw), *_duplicates(raw))
+    leaked = _leaked(raw)
+    return (
+        *raw.warnings,
+        *_drawn_test(raw),
+        *_imbalance(raw),
+        *_untested(raw),
+        *leaked,
+        *_duplicates(raw),
+        *_near_duplicates(raw),
+    )
 
 
 def _check_labels(where: str, labels: Labels, classes: int) -> None:
@@ -29,38 +40,102 @@ def _check_labels(where: str, labels: Labels, classes: int) -> None:
 
 
 def _imbalance(raw: RawDataset) -> list[str]:
-    counts = np.bincount(raw.train_labels, minlength=len(raw.classes))
+    counts = np.bincount(raw.labels[raw.train], minlength=len(raw.classes))
     if counts.min() < 2:
+        without = " that are not test images too" if len(raw.left_out) else ""
         raise DataError(
-            f"{raw.name}: class {raw.classes[counts.argmin()]!r} has {counts.min()} training images, not 2."
+            f"{raw.name}: class {raw.classes[counts.argmin()]!r} has {counts.min()} training images{without}, not 2."
         )
     ratio = counts.max() / counts.min()
     if ratio <= MAX_IMBALANCE:
         return []
-    largest, smallest = raw.classes[counts.argmax()], raw.classes[counts.argmin()]
+    largest, smallest = (printable(raw.classes[index]) for index in (counts.argmax(), counts.argmin()))
     return [f"classes are unbalanced: {largest} has {ratio:.1f} times as many training images as {smallest}"]
 
 
+def _drawn_test(raw: RawDataset) -> list[str]:
+    if raw.test_set == "given":
+        return []
+    share = f"{len(raw.test):,} of {len(raw.labels):,} images ({len(raw.test) / len(raw.labels):.0%})"
+    return [
+        f"the source has no test images: {share} were drawn from each class as the test set, and are not trained on"
+    ]
+
+
 def _untested(raw: RawDataset) -> list[str]:
-    counts = np.bincount(raw.test_labels, minlength=len(raw.classes))
-    missing = [name for name, count in zip(raw.classes, counts, strict=True) if count == 0]
-    return [f"no test images of {', '.join(missing)}: they are not tested"] if missing else []
+    missing = _classes_without(raw, raw.test)
+    return [f"no test images of {missing}: they are not tested"] if missing else []
+
+
+def unvalidated(raw: RawDataset, validation: Indices) -> list[str]:
+    """A warning about classes whose images are all equal, so that none of them is left for validation."""
+    if not len(validation):
+        raise DataError(f"{raw.name}: all training images of each class are equal: none is left for validation.")
+    missing = _classes_without(raw, validation)
+    return [f"no validation images of {missing}: all their images are equal"] if missing else []
+
+
+def _classes_without(raw: RawDataset, positions: Indices) -> str:
+    counts = np.bincount(raw.labels[positions], minlength=len(raw.classes))
+    return listed([printable(name) for name, count in zip(raw.classes, counts, strict=True) if count == 0])
+
+
+def _leaked(raw: RawDataset) -> list[str]:
+    """Test images that are training images too: left out of training if they are few."""
+    if not len(raw.left_out):
+        return []
+    leaked = int(np.isin(raw.groups[raw.test], raw.groups[raw.left_out]).sum())
+    share, total = leaked / len(raw.test), len(raw.test)
+    pairs = _equal_pairs(raw, np.concatenate([raw.test, raw.left_out]))
+    if share > MAX_LEAKED_TEST_SHARE:
+        raise DataError(
+            f"{raw.name}: {leaked:,} of {total:,} test images ({share:.1%}) are also in training, "
+            f"so that the test would only measure memory. Remove them from one of the two: {pairs}."
+        )
+    return [f"{leaked} of {total:,} test images are also in training ({share:.2%}) and are left out there: {pairs}"]
 
 
 def _duplicates(raw: RawDataset) -> list[str]:
-    train, test = Counter(raw.digests[: len(raw.train_labels)]), raw.digests[len(raw.train_labels) :]
-    leaked = sum(digest in train for digest in test)
-    share = leaked / len(test)
-    if share > MAX_LEAKED_TEST_SHARE:
-        raise DataError(
-            f"{raw.name}: {leaked:,} of {len(test):,} test images ({share:.1%}) are also in training, "
-            "so that the test would only measure memory. Remove them from one of the two."
-        )
     warnings = []
-    if leaked:
-        warnings.append(f"{leaked} of {len(test):,} test images are also in training ({share:.2%})")
-    if repeated := train.total() - len(train):
+    groups = raw.groups[raw.train]
+    if repeated := len(groups) - len(np.unique(groups)):
         warnings.append(
-            f"{repeated} training images repeat another one exactly; equal images stay on one side of a split"
+            f"{repeated} training images repeat another one exactly; equal images stay on one side of a split: "
+            f"{_equal_pairs(raw, raw.train)}"
+        )
+    labelled = np.unique(np.stack([raw.groups, raw.labels], axis=1), axis=0)[:, 0]
+    several = np.unique(labelled[:-1][labelled[1:] == labelled[:-1]])
+    contradicting = np.flatnonzero(np.isin(raw.groups, several))
+    if len(contradicting):
+        warnings.append(
+            f"contradicting labels: {len(contradicting)} images are equal to one of another class: "
+            f"{_equal_pairs(raw, contradicting, labels=True)}"
         )
     return warnings
+
+
+def _equal_pairs(raw: RawDataset, positions: Indices, labels: bool = False) -> str:
+    """Each image with the first one that it repeats, or repeats with another label."""
+    first: dict[int, int] = {}
+    pairs = []
+    for position in positions.tolist():
+        other = first.setdefault(int(raw.groups[position]), position)
+        if other != position and not (labels and raw.labels[other] == raw.labels[position]):
+            pairs.append(f"{raw.names[position]} = {raw.names[other]}")
+    return listed(pairs)
+
+
+def _near_duplicates(raw: RawDataset) -> list[str]:
+    _, first = np.unique(raw.groups, return_index=True)
+    pairs = near_duplicates(raw.thumbs, np.sort(first), raw.read)
+    if not pairs:
+        return []
+    crosses: NDArray[np.bool_] = raw.is_test[np.array(pairs)].any(1) & ~raw.is_test[np.array(pairs)].all(1)
+    named = [f"{raw.names[one]} ~ {raw.names[other]}" for one, other in pairs]
+    across = [name for name, crossing in zip(named, crosses, strict=True) if crossing]
+    within = [name for name, crossing in zip(named, crosses, strict=True) if not crossing]
+    what = "near-duplicates (mirrored, saved again or resized)"
+    return [
+        *([f"{len(across)} pairs of test and training images are {what}: {listed(across)}"] if across else []),
+        *([f"{len(within)} pairs of images are {what}: {listed(within)}"] if within else []),
+    ]

@@ -10,7 +10,6 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from cifar_tasks.errors import ConfigError, IntegrityError, StorageError, StorageRefused
 from cifar_tasks.storage.hosts import is_unknown_host, worth_a_retry
@@ -86,11 +85,11 @@ def verified(key: str, data: bytes, sha256: str | None) -> bytes:
 
 
 def split_s3_url(url: str) -> tuple[str, str]:
-    """`s3://bucket/some/key` → (`bucket`, `some/key`)."""
-    parts = urlsplit(url)
-    if parts.scheme != "s3" or not parts.netloc:
+    """`s3://bucket/some/key` → (`bucket`, `some/key`). The key is taken literally: `#`, `?` and `%20` belong to it."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    if not url.startswith("s3://") or not bucket:
         raise ConfigError(f"{url!r} is no S3 URL: write s3://BUCKET/KEY")
-    return parts.netloc, parts.path.lstrip("/")
+    return bucket, key
 
 
 class S3Store:

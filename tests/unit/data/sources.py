@@ -8,6 +8,7 @@ import numpy as np
 from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.data.images import ImageStream, LabelledImages, Report, SourceImage
 from cifar_tasks.data.loading import load_split
+from cifar_tasks.data.messages import BadFiles
 from cifar_tasks.data.preparation import prepare
 from cifar_tasks.data.source import Source
 from cifar_tasks.data.spool import spooled
@@ -28,7 +29,7 @@ def noise(labels: list[int], seed: int, size: int = 32) -> LabelledImages:
 def stream_of(train: LabelledImages, test: LabelledImages, name: str = "noise") -> ImageStream:
     images = enumerate([*train.images, *test.images])
     pixels = (SourceImage(position, f"image {position}", image) for position, image in images)
-    return ImageStream(name, ("ant", "bee"), train.labels, test.labels, pixels)
+    return ImageStream(name, ("ant", "bee"), train.labels, test.labels, pixels, BadFiles(name))
 
 
 def load_splits(store: S3Store, version: DatasetVersion, cache: Path) -> tuple[LabelledImages, ...]:
@@ -74,15 +75,17 @@ class GeneratedSource:
             SourceImage(number, "", np.frombuffer(random.bytes(3 * self._size**2), np.uint8).reshape(self._size, -1, 3))
             for number in range(self._count)
         )
-        return ImageStream(self.name, ("ant", "bee"), labels[:border], labels[border:], pixels)
+        return ImageStream(self.name, ("ant", "bee"), labels[:border], labels[border:], pixels, BadFiles(self.name))
 
 
 def read_all(source: Source, image_format: ImageFormat = ImageFormat()) -> tuple[LabelledImages, LabelledImages]:  # noqa: B008
     """Training and test images as they are prepared."""
     with spooled(source.read(quiet), image_format, quiet) as raw:
-        border, total = len(raw.train_labels), len(raw.digests)
-        train, test = (raw.read(np.arange(*ends)) for ends in ((0, border), (border, total)))
-        return LabelledImages(train, raw.train_labels), LabelledImages(test, raw.test_labels)
+        train, test = (
+            LabelledImages(raw.read(part), raw.labels[part])
+            for part in (np.flatnonzero(~raw.is_test), np.flatnonzero(raw.is_test))
+        )
+        return train, test
 
 
 def peak_megabytes() -> float:

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cifar_tasks.data.archives import open_archive
 from cifar_tasks.data.cifar10 import META, OFFICIAL, TEST, TRAIN, Cifar10Source, read_batches, unpickle
 from cifar_tasks.data.image_format import ImageFormat, decode
-from cifar_tasks.data.trees import DirectoryTree, open_archive
+from cifar_tasks.data.trees import DirectoryTree
 from cifar_tasks.errors import DataError
 from tests.unit.data.official import CLASSES, FOLDER, SmallArchive, python2_pickle, small_archive
 from tests.unit.data.pictures import directory_of, tar_of

@@ -70,11 +70,19 @@ def test_a_picture_of_the_wanted_size_is_not_changed(size: int, resize: str) -> 
         assert (decoded(content, size, resize) == pixels).all()
 
 
-def test_a_picture_of_the_wanted_size_is_taken_as_it_lies_in_the_file() -> None:
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("RGB", "JPEG"), ("L", "JPEG"), ("RGB", "PNG"), ("L", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("I;16", "PNG")],
+)
+@pytest.mark.parametrize("size", [32, 64, 2080])
+def test_a_picture_of_any_size_is_turned_as_its_exif_says(size: int, mode: str, kind: str) -> None:
     upside_down = Image.Exif()
     upside_down[0x0112] = 3
-    picture = Image.fromarray(np.arange(32, dtype=np.uint8)[:, None].repeat(32, 1))
-    assert (np.diff(decoded(encoded(picture, "JPEG", upside_down))[:, 0, 0].astype(int)) >= 0).all()
+    rows = (np.arange(size) * 255 // size).astype(np.uint8)[:, None].repeat(size, 1)
+    picture = Image.fromarray(rows.astype(np.uint16) * 256) if mode == "I;16" else Image.fromarray(rows).convert(mode)
+    image = decoded(encoded(picture, kind, upside_down))[:, 0, 0].astype(int)
+    assert (np.diff(image) <= 0).all()
+    assert image[0] > 200
 
 
 @pytest.mark.parametrize("resize", MODES)

@@ -82,6 +82,13 @@ def test_preparing_again_reads_and_writes_nothing(store: InMemoryStore) -> None:
     assert "is prepared already" in lines[0]
 
 
+def test_warnings_are_repeated_when_the_data_are_prepared_already(store: InMemoryStore) -> None:
+    first, again = list[str](), list[str]()
+    prepare(RepeatingSource(), store, 0, first.append)
+    prepare(RepeatingSource(), store, 0, again.append)
+    assert [line for line in again if "warning" in line] == [line for line in first if "warning" in line] != []
+
+
 def test_seed_and_fraction_make_other_versions_of_the_same_test_set(store: InMemoryStore, tmp_path: Path) -> None:
     first, other_seed = (prepare(NoiseSource(), store, seed, quiet) for seed in (0, 1))
     other_fraction = prepare(NoiseSource(), store, 0, quiet, validation_fraction=0.2)
@@ -108,8 +115,20 @@ def test_a_directory_and_a_zip_of_it_are_one_version(store: InMemoryStore, tmp_p
         prepare(open_source(str(path), Settings(), quiet), store, 0, quiet)
         for path in (directory_of(files, tmp_path / "images"), zip_of(files, tmp_path / "images.zip"))
     ]
-    assert versions[0] == versions[1]
-    assert len(store.writes) == WRITES + 1  # the second one adds its pointer and nothing else
+    assert versions[0].digest == versions[1].digest
+    assert [version.name for version in versions] == ["images", "images.zip"]
+    assert [load_version(store, version.uri).name for version in versions] == ["images", "images.zip"]
+    assert len(store.writes) == WRITES + 2  # the second one adds a manifest with its name and its pointer
+
+
+def test_a_folder_that_was_renamed_bears_its_new_name(store: InMemoryStore, tmp_path: Path) -> None:
+    root = directory_of(class_files(), tmp_path / "cats")
+    before = prepare(open_source(str(root), Settings(), quiet), store, 0, quiet)
+    root = root.rename(tmp_path / "dogs")
+    after = [prepare(open_source(str(root), Settings(), quiet), store, 0, quiet) for _ in range(2)]
+    assert (before.name, after[0].name, after[1].name) == ("cats", "dogs", "dogs")
+    assert before.digest == after[0].digest
+    assert load_version(store, before.uri).name == "cats"
 
 
 def test_a_version_of_digits_is_marked_as_placeholder_data(store: InMemoryStore) -> None:
@@ -172,8 +191,9 @@ def test_two_that_prepare_the_same_source_at_the_same_time_both_succeed(store: I
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(versions) == 4
-    assert all(version == versions[0] for version in versions)
+    assert sorted(version.name for version in versions) == ["a", "a", "b", "b"]
+    assert len({version.digest for version in versions}) == 1
+    assert len({version.uri for version in versions}) == 2
 
 
 def test_the_manifest_that_was_written_first_stays() -> None:
@@ -187,8 +207,11 @@ def test_the_manifest_that_was_written_first_stays() -> None:
             return super().put(key, data)
 
     store = Overtaken()
-    assert prepare(NoiseSource(name="second"), store, 0, quiet).name == "first"
-    assert find_prepared(NoiseSource(name="first"), store, 0) == find_prepared(NoiseSource(name="second"), store, 0)
+    assert prepare(NoiseSource(name="second"), store, 0, quiet).name == "second"
+    found = [find_prepared(NoiseSource(name=name), store, 0) for name in ("first", "second")]
+    assert [version and version.name for version in found] == ["first", "second"]
+    assert found[0] is not None
+    assert found[0].uri.endswith("manifest.json")
 
 
 def test_a_missing_shard_is_restored_by_preparing_again(store: InMemoryStore, tmp_path: Path) -> None:

@@ -50,11 +50,45 @@ def test_equal_images_stay_together_and_the_count_is_still_exact(seed: int) -> N
         assert np.isin(members, held_out).sum() in (0, len(members))
 
 
-def test_a_class_of_equal_images_is_split_all_the_same() -> None:
+def test_a_class_of_equal_images_stays_whole() -> None:
     labels = np.repeat(np.arange(2), 10)
-    kept, held_out = split_indices(labels, 0.2, 0, groups=labels)
+    groups = np.where(labels == 0, 0, np.arange(20))
+    kept, held_out = split_indices(labels, 0.2, 0, groups)
+    assert np.bincount(labels[held_out], minlength=2).tolist() == [0, 2]
+    assert np.bincount(labels[kept]).tolist() == [10, 8]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equal_images_of_several_classes_stay_together(seed: int) -> None:
+    """100 images that are in `cat` and in `dog`, and 20 others of each."""
+    labels = np.repeat(np.arange(2), 120)
+    groups = np.concatenate([np.arange(100), np.arange(100, 120), np.arange(100), np.arange(120, 140)])
+    kept, held_out = split_indices(labels, 0.1, seed, groups)
+    assert not set(groups[kept]) & set(groups[held_out])
+    assert np.bincount(labels[held_out]).tolist() == [12, 12]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_groups_of_all_kinds_never_stand_on_both_sides(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(5), random.integers(2, 60, 5))
+    groups = random.integers(0, random.integers(2, 300), len(labels))
+    kept, held_out = split_indices(labels, 0.3, seed, groups)
+    assert not set(groups[kept]) & set(groups[held_out])
+    assert set(labels[kept]) == set(labels)
+
+
+def test_pairs_of_equal_images_are_held_out_although_the_quota_is_one() -> None:
+    labels, groups = np.repeat(np.arange(2), 6), np.arange(12) // 2
+    _, held_out = split_indices(labels, 0.1, 0, groups)
     assert np.bincount(labels[held_out]).tolist() == [2, 2]
-    assert len(kept) == 16
+
+
+def test_repeated_images_are_held_out_in_proportion() -> None:
+    labels, groups = np.repeat(np.arange(2), 1000), np.arange(2000)
+    groups[:400] //= 2
+    held_out = [split_indices(labels, 0.1, seed, groups)[1] for seed in range(20)]
+    assert np.mean([(part < 400).sum() for part in held_out]) == pytest.approx(40, rel=0.2)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0])

@@ -70,15 +70,46 @@ def test_a_class_without_test_images_gives_a_warning() -> None:
 
 def test_a_few_test_images_in_training_give_a_warning(train: LabelledImages, test: LabelledImages) -> None:
     test.images[:2] = train.images[:2]
-    assert warnings(train, test) == ("2 of 200 test images are also in training (1.00%)",)
+    assert warnings(train, test) == (
+        "2 of 200 test images are also in training (1.00%) and are left out there: "
+        "image 0 = image 200, image 1 = image 201",
+    )
 
 
 def test_many_test_images_in_training_are_refused(train: LabelledImages, test: LabelledImages) -> None:
     test.images[:3] = train.images[:3]
-    with pytest.raises(DataError, match=r"3 of 200 test images \(1\.5%\) are also in training"):
+    with pytest.raises(DataError, match=r"3 of 200 test images .* image 2 = image 202\.$"):
         warnings(train, test)
 
 
 def test_repeated_training_images_are_counted(train: LabelledImages, test: LabelledImages) -> None:
     train.images[[10, 20]] = train.images[30]
-    assert warnings(train, test)[0].startswith("2 training images repeat another one exactly")
+    assert warnings(train, test) == (
+        "2 training images repeat another one exactly; equal images stay on one side of a split: "
+        "image 20 = image 10, image 30 = image 10",
+    )
+
+
+def test_equal_images_of_several_classes_are_contradicting_labels(train: LabelledImages, test: LabelledImages) -> None:
+    train.images[[11, 13]] = train.images[10]  # classes bee, bee and ant
+    test.images[5] = test.images[8]
+    repeated, contradicting = warnings(train, test)
+    assert repeated.endswith("image 11 = image 10, image 13 = image 10")
+    assert contradicting == (
+        "contradicting labels: 5 images are equal to one of another class: "
+        "image 11 = image 10, image 13 = image 10, image 208 = image 205"
+    )
+
+
+def test_every_message_names_the_first_twenty_and_says_how_many(train: LabelledImages, test: LabelledImages) -> None:
+    train.images[:50] = train.images[0]
+    (repeated, contradicting) = warnings(train, test)
+    assert repeated.endswith("image 20 = image 0, … (the first 20 of 49)")
+    assert contradicting.endswith("image 39 = image 0, … (the first 20 of 25)")
+
+
+def test_a_class_whose_training_images_are_all_in_the_test_is_refused() -> None:
+    train, test = noise([0] * 4 + [1] * 200, 1), noise([0, 1] * 300, 2)
+    test.images[:3] = train.images[:3]
+    with pytest.raises(DataError, match="class 'ant' has 1 training images that are not test images too, not 2"):
+        warnings(train, test)

@@ -1,0 +1,51 @@
+"""Names of files in messages, and all unusable files of a source in one error."""
+
+from collections.abc import Sequence
+
+from cifar_tasks.errors import DataError
+
+SHOWN = 20
+"""Of as many names as there are."""
+MAX_NAME = 200
+"""Characters of a name in a message."""
+
+
+def printable(name: str) -> str:
+    """The name as any log can show it: bytes that are not UTF-8 and control characters are escaped."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME // 2]}…{text[-MAX_NAME // 2 :]}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many there are if these are not all."""
+    shown = ", ".join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown}, … (the first {SHOWN} of {len(names):,})"
+
+
+class BadFiles:
+    """Collects what is wrong with the files of a source, so that all of it is said at once."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        """The source in messages."""
+        self._problems: dict[str, str] = {}
+
+    def add(self, name: str, problem: str) -> None:
+        """`problem` continues the name: `is no image by its name. Remove it.`"""
+        self._problems.setdefault(printable(name), problem)
+
+    def check(self, also: str | None = None) -> None:
+        """Raises `DataError` if a file is unusable: the first ones with their problem, and the count.
+
+        `also`: what else is wrong, said first.
+        """
+        lines = [f"{name} {problem}" for name, problem in self._problems.items()]
+        if not lines:
+            return
+        if len(lines) == 1:
+            text = f"{self.where}: {lines[0]}"
+        else:
+            first = f"; the first {SHOWN}" if len(lines) > SHOWN else ""
+            text = "\n".join([f"{self.where}: {len(lines):,} files cannot be used{first}:", *lines[:SHOWN]])
+        raise DataError(f"{also}\n{text}" if also else text)

@@ -1,0 +1,94 @@
+"""Copies that are not equal are found, other pictures are not, and the work is bounded."""
+
+import tracemalloc
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from cifar_tasks.data import near_duplicates as module
+from cifar_tasks.data.image_format import ImageFormat
+from cifar_tasks.data.images import Images
+from cifar_tasks.data.near_duplicates import near_duplicates, thumbnails
+from cifar_tasks.data.spool import spooled
+from cifar_tasks.data.validation import validate
+from tests.unit.data.pictures import encoded
+from tests.unit.data.sources import noise, quiet, stream_of
+
+
+def photographs(count: int, size: int = 32) -> Images:
+    """Smooth pictures with detail, no two alike."""
+    random = np.random.default_rng(1)
+    coarse = random.integers(0, 256, (count, 5, 5, 3), dtype=np.uint8)
+    return np.stack(
+        [np.asarray(Image.fromarray(each).resize((size, size), Image.Resampling.BICUBIC)) for each in coarse]
+    )
+
+
+def pairs_of(images: Images) -> list[tuple[int, int]]:
+    return near_duplicates(thumbnails(images), np.arange(len(images)), lambda positions: images[positions])
+
+
+def saved(image: Image.Image) -> Image.Image:
+    return Image.open(BytesIO(encoded(image, "JPEG"))).convert("RGB")
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        ImageOps.mirror,
+        saved,
+        lambda image: saved(ImageOps.mirror(image)),
+        lambda image: image.resize((24, 24), Image.Resampling.LANCZOS).resize(image.size, Image.Resampling.LANCZOS),
+        lambda image: saved(image.resize((200, 200), Image.Resampling.LANCZOS)).resize(image.size),
+    ],
+    ids=["mirrored", "saved again", "mirrored and saved again", "smaller", "larger"],
+)
+@pytest.mark.parametrize("size", [32, 96])
+def test_copies_are_found_and_other_pictures_are_not(copy: Callable[[Image.Image], Image.Image], size: int) -> None:
+    images = photographs(300, size)
+    images[200:] = [np.asarray(copy(Image.fromarray(image))) for image in images[:100]]
+    found = pairs_of(images)
+    assert set(found) <= {(number, number + 200) for number in range(100)}
+    assert len(found) >= 95
+
+
+def test_noise_has_no_near_duplicates() -> None:
+    assert pairs_of(noise([0] * 2000, 1).images) == []
+
+
+def test_thousands_of_pictures_with_one_hash_take_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain pictures: their hashes are all zero. One grey is at most a few levels from the next."""
+    images = np.random.default_rng(0).integers(0, 256, (5000, 1, 1, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
+    monkeypatch.setattr(module, "MAX_CANDIDATES", 50)
+    read: list[int] = []
+    near_duplicates(thumbnails(images), np.arange(5000), lambda at: read.extend(at.tolist()) or images[at])
+    assert len(read) == 100
+
+
+def test_the_search_takes_little_memory_although_all_hashes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CANDIDATES", 100)
+    thumbs = np.zeros((20_000, 8, 9), np.uint8)
+    tracemalloc.start()
+    near_duplicates(thumbs, np.arange(20_000), lambda at: np.zeros((2, 16, 16, 3), np.uint8))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 * 2**20
+
+
+def test_a_warning_names_the_pairs_and_says_which_are_between_training_and_test() -> None:
+    train, test = noise([0, 1] * 20, 1), noise([0, 1] * 20, 2)
+    train.images[:] = photographs(40)
+    test.images[3] = train.images[7][:, ::-1]
+    train.images[9] = np.clip(train.images[8].astype(int) + 2, 0, 255)
+    with spooled(stream_of(train, test), ImageFormat(), quiet) as raw:
+        warnings = validate(raw)
+        splits = raw.splits(0.1, 0)
+    assert warnings == (
+        "1 pairs of test and training images are near-duplicates (mirrored, saved again or resized): "
+        "image 7 ~ image 43",
+        "1 pairs of images are near-duplicates (mirrored, saved again or resized): image 8 ~ image 9",
+    )
+    assert sum(map(len, splits.values())) == 80  # reported, and left where they are
