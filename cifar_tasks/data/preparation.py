@@ -102,7 +102,7 @@ def _write(
         digest = content_digest(raw.classes, size, resize, raw.test_set, sha256)
         key = manifest_key(digest)
         version = DatasetVersion(
-            store.uri(key), digest, raw.name, raw.classes, counts, size, resize, raw.test_set, placeholder, warnings
+            store.uri(key), digest, raw.name, raw.classes, counts, size, resize, placeholder, warnings, raw.test_set
         )
         with suppress(KeyError):
             return write_manifest(store, version, whole_shards(store, digest))

@@ -39,11 +39,11 @@ class DatasetVersion:
     """Pixels; images are square."""
     resize: str
     """How images got this size, see `ImageFormat`."""
-    test_set: str
-    """`given` by the source, or `drawn` from all of its images."""
     placeholder: bool
     """Not CIFAR-10 but in its place: results carry `PLACEHOLDER_BANNER`."""
     warnings: tuple[str, ...]
+    test_set: str = "given"
+    """`given` by the source, or `drawn` from all of its images."""
 
     def size(self, split: str) -> int:
         return sum(self.counts[split].values())
