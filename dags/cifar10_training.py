@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
-from airflow.sdk import Param, TriggerRule, dag, get_current_context, task, task_group
+from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from cifar_tasks.config import AS_RECIPE, Overrides
@@ -133,7 +133,7 @@ def mark_failed(context: Any) -> None:
     dag_display_name="Image classifier training",
     description="Prepare images, train models in parallel, evaluate, register, promote the best one.",
     doc_md=ABOUT,
-    schedule=SETTINGS.schedule,
+    schedule=SETTINGS.schedule and CronTriggerTimetable(SETTINGS.schedule, timezone=SETTINGS.schedule_timezone),
     catchup=False,
     max_active_runs=1,
     on_failure_callback=mark_failed,

@@ -22,5 +22,7 @@ fi
 # On SIGTERM Celery waits for a training of hours. With SIGQUIT it interrupts the training, which resumes at the next
 # start from its last checkpoint.
 export REMAP_SIGTERM=SIGQUIT
+# The machine's cores are shared by all workers, the CPU quota of this container is this worker's own.
+export CIFAR_QUOTA_SLOTS=1
 # Messages between workers grow with the square of their number, and nothing needs them.
 exec python -m cifar_tasks.deployment.compose.airflow_component celery worker --queues gpu --concurrency 1 --celery-hostname "gpu@%h" --without-gossip --without-mingle

@@ -30,6 +30,7 @@ trap 'rm -f "$draft"' EXIT
 # Trainings at the same time: GPU workers, and slots of the pool `gpu`.
 # CIFAR_GPU_SLOTS=2
 # CIFAR_SCHEDULE=0 3 * * 1
+# CIFAR_SCHEDULE_TIMEZONE=Europe/Berlin
 # Folder of this machine that workers see as /sources.
 # SOURCES=/srv/pictures
 # Public images by digest: docker buildx imagetools inspect postgres:17-bookworm

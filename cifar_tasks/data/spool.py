@@ -22,10 +22,11 @@ from cifar_tasks.data.parallel import bounded_map
 from cifar_tasks.data.progress import progress
 from cifar_tasks.data.splits import Indices, split_indices
 from cifar_tasks.errors import DataError
+from cifar_tasks.settings import cpu_cores
 
 BATCH_IMAGES, BATCH_BYTES = 128, 8 * 2**20
 """What one thread decodes at a time; the bytes are those of the files and of the decoded images."""
-THREADS = min(os.cpu_count() or 1, 16)
+THREADS = min(cpu_cores(), 16)
 # A test set that a source does not have is the same whatever seed a run is given, so that models can be compared.
 TEST_FRACTION, TEST_SEED = 0.2, 0
 

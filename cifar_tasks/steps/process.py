@@ -24,7 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from cifar_tasks import errors
 from cifar_tasks.errors import CifarError, PayloadError, Stopped, WorkerLost, problems
-from cifar_tasks.settings import Settings
+from cifar_tasks.settings import Settings, training_threads
 
 STEP_ENV = {
     # Large tensors are freed and allocated again in every step; keeping the memory instead of returning it to the
@@ -74,7 +74,7 @@ def _child(step: str, result_fd: int) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={"OMP_NUM_THREADS": str(fair_threads()), **os.environ, **STEP_ENV, "PYTHONUNBUFFERED": "1"},
+        env={"OMP_NUM_THREADS": str(training_threads(Settings())), **os.environ, **STEP_ENV, "PYTHONUNBUFFERED": "1"},
         pass_fds=[result_fd],
         start_new_session=True,
     )
@@ -82,15 +82,6 @@ def _child(step: str, result_fd: int) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         _end(process)
-
-
-def fair_threads() -> int:
-    """Threads for one of as many steps as may train at a time, so that together they use each core once.
-
-    With more threads than cores each waits for the others: a CNN trained at 60 images/s with two threads beside one
-    other busy process, and at 240 with one (2 CPU cores with AMX).
-    """
-    return max(1, len(os.sched_getaffinity(0)) // Settings().gpu_slots)
 
 
 def _send(pipe: IO[str] | None, line: str) -> None:

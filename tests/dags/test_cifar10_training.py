@@ -288,12 +288,13 @@ def test_it_runs_when_triggered_only_unless_a_schedule_is_set(dag):
 def test_the_settings_give_schedule_and_values():
     program = (
         "import cifar10_training; d = cifar10_training.cifar10_training(); "
-        "print(json.dumps([str(d.schedule), d.catchup, d.params['source'], d.params['models'], d.params['profile']]))"
+        "t = d.timetable; "
+        "values = [d.params[name] for name in ('source', 'models', 'profile')]; "
+        "print(json.dumps([t.expression, str(t.timezone), d.catchup, *values]))"
     )
-    printed = parse_elsewhere(
-        program, CIFAR_SCHEDULE="0 3 * * *", CIFAR_SOURCE="s3://b/k.zip", CIFAR_MODELS="cnn", CIFAR_PROFILE="full"
-    )
-    assert json.loads(printed) == ["0 3 * * *", False, "s3://b/k.zip", ["cnn"], "full"]
+    runs = {"CIFAR_SOURCE": "s3://b/k.zip", "CIFAR_MODELS": "cnn", "CIFAR_PROFILE": "full"}
+    printed = parse_elsewhere(program, CIFAR_SCHEDULE="0 3 * * *", CIFAR_SCHEDULE_TIMEZONE="Europe/Berlin", **runs)
+    assert json.loads(printed) == ["0 3 * * *", "Europe/Berlin", False, "s3://b/k.zip", ["cnn"], "full"]
 
 
 def test_no_dag_file_is_left_untested():

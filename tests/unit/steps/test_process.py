@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from cifar_tasks.errors import ConfigError, PayloadError, Stopped, StorageError, WorkerLost
+from cifar_tasks.settings import cpu_cores
 from cifar_tasks.steps.process import run_step
 
 STEPS = "tests.unit.steps_of_a_test"
@@ -88,7 +89,7 @@ def test_steps_that_run_at_the_same_time_share_the_cores(monkeypatch, slots, giv
     monkeypatch.delenv("OMP_NUM_THREADS")
     if given:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
-    share = threads if given else max(1, int(len(os.sched_getaffinity(0)) * threads))
+    share = threads if given else max(1, int(cpu_cores() * threads))
     assert run("double", number=1)["threads"] == str(share)
 
 

@@ -1,0 +1,93 @@
+"""Settings from the environment, and the cores of this machine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cifar_tasks.errors import ConfigError
+from cifar_tasks.settings import PROJECT, Settings, cpu_cores, read_settings, training_threads
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SCHEDULE", "daily", "no cron expression"),
+        ("SCHEDULE", "0 3 * *", "no cron expression"),
+        ("SCHEDULE", "61 * * * *", "no cron expression"),
+        ("SCHEDULE", '"0 3 * * *"', "no cron expression"),
+        ("SCHEDULE", "0 0 30 2 *", "no cron expression that ever comes true"),
+        ("SCHEDULE", "@once", "no cron expression"),
+        ("SCHEDULE_TIMEZONE", "europe/berlin", "did you mean Europe/Berlin"),
+        ("SCHEDULE_TIMEZONE", "Europe", "no IANA time zone"),
+        ("SCHEDULE_TIMEZONE", "../zone", "no IANA time zone"),
+        ("SCHEDULE_TIMEZONE", "UTC+2", "no IANA time zone"),
+        ("REGISTERED_MODEL", "a/b", "letters, digits"),
+        ("SOURCE", "pictures", "absolute path"),
+        ("PRETRAINED_WEIGHTS", "{resnet50", "is no JSON"),
+        ("PRETRAINED_WEIGHTS", '{"resnet50": {"source": "a"}}', "resnet50.sha256: Field required"),
+    ],
+)
+def test_a_bad_value_is_refused_by_the_name_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"CIFAR_{name}", value)
+    with pytest.raises(ConfigError, match=message) as refused:
+        read_settings()
+    assert str(refused.value).startswith(f"CIFAR_{name}")
+
+
+def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = {"SCHEDULE": "daily", "PROFILE": "huge", "IMAGE_SIZE": "7"}
+    for name, value in bad.items():
+        monkeypatch.setenv(f"CIFAR_{name}", value)
+    with pytest.raises(ConfigError) as refused:
+        read_settings()
+    assert {line.partition(":")[0] for line in str(refused.value).splitlines()} == {f"CIFAR_{name}" for name in bad}
+
+
+@pytest.mark.parametrize("schedule", ["0 3 * * 1", "@daily", "*/10 * * * *", "0 3 * * mon-fri"])
+def test_a_schedule_is_what_airflow_s_own_parser_accepts(monkeypatch: pytest.MonkeyPatch, schedule: str) -> None:
+    monkeypatch.setenv("CIFAR_SCHEDULE", schedule)
+    monkeypatch.setenv("CIFAR_SCHEDULE_TIMEZONE", "Asia/Kolkata")
+    settings = read_settings()
+    assert (settings.schedule, settings.schedule_timezone) == (schedule, "Asia/Kolkata")
+
+
+def test_cores_are_those_that_the_process_may_run_on() -> None:
+    program = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    program += "from cifar_tasks.settings import cpu_cores; print(cpu_cores())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+def test_cores_are_not_more_than_the_quota_of_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblib.externals.loky.backend.context._cpu_count_cgroup", lambda cores: 1)
+    assert cpu_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "slots", "threads"),
+    [
+        (8, 8, {"gpu_slots": 2}, 4),
+        (8, 4, {"gpu_slots": 2}, 2),  # both trainings in one container
+        (8, 2, {"gpu_slots": 2, "quota_slots": 1}, 2),  # each training in a container of its own
+        (2, 2, {"gpu_slots": 2, "quota_slots": 1}, 1),
+        (2, 1, {"gpu_slots": 8}, 1),
+    ],
+)
+def test_trainings_share_the_cores_of_the_machine_and_the_quota_of_their_container(
+    monkeypatch: pytest.MonkeyPatch, cores: int, quota: int, slots: dict[str, int], threads: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr("cifar_tasks.settings.cpu_cores", lambda: quota)
+    assert training_threads(Settings(**slots)) == threads
+
+
+def test_cores_are_counted_in_one_place() -> None:
+    counts = ("cpu_count()", "sched_getaffinity")
+    files = [path for path in Path(PROJECT, "cifar_tasks").rglob("*.py") if any(c in path.read_text() for c in counts)]
+    assert [path.name for path in files] == ["settings.py"]
+    assert cpu_cores() <= len(os.sched_getaffinity(0))
