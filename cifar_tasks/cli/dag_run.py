@@ -1,6 +1,7 @@
 """A run of the training DAG through Airflow's public API: log-in, trigger, tasks in order, results."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cifar_tasks.deployment import stack
+from cifar_tasks.deployment.airflow_api import DAG, find_dag, import_errors
 from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.settings import Settings
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from airflow_client.client import ApiClient
     from airflow_client.client.models.task_instance_response import TaskInstanceResponse
 
-DAG = "cifar10_training"
 ENDED = ("success", "failed")
 PAGE = 100
 """Task instances per request: the most that Airflow's API returns."""
@@ -68,6 +69,11 @@ class DagRun:
 
         return str(DagRunApi(self.client).get_dag_run(DAG, self.run_id).state.value)
 
+    def is_paused(self) -> bool:
+        """Whether the DAG is: then Airflow starts no task of its runs."""
+        dag = find_dag(self.client)
+        return dag is not None and dag.is_paused
+
     def tasks(self) -> list["TaskInstanceResponse"]:
         """In the order of the flow; the tasks of a task group are together, one mapped index after the other."""
         from airflow_client.client.api.task_instance_api import TaskInstanceApi
@@ -76,7 +82,7 @@ class DagRun:
         while True:
             page = api.get_task_instances(DAG, self.run_id, limit=PAGE, offset=len(found))
             found += page.task_instances
-            if len(found) >= page.total_entries:  # type: ignore[operator]
+            if not page.task_instances or len(found) >= page.total_entries:  # type: ignore[operator]
                 break
         order = self._order = self._order or flow_order(self._downstream())
         first = {_group(task): min(order[other] for other in order if _group(other) == _group(task)) for task in order}
@@ -118,28 +124,34 @@ def _group(task_id: str) -> str:
 
 
 def trigger(client: "ApiClient", conf: Mapping[str, Any], patience: float = 60.0) -> DagRun:
-    """Start the DAG as soon as Airflow has parsed it; `ConfigError` for a value that the form refuses."""
+    """Start the DAG as soon as Airflow has parsed it.
+
+    `ConfigError` for a value that the form refuses, `StackError` if the DAG cannot be imported or is paused.
+    """
     from airflow_client.client.api.dag_run_api import DagRunApi
-    from airflow_client.client.exceptions import BadRequestException, NotFoundException
+    from airflow_client.client.exceptions import BadRequestException
     from airflow_client.client.models.trigger_dag_run_post_body import TriggerDAGRunPostBody
-    from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-    @retry(
-        retry=retry_if_exception_type(NotFoundException),
-        stop=stop_after_delay(patience),
-        wait=wait_fixed(1),
-        reraise=True,
-    )
-    def start() -> DagRun:
-        run = DagRunApi(client).trigger_dag_run(DAG, TriggerDAGRunPostBody(conf=dict(conf)))
-        return DagRun(client, str(run.dag_run_id))
-
+    _wait_for_dag(client, patience)
     try:
-        return start()
+        run = DagRunApi(client).trigger_dag_run(DAG, TriggerDAGRunPostBody(conf=dict(conf)))
     except BadRequestException as error:
         detail = str(json.loads(error.body or "{}").get("detail", error.reason)).splitlines()[0]
         raise ConfigError(detail) from None
-    except NotFoundException:
-        raise StackError(
-            f"Airflow does not know the DAG {DAG} after {patience:.0f} s. Its import errors are on the start page."
-        ) from None
+    return DagRun(client, str(run.dag_run_id))
+
+
+def _wait_for_dag(client: "ApiClient", patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        dag = find_dag(client)
+        if broken := import_errors(client):
+            raise StackError("Airflow cannot import the DAG. " + "\n".join(broken))
+        if dag is not None and dag.is_paused:
+            page = f"{Settings().airflow_url or client.configuration.host}/dags/{DAG}"
+            raise StackError(f"the DAG {DAG} is paused: a run would wait. Unpause it, with the switch on {page}")
+        if dag is not None and not dag.is_stale:
+            return
+        if time.monotonic() > deadline:
+            raise StackError(f"Airflow does not know the DAG {DAG} after {patience:.0f} s. Check: `cifar doctor`")
+        time.sleep(1)

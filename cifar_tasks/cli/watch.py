@@ -1,16 +1,22 @@
 """Progress of a DAG run in a terminal: tasks, trainings and studies."""
 
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from airflow_client.client.exceptions import ApiException
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
+from urllib3.exceptions import HTTPError
 
-from cifar_tasks.cli.dag_run import DAG, ENDED, DagRun
+from cifar_tasks.cli.dag_run import ENDED, DagRun
+from cifar_tasks.deployment.airflow_api import DAG, reason
+from cifar_tasks.errors import StackError
 from cifar_tasks.settings import Settings
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.runs import MODEL, WORKFLOW
@@ -18,8 +24,16 @@ from cifar_tasks.tracking.runs import MODEL, WORKFLOW
 if TYPE_CHECKING:
     from airflow_client.client.models.task_instance_response import TaskInstanceResponse
 
+_log = logging.getLogger(__name__)
+
 PLANS, TRAIN, STUDIES, TRIALS = "select_params", "model.train", "tuning.create_studies", "tuning.run_trials"
 POLL_SECONDS = 2.0
+AWAY_SECONDS = 120.0
+"""How long to wait for an Airflow that does not answer: it may be starting again."""
+QUEUED_SECONDS = 15.0
+"""A run that waits longer is waiting for another one."""
+PAUSED = "The DAG is paused in Airflow: the tasks wait until you unpause it, with the switch on its page."
+QUEUED = "The run is queued: Airflow starts it when the run before it has ended."
 COLOURS = {
     "success": "green",
     "skipped": "dim",
@@ -38,21 +52,54 @@ class Watcher:
     run: DagRun
     shown: dict[str, str] = field(default_factory=dict)
     """Task instance → the line printed last."""
+    noted: set[str] = field(default_factory=set)
+    """What keeps the run waiting, as far as it was printed."""
 
     def watch(self) -> str:
-        """Wait until the run ends; returns its state."""
+        """Wait until the run ends; returns its state. `StackError` if Airflow does not answer for `AWAY_SECONDS`."""
         if not self.console.is_terminal:
-            while (state := self.run.state()) not in ENDED:
-                self._print_changes(self.run.tasks())
-                time.sleep(POLL_SECONDS)
-            self._print_changes(self.run.tasks())
-            return state
+            return self._follow(self._print_changes)
         with Live(console=self.console, refresh_per_second=4, transient=True) as live:
-            while (state := self.run.state()) not in ENDED:
-                live.update(self._table(self.run.tasks()))
-                time.sleep(POLL_SECONDS)
+            state = self._follow(lambda tasks: live.update(self._table(tasks)))
         self.console.print(self._table(self.run.tasks()))
         return state
+
+    def _follow(self, show: Callable[[list["TaskInstanceResponse"]], None]) -> str:
+        began, away_since = time.monotonic(), None
+        while True:
+            try:
+                state = self.run.state()
+                show(self.run.tasks())
+                self._note("paused", self.run.is_paused(), PAUSED)
+                self._note("queued", state == "queued" and time.monotonic() - began > QUEUED_SECONDS, QUEUED)
+                self._note("away", False, "")
+                away_since = None
+                if state in ENDED:
+                    return state
+            except (ApiException, HTTPError) as error:
+                away_since = self._while_away(error, away_since)
+            time.sleep(POLL_SECONDS)
+
+    def _while_away(self, error: Exception, since: float | None) -> float:
+        """Since when Airflow is away. `StackError` after `AWAY_SECONDS`, or at once if it answers and refuses."""
+        goes_on = f"The run may go on: {self.run.url}"
+        if isinstance(error, ApiException) and error.status and error.status < 500:
+            raise StackError(f"Airflow refuses to tell about the run: {reason(error)}. {goes_on}") from error
+        now = time.monotonic()
+        if since is not None and now - since > AWAY_SECONDS:
+            raise StackError(
+                f"Airflow has not answered for {AWAY_SECONDS:.0f} s. {goes_on}\nCheck it: `cifar doctor`"
+            ) from error
+        self._note(
+            "away", True, f"Airflow does not answer ({reason(error)}). Waiting up to {AWAY_SECONDS:.0f} s for it."
+        )
+        return now if since is None else since
+
+    def _note(self, topic: str, holds: bool, text: str) -> None:
+        """Print `text` when `topic` begins to hold."""
+        if holds and topic not in self.noted:
+            self.console.print(f"  {escape(text)}", soft_wrap=True)
+        (self.noted.add if holds else self.noted.discard)(topic)
 
     def _print_changes(self, tasks: list["TaskInstanceResponse"]) -> None:
         for task in tasks:
@@ -73,11 +120,16 @@ class Watcher:
         return Group(table)
 
     def _progress(self, task: "TaskInstanceResponse") -> str:
+        """How far a task is, from MLflow and the database of studies; nothing if they do not answer."""
         if task.map_index < 0 or _state(task) == "waiting":
             return ""
-        if task.task_id == TRIALS:
-            return self._searching(task.map_index)
-        return self._training(task.map_index) if task.task_id == TRAIN else ""
+        try:
+            if task.task_id == TRIALS:
+                return self._searching(task.map_index)
+            return self._training(task.map_index) if task.task_id == TRAIN else ""
+        except Exception as error:  # a client library may raise anything: the run goes on without this line
+            _log.debug("no progress of %s: %s", task.task_id, error)
+            return ""
 
     def _searching(self, index: int) -> str:
         """Trials of the whole study, from its database."""
@@ -94,8 +146,12 @@ class Watcher:
         """Epoch and accuracy, from MLflow. The model is that of the plan: Airflow names a mapped task when it ends."""
         model = str(self.run.result(PLANS)[index]["config"]["model"])
         client = runs.mlflow_client()
-        experiment = runs.experiment_id(client, Settings().experiment)
-        for child in runs.find_runs(client, experiment, {WORKFLOW: f"{DAG}/{self.run.run_id}", MODEL: model}):
+        experiment = client.get_experiment_by_name(Settings().experiment)
+        if experiment is None:
+            return model
+        for child in runs.find_runs(
+            client, experiment.experiment_id, {WORKFLOW: f"{DAG}/{self.run.run_id}", MODEL: model}
+        ):
             done = len(client.get_metric_history(child.info.run_id, "validation_accuracy"))
             accuracy = child.data.metrics.get("validation_accuracy")
             reached = f", validation accuracy {accuracy:.1%}" if accuracy is not None else ""

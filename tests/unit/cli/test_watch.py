@@ -1,12 +1,18 @@
 """What a terminal shows of a DAG run."""
 
 import io
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from airflow_client.client.exceptions import ApiException, ServiceException
 from rich.console import Console
+from urllib3.exceptions import MaxRetryError
 
 from cifar_tasks.cli.watch import Watcher
+from cifar_tasks.errors import StackError
 
 
 def task(task_id: str, **fields: Any) -> SimpleNamespace:
@@ -18,11 +24,20 @@ class RunThatEnds:
     """A DAG run that is over after one look."""
 
     def __init__(self, *tasks: SimpleNamespace) -> None:
-        self.states = iter(["running", "success"])
+        self.states: Iterator[Any] = iter(["running", "success"])
+        self.paused: list[bool] = []
         self._tasks = list(tasks)
 
+    url = "http://airflow/run"
+
     def state(self) -> str:
-        return next(self.states)
+        state = next(self.states)
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    def is_paused(self) -> bool:
+        return self.paused.pop(0) if self.paused else False
 
     def tasks(self) -> list[SimpleNamespace]:
         return self._tasks
@@ -45,6 +60,62 @@ def test_without_a_terminal_each_change_is_one_line(monkeypatch):
     assert console.file.getvalue() == "  prepare: success\n"
 
 
+def watched(monkeypatch: pytest.MonkeyPatch, states: Iterable[Any], *, paused: Iterable[bool] = ()) -> tuple[str, str]:
+    """State and output of a run that goes through these states; an exception is what Airflow's client raises."""
+    monkeypatch.setattr("cifar_tasks.cli.watch.POLL_SECONDS", 0.01)
+    console, run = Console(file=io.StringIO(), width=100), RunThatEnds()
+    run.states, run.paused = iter(states), list(paused)
+    return Watcher(console, run).watch(), console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "error", [MaxRetryError(None, "/api", OSError("refused")), ServiceException(status=503, reason="Unavailable")]
+)
+def test_an_airflow_that_is_away_for_a_while_is_waited_for(monkeypatch, error):
+    state, printed = watched(monkeypatch, ["running", error, error, "running", error, "success"])
+    assert state == "success"
+    assert printed.count("Airflow does not answer") == 2
+
+
+def test_an_airflow_that_stays_away_is_an_error_that_says_where_the_run_goes_on(monkeypatch):
+    monkeypatch.setattr("cifar_tasks.cli.watch.AWAY_SECONDS", 0.1)
+    with pytest.raises(StackError, match="The run may go on: http://airflow/run"):
+        watched(monkeypatch, repeat(MaxRetryError(None, "/api", OSError("refused"))))
+
+
+@pytest.mark.parametrize(("status", "reason"), [(404, "Not Found"), (401, "Unauthorized"), (403, "Forbidden")])
+def test_an_airflow_that_refuses_is_not_waited_for(monkeypatch, status, reason):
+    with pytest.raises(StackError, match=f"refuses to tell about the run: {status} {reason}.*http://airflow/run"):
+        watched(monkeypatch, ["running", ApiException(status=status, reason=reason)])
+
+
+def test_a_dag_that_is_paused_meanwhile_is_said_once(monkeypatch):
+    _, printed = watched(monkeypatch, ["running"] * 4 + ["success"], paused=[False, True, True, False])
+    assert printed.count("The DAG is paused") == 1
+
+
+def test_a_run_that_waits_for_another_one_is_said_once(monkeypatch):
+    monkeypatch.setattr("cifar_tasks.cli.watch.QUEUED_SECONDS", 0.02)
+    _, printed = watched(monkeypatch, ["queued"] * 8 + ["running", "success"])
+    assert printed.count("The run is queued") == 1
+
+
+def test_progress_that_cannot_be_read_does_not_end_the_watching(monkeypatch):
+    monkeypatch.setattr("cifar_tasks.cli.watch.POLL_SECONDS", 0)
+    training = task("model.train", map_index=0, rendered_map_index="0", state=SimpleNamespace(value="running"))
+    console, run = Console(file=io.StringIO(), width=100), RunThatEnds(training)
+    run.result = lambda _: 1 / 0
+    assert Watcher(console, run).watch() == "success"
+    assert console.file.getvalue() == "  model.train [0]: running\n"
+
+
+def test_looking_at_a_training_creates_no_experiment(monkeypatch):
+    server = SimpleNamespace(get_experiment_by_name=lambda name: None)  # any other request is an AttributeError
+    monkeypatch.setattr("cifar_tasks.cli.watch.runs", SimpleNamespace(mlflow_client=lambda: server))
+    run = SimpleNamespace(run_id="run", result={"select_params": [{"config": {"model": "cnn"}}]}.get)
+    assert Watcher(Console(file=io.StringIO()), run=run)._training(0) == "cnn"
+
+
 def test_a_training_that_runs_is_looked_up_by_the_model_of_its_plan(monkeypatch):
     """Airflow names a mapped task only when it has ended: until then its name is its index."""
     plans = [{"config": {"model": "cnn"}}, {"config": {"model": "resnet50"}}]
@@ -62,12 +133,9 @@ class MlflowWithoutRuns:
     def __init__(self, asked: list[str]) -> None:
         self._asked = asked
 
-    def mlflow_client(self) -> None:
-        return None
+    def mlflow_client(self) -> SimpleNamespace:
+        return SimpleNamespace(get_experiment_by_name=lambda name: SimpleNamespace(experiment_id="1"))
 
-    def experiment_id(self, client: None, name: str) -> str:
-        return "1"
-
-    def find_runs(self, client: None, experiment: str, tags: dict[str, str]) -> list[Any]:
+    def find_runs(self, client: Any, experiment: str, tags: dict[str, str]) -> list[Any]:
         self._asked.append(tags["cifar.model"])
         return []

@@ -1,13 +1,15 @@
 """The logged-in client, against a server that refuses and one that is not there."""
 
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from airflow_client.client.exceptions import ApiException
 
-from benchmarks.temporary_stack import free_port
-from cifar_tasks.deployment.airflow_api import airflow
+from cifar_tasks.deployment.airflow_api import airflow, reason
 from cifar_tasks.errors import StackError
+from tests.unit.data.server import Site, serving
 
 
 class Refuses(BaseHTTPRequestHandler):
@@ -32,7 +34,21 @@ def test_a_refused_log_in_names_the_user_and_not_the_password() -> None:
     assert "correct horse" not in str(refused.value)
 
 
-def test_a_server_that_is_not_there_is_an_error_of_ours() -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(StackError, match=f"{url} does not answer"), airflow(url, "admin", "word"):
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no.such.host.invalid", "nourl", "http://[::1"])
+def test_a_server_that_is_not_there_is_an_error_of_ours(url: str) -> None:
+    with pytest.raises(StackError, match=f"{re.escape(url)} does not answer"), airflow(url, "admin", "word"):
         pass
+
+
+@pytest.mark.parametrize("content", [b"<html>a log-in page</html>", b"[]", b'{"detail": "no"}', b""])
+def test_a_server_that_is_no_airflow_is_an_error_of_ours(content: bytes) -> None:
+    with serving(Site(content, "text/html")) as site:
+        url = site.url.rpartition("/")[0]
+        with pytest.raises(StackError, match="is no Airflow that works"), airflow(url, "admin", "word"):
+            pass
+
+
+def test_what_airflow_s_client_raises_is_one_line_without_headers() -> None:
+    error = ApiException(status=503, reason="Unavailable", body="a long page")
+    error.headers = {"set-cookie": "session"}
+    assert reason(error) == "503 Unavailable"
