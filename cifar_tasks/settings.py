@@ -100,6 +100,11 @@ class Settings(BaseSettings):
     """Model → its pretrained weights, as JSON: `{"resnet50": {"source": "s3://bucket/key", "sha256": "…"}}`."""
 
 
+def machine_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
 def cpu_cores() -> int:
     """Cores that this process may use: those of its affinity, within the CPU quota of its container."""
     from joblib import cpu_count
@@ -113,7 +118,7 @@ def training_threads(settings: Settings) -> int:
     With more threads than cores each waits for the others: a CNN trained at 60 images/s with two threads beside one
     other busy process, and at 240 with one (2 CPU cores with AMX).
     """
-    of_machine = len(os.sched_getaffinity(0)) // settings.gpu_slots
+    of_machine = machine_cores() // settings.gpu_slots
     of_container = cpu_cores() // (settings.quota_slots or settings.gpu_slots)
     return max(1, min(of_machine, of_container))
 

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from cifar_tasks.cli.connect import connect, give_up_soon, limit_threads, require_servers
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.config import PROFILES, RESIZES, Overrides
 from cifar_tasks.errors import CifarError, StackError
@@ -35,6 +37,8 @@ app = typer.Typer(
 )
 console = Console(highlight=False)
 MODELS = available_models()
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of a shell."""
 errors = Console(stderr=True, highlight=False)
 
 
@@ -107,14 +111,12 @@ def doctor(
 
     Example: [b]cifar doctor --json[/b]
     """
-    from cifar_tasks.deployment import stack
     from cifar_tasks.deployment.doctor import CHECKS
     from cifar_tasks.deployment.doctor.check_runner import find_deployment, run_checks
 
-    stack.use(read_settings().home)
-    deployment = find_deployment(read_settings())
-    # Otherwise MLflow's client waits minutes for a server that is gone.
-    os.environ |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    user_variables = dict(os.environ)
+    deployment = find_deployment(connect(errors), user_variables)
+    give_up_soon()
     with errors.status("Checking the deployment"):
         results = run_checks(deployment, CHECKS)
     if as_json:
@@ -138,6 +140,20 @@ def _print_results(results: "Sequence[CheckResult]") -> None:
     console.print(table, width=min(100, console.width))
     counts = Counter(result.status for result in results)
     console.print(", ".join(f"{counts[status]} {status}" for status in counts))
+
+
+@app.command(cls=StrictCommand)
+def env() -> None:
+    """Print the variables that aws, airflow, mlflow and optuna-dashboard need to use the embedded stack.
+
+    They hold its passwords: let your shell read them, and do not log them.
+
+    Example: [b]eval "$(cifar env)"[/b]
+    """
+    from cifar_tasks.deployment import stack
+
+    for line in stack.shell_commands(read_settings().home, os.environ):
+        typer.echo(line)
 
 
 @app.command(cls=StrictCommand)
@@ -230,14 +246,21 @@ def demo(
     access = dag_run.access_to_deployment(settings)
     if access is None:
         up()
+        connect(errors)
         access = dag_run.access_to_embedded_stack(settings.home)
     if stored:
         check_source(request)
+    give_up_soon()
     with airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
         conf = request.model_dump(exclude={"overrides"}) | request.overrides.as_form()
         run = dag_run.trigger(client, conf)
         console.print(f"Airflow run {escape(run.run_id)}: {escape(run.url)}", soft_wrap=True)
-        if Watcher(console, run).watch() != "success":
+        try:
+            state = Watcher(console, run).watch()
+        except KeyboardInterrupt:
+            errors.print(f"Not watched any more. The run goes on: {escape(run.url)}", soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
+        if state != "success":
             raise StackError(f"the run failed; its logs are at {run.url}")
         print_summary(console, RunReport.model_validate(run.result("report")), access.hints)
 
@@ -260,10 +283,9 @@ def run(
     Example: [b]cifar run --source digits --models cnn --set epochs=3[/b]
     """
     from cifar_tasks.cli.request import build_request, check_name, check_source
-    from cifar_tasks.deployment import stack
 
     name = check_name(f"run-{secrets.token_hex(4)}" if name is None else name)
-    stack.use(read_settings().home)
+    settings = connect(errors)
     request = build_request(
         source,
         models,
@@ -276,14 +298,20 @@ def run(
         trials=trials,
         search_workers=1,  # one process
     )
+    require_servers(settings)
     check_source(request)
+    limit_threads()
     from cifar_tasks.cli.local_run import run_workflow
     from cifar_tasks.cli.summary import print_summary
     from cifar_tasks.steps.process import log_to_stdout
 
     log_to_stdout()
     console.print(f"Run {escape(name)}")
-    print_summary(console, run_workflow(name, request))
+    try:
+        print_summary(console, run_workflow(name, request))
+    except KeyboardInterrupt:
+        errors.print(f"Stopped. To resume, give the same options and [b]--name {escape(shlex.quote(name))}[/]")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command(cls=StrictCommand)
@@ -299,9 +327,8 @@ def predict(
 
     Example: [b]cifar predict cat.jpg dog.png[/b]
     """
-    from cifar_tasks.deployment import stack
-
-    stack.use(read_settings().home)
+    require_servers(connect(errors))
+    limit_threads()
     with console.status("Loading the champion"):
         from cifar_tasks.cli.predict import predict as classify
 
@@ -318,9 +345,7 @@ def studies() -> None:
 
     Example: [b]cifar studies[/b]
     """
-    from cifar_tasks.deployment import stack
-
-    stack.use(read_settings().home)
+    connect(errors)
     from cifar_tasks.tuning.space import format_params
     from cifar_tasks.tuning.study import all_studies
 
@@ -343,9 +368,7 @@ def dashboard(
 
     Example: [b]cifar dashboard --port 8090[/b]
     """
-    from cifar_tasks.deployment import stack
-
-    stack.use(read_settings().home)
+    connect(errors)
     from cifar_tasks.tuning.dashboard import serve
 
     serve(port, report=lambda url: console.print(f"Optuna Dashboard: {url}  (stop it with Ctrl-C)"))

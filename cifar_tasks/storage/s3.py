@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from cifar_tasks.errors import ConfigError, IntegrityError, StorageError, Storag
 from cifar_tasks.storage.hosts import is_unknown_host, worth_a_retry
 
 if TYPE_CHECKING:
+    from botocore.session import Session
     from mypy_boto3_s3 import S3Client
 
 
@@ -205,11 +207,15 @@ def s3_client(
         proxies=None if environment is None else {},
     )
     own = environment or {}
+    address = own if environment is not None else os.environ
     try:
-        session = boto3.session.Session()  # boto3's own default session would keep the first credentials that it saw
+        # boto3's own default session would keep the first credentials that it saw. With an `environment` it reads none
+        # of the user's files.
+        session = boto3.session.Session(botocore_session=None if environment is None else _session_without_files())
         return session.client(
             "s3",
-            endpoint_url=own.get("AWS_ENDPOINT_URL_S3"),
+            # Given by hand, because ~/.aws/config can make boto3 ignore the variables and talk to AWS.
+            endpoint_url=address.get("AWS_ENDPOINT_URL_S3") or address.get("AWS_ENDPOINT_URL") or None,
             aws_access_key_id=own.get("AWS_ACCESS_KEY_ID"),
             aws_secret_access_key=own.get("AWS_SECRET_ACCESS_KEY"),
             # SeaweedFS and MinIO ignore the region, but a signature needs one; AWS users set AWS_DEFAULT_REGION.
@@ -218,6 +224,14 @@ def s3_client(
         )
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"S3 cannot be used: {error}. Correct AWS_ENDPOINT_URL_S3 or ~/.aws/config.") from error
+
+
+def _session_without_files() -> "Session":
+    from botocore.session import Session
+
+    # Name → its key in a file, its variables, its value, a conversion.
+    values = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull, "ca_bundle": None}
+    return Session(session_vars={name: (None, None, value, None) for name, value in values.items()})
 
 
 def _code(error: Any) -> str:

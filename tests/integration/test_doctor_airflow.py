@@ -3,14 +3,21 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow_client.client.api.dag_api import DAGApi
+from airflow_client.client.api.import_error_api import ImportErrorApi
 from airflow_client.client.api.pool_api import PoolApi
+from airflow_client.client.models.dag_patch_body import DAGPatchBody
 from airflow_client.client.models.pool_body import PoolBody
 
+from cifar_tasks.cli.dag_run import trigger
+from cifar_tasks.deployment.airflow_api import DAG
 from cifar_tasks.deployment.doctor import CHECKS
 from cifar_tasks.deployment.doctor.check_runner import CheckResult, Deployment, find_deployment, run_checks
+from cifar_tasks.errors import StackError
 from cifar_tasks.settings import read_settings
 from tests.celery_worker import worker
 from tests.conftest import RunningStack
@@ -95,3 +102,43 @@ def test_a_broker_must_wait_longer_than_work_and_queue_together(
     for seconds, status in (("90000", "failure"), ("90001", "ok")):
         monkeypatch.setenv("AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT", seconds)
         assert check("visibility timeout", deployment).status == status
+
+
+def test_a_dag_that_is_paused_is_a_warning_and_a_demo_refuses_to_wait_for_it(
+    deployment: Deployment, airflow: "ApiClient"
+) -> None:
+    assert check("training DAG", deployment).status == "ok"
+    api = DAGApi(airflow)
+    api.patch_dag(DAG, DAGPatchBody(is_paused=True))
+    try:
+        found = check("training DAG", deployment)
+        with pytest.raises(StackError, match=f"{DAG} is paused.*/dags/{DAG}"):
+            trigger(airflow, {"source": "digits"})
+    finally:
+        api.patch_dag(DAG, DAGPatchBody(is_paused=False))
+    assert found.status == "warning"
+    assert "is paused" in found.message
+    assert "switch" in found.remedy
+
+
+def test_another_schedule_than_that_of_the_setting_is_a_warning(deployment: Deployment) -> None:
+    found = check(
+        "training DAG", replace(deployment, settings=deployment.settings.model_copy(update={"schedule": "@daily"}))
+    )
+    assert found.status == "warning"
+    assert "runs when it is triggered; CIFAR_SCHEDULE is @daily" in found.message
+
+
+def test_the_error_of_a_dag_file_that_cannot_be_imported_is_shown(
+    deployment: Deployment, airflow: "ApiClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = SimpleNamespace(
+        filename="cifar10_training.py", stack_trace="Traceback\n  line\nConfigError: no model 'vgg'"
+    )
+    answer = SimpleNamespace(import_errors=[broken])
+    monkeypatch.setattr(ImportErrorApi, "get_import_errors", lambda self, **_: answer)
+    found = check("training DAG", deployment)
+    assert found.status == "failure"
+    assert found.message == "cifar10_training.py: ConfigError: no model 'vgg'"
+    with pytest.raises(StackError, match=r"cannot import the DAG.*no model 'vgg'"):
+        trigger(airflow, {"source": "digits"})

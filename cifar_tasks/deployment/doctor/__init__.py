@@ -1,6 +1,12 @@
 """`cifar doctor`: is the deployment healthy, and what to do where it is not."""
 
-from cifar_tasks.deployment.doctor import airflow_checks, machine_checks, service_checks, storage_checks
+from cifar_tasks.deployment.doctor import (
+    airflow_checks,
+    environment_checks,
+    machine_checks,
+    service_checks,
+    storage_checks,
+)
 from cifar_tasks.deployment.doctor.check_runner import Check
 
 COMPONENTS = ("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
@@ -23,10 +29,12 @@ CHECKS = (
     Check("Databases", "separation", service_checks.separation, ("roles",)),
     Check("Airflow", "Airflow log-in", airflow_checks.airflow_login, ("Airflow",)),
     Check("Airflow", "gpu pool", airflow_checks.gpu_pool, ("Airflow log-in",)),
+    Check("Airflow", "training DAG", airflow_checks.training_dag, ("Airflow log-in",)),
     Check("Airflow", "shared secrets", airflow_checks.shared_secrets, ("S3",), ("s3",)),
     Check("Workers", "queues", airflow_checks.queues, ("Redis",), ("worker", "gpu-worker")),
     Check("Workers", "GPU slots", airflow_checks.gpu_slots, ("Redis", "gpu pool"), ("gpu-worker",)),
     Check("Workers", "visibility timeout", airflow_checks.visibility_timeout, ("Redis", "Airflow log-in")),
+    Check("This machine", "variables", environment_checks.variables),
     Check("This machine", "disk", machine_checks.disk),
     Check("This machine", "memory", machine_checks.memory),
     Check("This machine", "shared memory", machine_checks.shared_memory),

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from cifar_tasks.deployment import stack
-from cifar_tasks.deployment.airflow_api import airflow
+from cifar_tasks.deployment.airflow_api import DAG, airflow, find_dag, import_errors
 from cifar_tasks.deployment.compose.airflow_component import wrong_secrets
 from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, grade
 from cifar_tasks.deployment.doctor.storage_checks import refuse_anonymous
@@ -33,6 +33,28 @@ def pool_slots(deployment: Deployment) -> int:
     with airflow(deployment.airflow_url, stack.AIRFLOW_USER, deployment.airflow_password) as client:
         pools = PoolApi(client).get_pools(_request_timeout=deployment.timeout).pools
     return sum(pool.slots for pool in pools if pool.name == "gpu")
+
+
+def training_dag(deployment: Deployment) -> str:
+    """Unpause it, with the switch on its page in Airflow: until then no run starts, and no schedule counts."""
+    timeout = deployment.timeout
+    with airflow(deployment.airflow_url, stack.AIRFLOW_USER, deployment.airflow_password) as client:
+        dag, broken = find_dag(client, _request_timeout=timeout), import_errors(client, _request_timeout=timeout)
+    if broken:
+        raise Finding(
+            "failure",
+            "; ".join(broken),
+            "Correct the variable or the file that it names; {restart}".format(**deployment.hints()),
+        )
+    if dag is None:
+        raise Finding("failure", f"Airflow does not know {DAG}", deployment.start(["airflow-dag-processor"]))
+    schedule = deployment.settings.schedule
+    message = f"runs at {dag.timetable_summary}" if dag.timetable_summary else "runs when it is triggered"
+    if dag.next_dagrun_run_after:
+        message += f", next {dag.next_dagrun_run_after:%Y-%m-%d %H:%M %Z}"
+    if schedule and schedule != dag.timetable_summary:
+        raise Finding("warning", f"{message}; CIFAR_SCHEDULE is {schedule}", deployment.hints()["restart"])
+    return grade(f"is paused; it {message}" if dag.is_paused else message, warning=dag.is_paused)
 
 
 def shared_secrets(deployment: Deployment) -> str:

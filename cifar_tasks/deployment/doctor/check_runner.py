@@ -42,6 +42,7 @@ class Deployment:
     airflow_url: str = ""
     airflow_password: str = field(default="", repr=False)
     now: Callable[[], float] = time.time  # the clock of this machine
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)  # of the user's shell
 
     # Where a warning or a failure begins: sizes in bytes, times in seconds.
     timeout: float = 5.0  # for one answer of a service
@@ -72,8 +73,9 @@ class Deployment:
         return {"restart": "docker compose up -d", "secrets": ".env"}
 
 
-def find_deployment(settings: Settings) -> Deployment:
-    """The deployment that this process is a client of; `StackError` when there is none."""
+def find_deployment(settings: Settings, variables: Mapping[str, str] | None = None) -> Deployment:
+    """The deployment that this process is a client of; `StackError` when there is none. `variables` are those that the
+    user's shell had before."""
     address, home = os.environ.get("MLFLOW_TRACKING_URI"), settings.home
     if not address:
         raise StackError("There is no deployment here: `cifar up`, or `docker compose run --rm cifar doctor`.")
@@ -81,7 +83,8 @@ def find_deployment(settings: Settings) -> Deployment:
     password = settings.airflow_password.get_secret_value() if settings.airflow_password else ""
     if embedded and not password and stack.password_file(home).exists():
         password = json.loads(stack.password_file(home).read_text())[stack.AIRFLOW_USER]
-    return Deployment(settings, embedded, settings.airflow_api or settings.airflow_url or "", password)
+    address = settings.airflow_api or settings.airflow_url or ""
+    return Deployment(settings, embedded, address, password, variables=variables or {})
 
 
 @dataclass(frozen=True)

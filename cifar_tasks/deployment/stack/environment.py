@@ -3,7 +3,9 @@
 import base64
 import json
 import os
+import re
 import secrets
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,12 @@ S3_INNER_PORTS = 9
 
 _SERVICE_PREFIXES = ("AIRFLOW_", "AWS_", "MLFLOW_", "PG", "S3_", "SUPERVISOR_", "WEED_")
 """Variables that the services and their clients read. Those of the user name other servers."""
+
+
+_OF_SERVERS = ("GOMEMLIMIT", "WEED_")
+"""Variables that no client reads."""
+ADDRESSES = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AIRFLOW_HOME")
+"""Of these a user is told that they have no effect."""
 
 
 class StackOptions(BaseSettings):
@@ -92,14 +100,27 @@ def exists(home: Path) -> bool:
     return (home / "secrets.json").exists()
 
 
-def use(home: Path) -> None:
-    """Make this process a client of the stack in `home`, unless its environment already names an MLflow."""
-    if "MLFLOW_TRACKING_URI" in os.environ or not exists(home):
-        return
+def use(home: Path) -> list[str]:
+    """Make this process a client of the stack in `home`, if there is one: it wins over the servers that the environment
+    names. Returns these as `NAME=VALUE`."""
+    if not exists(home):
+        return []
     wanted = overlay(os.environ, environment(home))
+    replaced = other_addresses(os.environ, wanted)
     for name in os.environ.keys() - wanted.keys():
         del os.environ[name]
     os.environ.update(wanted)
+    return replaced
+
+
+def other_addresses(variables: Mapping[str, str], stack: Mapping[str, str]) -> list[str]:
+    """`NAME=VALUE` of each server in `variables` that is not the stack's, without log-in."""
+    others = {name: variables.get(name, "") for name in ADDRESSES}
+    return [
+        f"{name}={re.sub('//[^/]*@', '//', value)}"
+        for name, value in others.items()
+        if value and value != stack.get(name)
+    ]
 
 
 def overlay(base: Mapping[str, str], stack: Mapping[str, str]) -> dict[str, str]:
@@ -123,6 +144,9 @@ def environment(home: Path) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": secret["s3_secret_key"],
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
+        # The user's own files may send requests to AWS (`ignore_configured_endpoint_urls`).
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         # Without these SeaweedFS's inner HTTP servers give anonymous access, also to web pages of any origin.
         "WEED_JWT_SIGNING_KEY": secret["s3_inner_key"],
         "WEED_JWT_SIGNING_READ_KEY": secret["s3_inner_key"],
@@ -139,6 +163,14 @@ def environment(home: Path) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         **_airflow(home, options, secret),
     }
+
+
+def shell_commands(home: Path, variables: Mapping[str, str]) -> list[str]:
+    """What a POSIX shell with these variables runs to become a client of the stack. Holds secrets."""
+    wanted = overlay(variables, environment(home))
+    others = [f"unset {name}" for name in sorted(variables.keys() - wanted.keys()) if name.isidentifier()]
+    own = [name for name in sorted({*environment(home), "NO_PROXY", "no_proxy"}) if not name.startswith(_OF_SERVERS)]
+    return [*others, *(f"export {name}={shlex.quote(wanted[name])}" for name in own)]
 
 
 def database_url(home: Path, database: str) -> str:

@@ -173,7 +173,7 @@ def test_every_warning_and_every_failure_has_a_remedy(deployment: Deployment) ->
 
 def test_every_check_comes_after_those_that_it_needs_and_areas_stay_together() -> None:
     names = [each.name for each in CHECKS]
-    assert len(names) == len(set(names)) == 26
+    assert len(names) == len(set(names)) == 28
     assert all(names.index(need) < names.index(each.name) for each in CHECKS for need in each.needs)
     areas = [each.area for each in CHECKS]
     assert [area for area, before in zip(areas, ["", *areas], strict=False) if area != before] == list(
@@ -544,3 +544,27 @@ def test_a_torch_that_hangs_is_a_warning_and_a_broken_one_a_failure(
 def test_without_torch_there_is_no_gpu_to_look_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert check("GPU", COMPOSE).status == "skipped"
+
+
+# The user's shell
+
+
+def test_variables_that_lead_elsewhere_or_that_nothing_reads_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    shell = {"MLFLOW_TRACKING_URI": "http://me:secret@other:5000", "CIFAR_SHEDULE": "@daily", "PYTHONPATH": "/opt/ros"}
+    found = check("variables", replace(EMBEDDED, variables=shell))
+    assert found.status == "warning"
+    for part in ("MLFLOW_TRACKING_URI=http://other:5000 has no effect", "did you mean CIFAR_SCHEDULE?", "PYTHONPATH"):
+        assert part in found.message
+    assert "secret" not in found.message
+
+
+@pytest.mark.parametrize("deployment", [EMBEDDED, COMPOSE])
+def test_the_variables_of_the_stack_and_every_setting_are_no_warning(deployment: Deployment) -> None:
+    shell = {f"CIFAR_{name.upper()}": "x" for name in Settings.model_fields} | {"CIFAR_S3_PORT": "1", "HOME": "/me"}
+    assert check("variables", replace(deployment, variables=shell)).status == "ok"
+
+
+def test_in_a_container_the_servers_of_the_environment_are_the_deployment_s() -> None:
+    shell = {"MLFLOW_TRACKING_URI": "http://mlflow:5000", "PYTHONPATH": "/opt/cifar"}
+    assert check("variables", replace(COMPOSE, variables=shell)).status == "ok"

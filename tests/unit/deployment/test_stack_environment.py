@@ -93,18 +93,17 @@ def test_variables_of_other_servers_do_not_reach_the_stack() -> None:
     }
 
 
-def test_a_process_becomes_a_client_of_the_stack_unless_it_is_one_of_another(
+def test_a_process_becomes_a_client_of_the_stack_whatever_its_environment_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_secrets(tmp_path)
-    monkeypatch.setattr(os, "environ", {"MLFLOW_TRACKING_URI": "http://other:5000"})
-    stack.use(tmp_path)
-    assert os.environ == {"MLFLOW_TRACKING_URI": "http://other:5000"}
-    monkeypatch.setattr(os, "environ", {"AWS_SESSION_TOKEN": "stale"})
-    stack.use(tmp_path)
+    shell = {"MLFLOW_TRACKING_URI": "http://me:secret@other:5000", "AWS_SESSION_TOKEN": "stale", "AWS_PROFILE": "work"}
+    monkeypatch.setattr(os, "environ", shell)
+    assert stack.use(tmp_path) == ["MLFLOW_TRACKING_URI=http://other:5000"]
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == read_secrets(tmp_path)["s3_secret_key"]
-    assert "AWS_SESSION_TOKEN" not in os.environ
+    assert not {"AWS_SESSION_TOKEN", "AWS_PROFILE"} & os.environ.keys()
+    assert stack.use(tmp_path) == []
 
 
 def test_without_a_stack_nothing_is_used_and_asking_for_it_says_how_to_start_one(
@@ -173,3 +172,42 @@ def test_status_of_no_stack_exits_with_1_and_says_what_to_do(tmp_path: Path) -> 
     )
     assert done.returncode == 1
     assert "cifar up" in done.stdout
+
+
+def test_a_shell_that_reads_cifar_env_is_a_client_of_the_stack(tmp_path: Path) -> None:
+    home = tmp_path / "it's a $HOME"
+    home.mkdir()
+    create_secrets(home)
+    shell = {"PATH": os.environ["PATH"], "CIFAR_HOME": str(home), "AWS_PROFILE": "work", "MLFLOW_RUN_ID": "abc"}
+    command = f'set -eu; eval "$({sys.executable} -m cifar_tasks.cli env)"; {sys.executable} -c '
+    command += "'import json, os; print(json.dumps(dict(os.environ)))'"
+    done = subprocess.run(["sh", "-c", command], env=shell, cwd=PROJECT, capture_output=True, text=True, check=True)
+    variables = json.loads(done.stdout)
+    wanted = {name: value for name, value in stack.environment(home).items() if not name.startswith(("WEED", "GOMEM"))}
+    assert variables.items() >= wanted.items()
+    assert not {"AWS_PROFILE", "MLFLOW_RUN_ID", "WEED_JWT_SIGNING_KEY"} & variables.keys()
+
+
+def test_cifar_env_without_a_stack_prints_nothing_to_be_read(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cifar_tasks.cli", "env"],
+        env={**os.environ, "CIFAR_HOME": str(tmp_path)},
+        cwd=PROJECT,
+        text=True,
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cifar up" in done.stderr
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cifar_tasks.cli", "run", "--profile", "…→🐱", "--name", "x"],
+        env={**os.environ, "CIFAR_HOME": str(tmp_path), "PYTHONIOENCODING": "ascii"},
+        cwd=PROJECT,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --profile: ")
+    assert "Traceback" not in done.stderr

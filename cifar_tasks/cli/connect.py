@@ -1,0 +1,46 @@
+"""The servers that a command uses: those of the embedded stack if there is one, else those of the environment."""
+
+import os
+
+from rich.console import Console
+from rich.markup import escape
+
+from cifar_tasks.errors import ConfigError
+from cifar_tasks.settings import Settings, cpu_cores, machine_cores, read_settings
+
+
+def connect(errors: Console) -> Settings:
+    """Make this process a client of the deployment; say on `errors` which addresses of the environment are not used."""
+    from cifar_tasks.deployment import stack
+
+    home = read_settings().home
+    for address in stack.use(home):
+        errors.print(
+            f"[yellow]note:[/] {escape(address)} is not used: this machine has a stack in {escape(str(home))}. "
+            "To use other servers, set CIFAR_HOME to another folder.",
+            soft_wrap=True,
+        )
+    return read_settings()
+
+
+def give_up_soon() -> None:
+    """Otherwise MLflow's client waits minutes for a server that is gone."""
+    os.environ |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+
+
+def require_servers(settings: Settings) -> None:
+    """`ConfigError` if MLflow or S3 has no address. Without one boto3 asks AWS, for a bucket that is not the user's."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise ConfigError("there is no MLflow server: start the stack (`cifar up`) or set MLFLOW_TRACKING_URI.")
+    named = [name for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.environ.get(name)]
+    if not named and "bucket" not in settings.model_fields_set:
+        raise ConfigError(
+            "there is no S3 server: start the stack (`cifar up`) or set AWS_ENDPOINT_URL_S3. "
+            "To use AWS, set CIFAR_BUCKET to a bucket of yours."
+        )
+
+
+def limit_threads() -> None:
+    """torch knows the cores of the machine, and not the CPU quota of a container. Before torch is imported."""
+    if (cores := cpu_cores()) < machine_cores():
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))

@@ -1,0 +1,83 @@
+"""Which servers a command uses, whatever the user's shell names."""
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cifar_tasks.cli.connect import connect, limit_threads, require_servers
+from cifar_tasks.deployment.stack.environment import create_secrets
+from cifar_tasks.errors import ConfigError
+from cifar_tasks.settings import Settings
+
+
+def connected(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Connect from a shell with these variables; what is printed."""
+    monkeypatch.setattr(os, "environ", dict(variables))
+    console = Console(file=io.StringIO(), width=60)
+    connect(console)
+    return console.file.getvalue()
+
+
+def test_the_embedded_stack_wins_over_the_servers_that_the_shell_names_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_secrets(tmp_path)
+    shell = {
+        "CIFAR_HOME": str(tmp_path),
+        "MLFLOW_TRACKING_URI": "https://me:secret@mlflow.example.com",
+        "MLFLOW_TRACKING_TOKEN": "token",
+        "MLFLOW_RUN_ID": "abc",
+        "MLFLOW_EXPERIMENT_NAME": "theirs",
+        "AWS_ENDPOINT_URL": "https://s3.example.com",
+        "AWS_PROFILE": "work",
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+        "AWS_CA_BUNDLE": "/nowhere",
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+    }
+    printed = connected(shell, monkeypatch)
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+    assert os.environ["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    assert not {*shell} - {"CIFAR_HOME", "MLFLOW_TRACKING_URI", "AIRFLOW__CORE__EXECUTOR"} & {*os.environ}
+    assert "note: MLFLOW_TRACKING_URI=https://mlflow.example.com is not used" in printed
+    assert "AWS_ENDPOINT_URL=https://s3.example.com is not used" in printed
+    assert "secret" not in printed
+    assert connected(dict(os.environ), monkeypatch) == ""
+
+
+def test_without_a_stack_the_shell_s_servers_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = {"CIFAR_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": "http://mlflow:5000"}
+    assert connected(shell, monkeypatch) == ""
+    assert os.environ == shell
+
+
+@pytest.mark.parametrize(
+    ("variables", "missing"),
+    [
+        ({}, "no MLflow server"),
+        ({"MLFLOW_TRACKING_URI": "http://mlflow:5000"}, "no S3 server"),
+        ({"MLFLOW_TRACKING_URI": "http://mlflow:5000", "CIFAR_BUCKET": "mine"}, None),
+        ({"MLFLOW_TRACKING_URI": "http://mlflow:5000", "AWS_ENDPOINT_URL_S3": "http://s3:1"}, None),
+        ({"MLFLOW_TRACKING_URI": "http://mlflow:5000", "AWS_ENDPOINT_URL": "http://s3:1"}, None),
+    ],
+)
+def test_aws_is_asked_only_for_a_bucket_that_the_user_names(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], missing: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", variables)
+    if missing is None:
+        require_servers(Settings())
+    else:
+        with pytest.raises(ConfigError, match=missing):
+            require_servers(Settings())
+
+
+@pytest.mark.parametrize(("quota", "threads"), [(1, "1"), (10_000, None)])
+def test_torch_is_told_of_a_quota(monkeypatch: pytest.MonkeyPatch, quota: int, threads: str | None) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("cifar_tasks.cli.connect.cpu_cores", lambda: quota)
+    monkeypatch.setattr("cifar_tasks.cli.connect.machine_cores", lambda: 8)
+    limit_threads()
+    assert os.environ.get("OMP_NUM_THREADS") == threads
