@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cifar_tasks.evaluation.names import printable
 from cifar_tasks.steps.payloads import RunReport
 
 
@@ -25,6 +26,8 @@ def print_summary(console: Console, report: RunReport, hints: Mapping[str, str] 
             ", ".join(row.aliases),
         )
     console.print(table)
+    for warning in report.warnings:
+        console.print(f"  [yellow]warning: {escape(printable(warning))}[/]", soft_wrap=True)
     for reason in report.reasons:
         console.print(f"  {escape(reason)}", soft_wrap=True)
     links = {

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cifar_tasks.data.messages import BadFiles, printable
+from cifar_tasks.data.messages import BadFiles, readable
 from cifar_tasks.data.trees import LEAVES, FileTree, checked_name, file_digest, too_large
 from cifar_tasks.errors import DataError
 
@@ -20,7 +20,7 @@ TWICE = "is in the archive twice with different content. Make a new archive."
 
 class _ArchiveTree:
     def __init__(self, path: Path, where: str | None = None) -> None:
-        self.bad = BadFiles(printable(where or str(path)))
+        self.bad = BadFiles(readable(where or str(path)))
         self._path = path
 
     def fingerprint(self) -> str:
@@ -158,7 +158,7 @@ class _BoundedTarInfo(tarfile.TarInfo):
 
 def open_archive(path: Path, where: str | None = None) -> FileTree:
     """A zip or tar, distinguished by content. Raises `DataError` for anything else."""
-    name = printable(where or str(path))
+    name = readable(where or str(path))
     with path.open("rb") as file:
         head = file.read(512)
     if zipfile.is_zipfile(path):

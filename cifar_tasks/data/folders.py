@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from cifar_tasks.data.images import ImageStream, Labels, SourceImage
-from cifar_tasks.data.messages import BadFiles, listed, printable
+from cifar_tasks.data.messages import BadFiles, listed, readable
 from cifar_tasks.data.trees import FileTree, same_text
 from cifar_tasks.errors import DataError
 
@@ -57,7 +57,7 @@ def read_class_folders(tree: FileTree, names: list[str], name: str) -> ImageStre
 
 def _images(tree: FileTree, position: dict[str, int]) -> Iterator[SourceImage]:
     for file, content in tree.read(position):
-        yield SourceImage(position[file], printable(file), content)
+        yield SourceImage(position[file], readable(file), content)
 
 
 def survey(names: list[str], bad: BadFiles) -> ClassFolders:
@@ -102,7 +102,7 @@ def _refuse_splits_in_classes(paths: Iterable[str], where: str) -> None:
     inner = {tuple(parts[:2]) for path in paths if len(parts := path.split("/")) > 2 and parts[1]}
     if inner and all(_role(second) and not _role(first) for first, second in inner):
         first, second = min(inner)
-        raise DataError(f"{where}: found {printable(first)}/{second}/, the split inside of the class. {LAYOUT}")
+        raise DataError(f"{where}: found {readable(first)}/{second}/, the split inside of the class. {LAYOUT}")
 
 
 def _role(folder: str) -> str | None:
@@ -117,8 +117,8 @@ def _roles(folders: set[str], bad: BadFiles) -> dict[str, str]:
         return {}
     if others := sorted(folders - set(found)):
         raise DataError(
-            f"{bad.where}: found {listed([printable(each) + '/' for each in sorted(folders)])}: unexpected folder "
-            f"{printable(others[0])!r} beside {printable(next(iter(found)))}/. {LAYOUT} Move or remove the others."
+            f"{bad.where}: found {listed([readable(each) + '/' for each in sorted(folders)])}: unexpected folder "
+            f"{readable(others[0])!r} beside {readable(next(iter(found)))}/. {LAYOUT} Move or remove the others."
         )
     if repeated := [role for role, count in Counter(roles).items() if count > 1]:
         same = [f"{folder}/" for folder, role in found.items() if role == repeated[0]]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from cifar_tasks.errors import DataError
+from cifar_tasks.evaluation import names
+from cifar_tasks.evaluation.names import shortened
 
 SHOWN = 20
 """Of as many names as there are."""
@@ -10,17 +12,15 @@ MAX_NAME = 200
 """Characters of a name in a message."""
 
 
-def printable(name: str) -> str:
-    """The name as any log can show it: bytes that are not UTF-8 and control characters are escaped."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME // 2]}…{text[-MAX_NAME // 2 :]}"
+def readable(name: str) -> str:
+    """The name as any log can show it."""
+    return shortened(names.printable(name), MAX_NAME)
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(texts: Sequence[str]) -> str:
     """The first names, and how many there are if these are not all."""
-    shown = ", ".join(names[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown}, … (the first {SHOWN} of {len(names):,})"
+    shown = ", ".join(texts[:SHOWN])
+    return shown if len(texts) <= SHOWN else f"{shown}, … (the first {SHOWN} of {len(texts):,})"
 
 
 class BadFiles:
@@ -33,7 +33,7 @@ class BadFiles:
 
     def add(self, name: str, problem: str) -> None:
         """`problem` continues the name: `is no image by its name. Remove it.`"""
-        self._problems.setdefault(printable(name), problem)
+        self._problems.setdefault(readable(name), problem)
 
     def check(self, also: str | None = None) -> None:
         """Raises `DataError` if a file is unusable: the first ones with their problem, and the count.

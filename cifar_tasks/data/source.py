@@ -11,7 +11,7 @@ from cifar_tasks.data.digits import DigitsSource
 from cifar_tasks.data.download import unreachable
 from cifar_tasks.data.folders import read_class_folders
 from cifar_tasks.data.images import ImageStream, Report
-from cifar_tasks.data.messages import printable
+from cifar_tasks.data.messages import readable
 from cifar_tasks.data.progress import progress
 from cifar_tasks.data.trees import DirectoryTree, FileTree, StoredTree
 from cifar_tasks.errors import ConfigError, DataError
@@ -138,14 +138,14 @@ def _local_path(spec: str) -> Path:
             path.open("rb").close()
         spec.encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"the path {printable(spec)} of the data is not UTF-8. Rename the file or folder.") from None
+        raise ConfigError(f"the path {readable(spec)} of the data is not UTF-8. Rename the file or folder.") from None
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise ConfigError(
             f"data source {spec!r} is no known word and no such file or folder exists. {ACCEPTED}"
         ) from None
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"data source {printable(spec)!r} cannot be read: {reason}. {ACCEPTED}") from None
+        raise ConfigError(f"data source {readable(spec)!r} cannot be read: {reason}. {ACCEPTED}") from None
     if not spec:
         raise ConfigError(f"data source '' is no known word and no such file or folder exists. {ACCEPTED}")
     return path
@@ -175,4 +175,4 @@ def _open_stored(url: str, open_bucket: Callable[[str], S3Store]) -> Source:
             return StoredArchiveSource(store, entry)
         if entry.key.startswith(prefix):
             return TreeSource(PurePosixPath(key).name or bucket, StoredTree(store, prefix))
-    raise DataError(f"nothing is stored at {printable(url)}, taken literally. {ACCEPTED}")
+    raise DataError(f"nothing is stored at {readable(url)}, taken literally. {ACCEPTED}")

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from cifar_tasks.data.messages import BadFiles, printable
+from cifar_tasks.data.messages import BadFiles, readable
 from cifar_tasks.data.parallel import bounded_map
 from cifar_tasks.errors import DataError
 from cifar_tasks.storage.s3 import ObjectEntry, S3Store, canonical_json, sha256_hex
@@ -45,7 +45,7 @@ class FileTree(Protocol):
 
 class DirectoryTree:
     def __init__(self, root: Path) -> None:
-        self.bad = BadFiles(printable(str(root)))
+        self.bad = BadFiles(readable(str(root)))
         self._root = root.resolve()
 
     def fingerprint(self) -> str:
@@ -97,7 +97,7 @@ class DirectoryTree:
     def _refused_link(self, entry: "os.DirEntry[str]") -> str | None:
         target = Path(os.path.realpath(entry.path))  # unlike Path.resolve, it survives a link that points to itself
         if not target.is_relative_to(self._root):
-            return f"(a link to {printable(str(target))}) {LEAVES}"
+            return f"(a link to {readable(str(target))}) {LEAVES}"
         if target.is_dir():
             return "is a link to another folder. Replace it by the images."
         return None if target.is_file() else "is a link that leads nowhere. Replace it by the image, or remove it."
@@ -114,7 +114,7 @@ class StoredTree:
     """The objects under a prefix."""
 
     def __init__(self, store: S3Store, prefix: str) -> None:
-        self.bad = BadFiles(printable(store.uri(prefix)))
+        self.bad = BadFiles(readable(store.uri(prefix)))
         self._store = store
         self._prefix = prefix
         self._objects: dict[str, ObjectEntry] = {}
@@ -150,7 +150,7 @@ class StoredTree:
             return name, self._store.get(self._objects[name].key)
         except KeyError:
             raise DataError(
-                f"{self.bad.where}: {printable(name)} was deleted while the data were being read. Start again."
+                f"{self.bad.where}: {readable(name)} was deleted while the data were being read. Start again."
             ) from None
 
 

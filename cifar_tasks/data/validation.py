@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar_tasks.data.images import Labels
-from cifar_tasks.data.messages import listed, printable
+from cifar_tasks.data.messages import listed, readable
 from cifar_tasks.data.near_duplicates import near_duplicates
 from cifar_tasks.data.splits import Indices
 from cifar_tasks.data.spool import RawDataset
@@ -49,7 +49,7 @@ def _imbalance(raw: RawDataset) -> list[str]:
     ratio = counts.max() / counts.min()
     if ratio <= MAX_IMBALANCE:
         return []
-    largest, smallest = (printable(raw.classes[index]) for index in (counts.argmax(), counts.argmin()))
+    largest, smallest = (readable(raw.classes[index]) for index in (counts.argmax(), counts.argmin()))
     return [f"classes are unbalanced: {largest} has {ratio:.1f} times as many training images as {smallest}"]
 
 
@@ -77,7 +77,7 @@ def unvalidated(raw: RawDataset, validation: Indices) -> list[str]:
 
 def _classes_without(raw: RawDataset, positions: Indices) -> str:
     counts = np.bincount(raw.labels[positions], minlength=len(raw.classes))
-    return listed([printable(name) for name, count in zip(raw.classes, counts, strict=True) if count == 0])
+    return listed([readable(name) for name, count in zip(raw.classes, counts, strict=True) if count == 0])
 
 
 def _leaked(raw: RawDataset) -> list[str]:

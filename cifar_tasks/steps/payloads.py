@@ -249,6 +249,8 @@ class RunReport(Payload):
 
     rows: list[ReportRow]
     banner: str | None
+    warnings: list[str] = []
+    """Of the data."""
     reasons: list[str]
     airflow_url: str | None
     mlflow_url: str

@@ -36,6 +36,7 @@ def report(promotion: Promotion) -> RunReport:
         summary = RunReport(
             rows=[_row(client, candidate) for candidate in promotion.candidates],
             banner=data.banner,
+            warnings=list(version.warnings),
             reasons=promotion.reasons,
             airflow_url=data.workflow.url,
             mlflow_url=data.mlflow_url,

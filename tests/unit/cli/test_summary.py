@@ -60,5 +60,10 @@ def test_banner_reasons_and_every_link_are_printed_unbroken(tmp_path):
     assert f"{tmp_path}/[x]\n" in text
 
 
+def test_warnings_about_the_data_are_repeated_as_plain_text():
+    text = printed(REPORT.model_copy(update={"warnings": ["train/[red]cat/1.png = test/dog/2.png\x1b[31m"]}), {})
+    assert "  warning: train/[red]cat/1.png = test/dog/2.png\\x1b[31m\n" in text
+
+
 def test_without_airflow_there_is_no_line_for_it():
     assert "Airflow run" not in printed(REPORT.model_copy(update={"airflow_url": None}), {})

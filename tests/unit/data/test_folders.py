@@ -231,7 +231,7 @@ def test_a_class_folder_that_is_not_utf8_is_refused_and_a_file_is_read(tmp_path:
     files = class_files() | {os.fsdecode(b"train/ant/\xff.png"): png(77)}
     assert len(read_directory(files, tmp_path / "a").train_labels) == 13
     text = refusal(files | {os.fsdecode(b"train/c\xff/1.png"): png(78), "train/ant/2.txt": b""}, tmp_path / "b")
-    assert r"train/c\xff is a class folder whose name is not UTF-8. Rename it." in text
+    assert r"train/c\udcff is a class folder whose name is not UTF-8. Rename it." in text
     assert "train/ant/2.txt" in text
     text.encode()
 

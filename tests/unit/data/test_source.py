@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,32 @@ def test_a_path_of_nothing_is_refused_before_anything_starts() -> None:
         absolute_source("nowhere.zip")
 
 
+def test_paths_that_cannot_be_read_are_one_clear_error(settings: Settings, tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for spec, text in {
+        "~nosuchuser/x": "home directory",
+        str(loop): "Too many levels of symbolic links",
+        f"/{'x' * 5000}": "File name too long",
+        f"{tmp_path}/\0": "no such file",
+        os.fsdecode(bytes(tmp_path) + b"/\xff"): "not UTF-8|no such file",
+        "/dev/null": "is no plain file and no folder",
+        "\ud800": "not UTF-8",
+    }.items():
+        with pytest.raises(ConfigError, match=text) as caught:
+            opened(spec, settings)
+        str(caught.value).encode()
+    with pytest.raises(ConfigError, match="home directory"):
+        absolute_source("~nosuchuser/x")
+
+
+def test_a_folder_whose_path_is_not_utf8_is_refused(settings: Settings, tmp_path: Path) -> None:
+    root = directory_of(class_files(), tmp_path / os.fsdecode(b"p\xffts"))
+    for call in (lambda: opened(str(root), settings), lambda: absolute_source(str(root))):
+        with pytest.raises(ConfigError, match=r"p\\udcffts of the data is not UTF-8"):
+            call()
+
+
 class TestStored:
     """`s3://` URLs."""
 
@@ -164,6 +191,28 @@ class TestStored:
         store.put("sets/images.zip", store.get("sets/images.zip")[:-40])
         with pytest.raises(DataError, match=r"sets/images\.zip is truncated or damaged"):
             self.opened("s3://bucket/sets/images.zip", settings, store).read(quiet)
+
+    @pytest.mark.parametrize(
+        "key", ["pets#new/", "pets?versionId=2", "pets%20new", "my pets", "/pets", "pets//new", "pets#1.zip", "ö?#/"]
+    )
+    def test_an_address_is_taken_literally(self, settings: Settings, tmp_path: Path, key: str) -> None:
+        store = InMemoryStore()
+        for wrong in ("pets/", "pets", "pets new/", "pets/new/"):
+            store.put(f"{wrong}train/ant/1.png", b"another data set")
+        if key.endswith(".zip"):
+            store.put(key, zip_of(class_files(), tmp_path / "a.zip").read_bytes())
+        else:
+            for name, content in class_files().items():
+                store.put(f"{key.removesuffix('/')}/{name}", content)
+        source = self.opened(f"s3://bucket/{key}", settings, store)
+        assert len(read_all(source)[0]) == 12
+
+    @pytest.mark.parametrize("key", ["sets/images#1", "sets/images?versionId=2", "sets/images/?x", "sets%2Fimages"])
+    def test_an_address_of_nothing_is_not_one_of_something_else(
+        self, settings: Settings, store: InMemoryStore, key: str
+    ) -> None:
+        with pytest.raises(DataError, match=r"nothing is stored at .*, taken literally"):
+            self.opened(f"s3://bucket/{key}", settings, store)
 
     @pytest.mark.parametrize("key", ["sets/image", "nothing", "sets/images.zip/"])
     def test_a_url_of_nothing_is_refused(self, settings: Settings, store: InMemoryStore, key: str) -> None:

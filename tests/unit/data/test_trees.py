@@ -1,12 +1,14 @@
 import gzip
 import os
 import tarfile
+import warnings
 import zipfile
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
+from cifar_tasks.data import parallel
 from cifar_tasks.data.archives import open_archive
 from cifar_tasks.data.trees import MAX_FILE_BYTES, DirectoryTree, FileTree, StoredTree
 from cifar_tasks.errors import DataError
@@ -245,3 +247,118 @@ def test_a_tar_made_of_the_current_folder_reads_the_same(tmp_path: Path) -> None
     assert open_archive(
         tar_of({f"./{name}": content for name, content in FILES.items()}, tmp_path / "a.tar")
     ).names() == (sorted(FILES))
+
+
+ENTRIES = [("train/ant/1.png", b"one"), ("train/bee/2.png", b"two")]
+
+
+def archive_with(entries: list[tuple[str, bytes]], path: Path) -> Path:
+    """A name may stand there twice."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as zipped, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name, content in entries:
+                zipped.writestr(name, content)
+        return path
+    with tarfile.open(path, "w") as tar:
+        for name, content in entries:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("name", ["train/ant/1.png", "./train/ant/1.png", "train//ant/1.png"])
+def test_a_member_that_is_there_twice_with_other_content_is_refused(tmp_path: Path, kind: str, name: str) -> None:
+    tree = open_archive(archive_with([*ENTRIES, (name, b"other")], tmp_path / f"a.{kind}"))
+    list(tree.read([each for each in tree.names() if not each.endswith("/")]))
+    with pytest.raises(DataError, match=r"train/ant/1\.png is in the archive twice with different content"):
+        tree.bad.check()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_member_that_is_there_twice_with_the_same_content_is_read_once(tmp_path: Path, kind: str) -> None:
+    tree = open_archive(archive_with([*ENTRIES, ENTRIES[0]], tmp_path / f"a.{kind}"))
+    assert list(tree.read(names_of(tree))) == ENTRIES
+
+
+def test_objects_whose_keys_have_more_slashes_are_read(tmp_path: Path) -> None:
+    store = InMemoryStore()
+    for name, content in FILES.items():
+        store.put(f"pets/{name.replace('/', '//')}", content)
+    tree = StoredTree(store, "pets/")
+    assert read_all(tree, names_of(tree)) == FILES
+    store.put("pets/train/ant/1.png", b"other")
+    with pytest.raises(DataError, match=r"train/ant/1\.png is stored twice with different content"):
+        names_of(StoredTree(store, "pets/"))
+
+
+def test_large_objects_are_not_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = InMemoryStore()
+    monkeypatch.setattr(parallel, "AHEAD_BYTES", 1000)
+    for number in range(20):
+        store.put(f"pets/{number:02}.png", bytes(400))
+    reading = StoredTree(store, "pets/").read(sorted(f"{number:02}.png" for number in range(20)))
+    next(reading)
+    assert len(store.reads) <= 3
+
+
+@pytest.mark.parametrize("kind", ["directory", "tar"])
+def test_a_file_name_that_is_not_utf8_is_read(tmp_path: Path, kind: str) -> None:
+    files = {os.fsdecode(b"train/ant/\xff\xfe.png"): b"one"}
+    tree = (
+        DirectoryTree(directory_of(files, tmp_path / "root"))
+        if kind == "directory"
+        else open_archive(tar_of(files, tmp_path / "a.tar"))
+    )
+    tree.fingerprint()
+    assert read_all(tree, [name for name in names_of(tree) if not name.endswith("/")]) == files
+
+
+def test_a_zip_whose_names_claim_to_be_utf8_and_are_not_is_refused(tmp_path: Path) -> None:
+    path = zip_of({"train/ant/é.png": b"one"}, tmp_path / "a.zip")
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xfe"))
+    with pytest.raises(DataError, match="has a file name that is not UTF-8"):
+        open_archive(path).names()
+
+
+def test_a_link_that_points_to_itself_is_refused_beside_all_other_bad_files(tmp_path: Path) -> None:
+    root = directory_of(FILES, tmp_path / "root")
+    (root / "train/ant/loop.png").symlink_to(root / "train/ant/loop.png")
+    (root / "train/ant/gone.png").symlink_to(root / "train/ant/nowhere.png")
+    (root / "train/bee/out.png").symlink_to("/etc/passwd")
+    os.mkfifo(root / "train/bee/pipe.png")
+    tree = DirectoryTree(root)
+    tree.fingerprint()
+    with pytest.raises(DataError, match="4 files cannot be used") as caught:
+        names_of(tree)
+    for text in (
+        "loop.png is a link that leads nowhere",
+        "gone.png is a link that leads nowhere",
+        "out.png (a link to /etc/passwd) leaves the folder",
+        "pipe.png is no plain file",
+    ):
+        assert text in str(caught.value)
+
+
+def test_members_that_leave_the_folder_are_named_all_at_once(tmp_path: Path) -> None:
+    bad = {f"../{number}.png": b"x" for number in range(30)}
+    for tree in (
+        open_archive(zip_of(FILES | bad, tmp_path / "a.zip")),
+        open_archive(tar_of(FILES | bad, tmp_path / "a.tar")),
+    ):
+        with pytest.raises(DataError, match="30 files cannot be used; the first 20:") as caught:
+            names_of(tree)
+        assert str(caught.value).count("leaves the folder") == 20
+
+
+def test_very_deep_folders_and_very_long_names_are_one_short_error(tmp_path: Path) -> None:
+    deep = tmp_path / "root" / "/".join(["a"] * 200)
+    deep.mkdir(parents=True)
+    with pytest.raises(DataError, match="lies too deep in folders"):
+        names_of(DirectoryTree(tmp_path / "root"))
+    long = zip_of({f"../{'x' * 60_000}.png": b""}, tmp_path / "a.zip")
+    with pytest.raises(DataError, match="leaves the folder") as caught:
+        names_of(open_archive(long))
+    assert len(str(caught.value)) < 500

@@ -168,6 +168,9 @@ def test_canonical_json_refuses_nan() -> None:
 
 def test_s3_url_is_split_into_bucket_and_key() -> None:
     assert split_s3_url("s3://bucket/some/key") == ("bucket", "some/key")
+    assert split_s3_url("s3://bucket/a b/%20#?x=//") == ("bucket", "a b/%20#?x=//")
+    assert split_s3_url("s3://bucket//key") == ("bucket", "/key")
+    assert split_s3_url("s3://bucket") == ("bucket", "")
 
 
 @pytest.mark.parametrize("url", ["http://bucket/key", "s3:///key", "bucket/key"])
