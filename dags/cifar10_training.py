@@ -1,6 +1,7 @@
 """The training workflow: prepare data, tune, train each model, evaluate, register, promote, report."""
 
 import logging
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -95,6 +96,8 @@ def run_task_step(step: str, **arguments: Any) -> Any:
     try:
         return run_step(f"cifar_tasks.steps.{step}", **arguments)
     except Stopped as stop:
+        with suppress(Exception):  # Airflow may have deleted the DAG run; the next one finds its MLflow runs
+            end_mlflow_runs_of_marked_run()
         raise AirflowException(str(stop)) from None
     except CifarError as error:
         message = " ".join(str(error).split())
@@ -119,13 +122,32 @@ def workflow_run() -> dict[str, Any]:
     return {"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id, "url": page}
 
 
-def mark_failed(context: Any) -> None:
-    """Mark the MLflow parent run of a failed DAG run as failed."""
+def end_workflow(run: Any, state: str) -> dict[str, Any]:
+    """Arguments of the step that ends the MLflow runs of a DAG run in this state."""
+    workflow = {"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id}
+    return {"workflow": workflow, "status": "FINISHED" if state == "success" else "FAILED"}
+
+
+def end_mlflow_runs(context: Any) -> None:
+    """When a DAG run has ended, none of its MLflow runs stays running."""
     from cifar_tasks.steps.process import run_step
 
     run = context["dag_run"]
-    workflow = {"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id}
-    run_step("cifar_tasks.steps.report:fail_workflow", workflow=workflow)
+    run_step("cifar_tasks.steps.report:end_workflow", **end_workflow(run, run.state))
+
+
+def end_mlflow_runs_of_marked_run() -> None:
+    """The same for a DAG run that a person marks in the UI: Airflow stops its tasks and calls no callback.
+
+    Not in this process, which Airflow kills five seconds after it was told to stop.
+    """
+    from cifar_tasks.steps.process import start_step
+
+    context = get_current_context()
+    run = context["dag_run"]
+    state = context["ti"].get_dagrun_state(run.dag_id, run.run_id)
+    if state in ("success", "failed"):
+        start_step("cifar_tasks.steps.report:end_workflow", **end_workflow(run, state))
 
 
 @dag(
@@ -136,7 +158,8 @@ def mark_failed(context: Any) -> None:
     schedule=SETTINGS.schedule and CronTriggerTimetable(SETTINGS.schedule, timezone=SETTINGS.schedule_timezone),
     catchup=False,
     max_active_runs=1,
-    on_failure_callback=mark_failed,
+    on_failure_callback=end_mlflow_runs,
+    on_success_callback=end_mlflow_runs,
     params=form(),
     default_args={
         "retries": 2,

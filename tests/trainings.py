@@ -17,7 +17,8 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import PreparedData, RunRequest, TrainedModel, TrainPlan, WorkflowRun
 from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.steps.process import run_step
-from cifar_tasks.storage.lease import LeaseTerms, acquire_lease
+from cifar_tasks.storage.lease import acquire_lease
+from cifar_tasks.storage.lease_terms import LeaseTerms
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 

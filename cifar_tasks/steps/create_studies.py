@@ -12,7 +12,7 @@ from cifar_tasks.steps.payloads import TrainPlan, TrialBudget, TrialWorker
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.provenance import code_digest
-from cifar_tasks.tracking.runs import DATASET, MODEL, STUDY
+from cifar_tasks.tracking.runs import DATASET, MODEL, STUDY, WORKFLOW
 from cifar_tasks.tuning.space import free_space, recipe_params
 from cifar_tasks.tuning.study import create_study, study_name
 
@@ -58,13 +58,13 @@ def _create_study(plan: TrainPlan, config: TrainConfig) -> tuple[str, str]:
     study = create_study(name)
     # The recipe is the first trial: a search that finds nothing better keeps it.
     study.enqueue_trial(recipe_params(config, space), skip_if_exists=True)
-    if "mlflow_run_id" not in study.user_attrs:
-        client, title = runs.mlflow_client(), f"search {config.model}"
-        with runs.tracking_errors():
+    client, title, data = runs.mlflow_client(), f"search {config.model}", plan.data
+    with runs.tracking_errors():
+        if not runs.exists(client, study.user_attrs.get("mlflow_run_id")):  # new, or deleted in MLflow
             tags = {STUDY: name, MODEL: title}
-            run = runs.open_run(client, plan.data.experiment_id, tags, title, parent=plan.data.parent_run_id)
-            runs.log_tags(client, run.info.run_id, {DATASET: version.digest})
-        study.set_user_attr("dataset", version.name)
-        study.set_user_attr("mlflow_run_id", run.info.run_id)
+            run = runs.open_run(client, data.experiment_id, tags, title, parent=data.parent_run_id)
+            runs.log_tags(client, run.info.run_id, {DATASET: version.digest, WORKFLOW: data.workflow.id})
+            study.set_user_attr("dataset", version.name)
+            study.set_user_attr("mlflow_run_id", run.info.run_id)
     _log.info("study %s: %d trials so far", name, len(study.trials))
     return name, study.user_attrs["mlflow_run_id"]

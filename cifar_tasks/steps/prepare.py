@@ -17,6 +17,7 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import PreparedData, RunRequest, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.endings import end_dead_runs
 from cifar_tasks.tracking.runs import DATASET, MODEL, REQUEST, WORKFLOW
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
     with runs.tracking_errors():
         experiment = runs.experiment_id(client, settings.experiment)
         identity = {WORKFLOW: workflow.id, MODEL: "all"}
+        end_dead_runs(client, experiment, store, workflow.id)
         earlier = next(iter(runs.find_runs(client, experiment, identity)), None)
         refuse_other_request(earlier, request, workflow)
         parent = runs.open_run(client, experiment, identity, workflow.name).info.run_id
-        runs.log_tags(client, parent, {REQUEST: request.model_dump_json()})
+        runs.log_tags(client, parent, {REQUEST: request.model_dump_json(), "airflow.dag_run_url": workflow.url})
         url = runs.run_url(parent, experiment)
         _log.info("MLflow run: %s", url)
         source = open_source(
@@ -83,7 +85,7 @@ def _describe_dataset(
     note = [f"**{banner}**"] if banner else []
     note += [f"Data: {markdown(version.name)}, `{version.uri}`"]
     note += [f"Airflow: [{markdown(workflow.name)}]({workflow.url})"] if workflow.url else []
-    tags = {DATASET: version.digest, "airflow.dag_run_url": workflow.url, runs.NOTE: "\n\n".join(note)}
+    tags = {DATASET: version.digest, runs.NOTE: "\n\n".join(note)}
     runs.log_tags(client, run_id, tags)
     runs.log_dataset(client, run_id, version, "training")
     counts = {f"{split}_images": version.size(split) for split in version.counts}

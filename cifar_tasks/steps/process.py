@@ -66,6 +66,20 @@ def run_step(step: str, on_line: Callable[[str], None] | None = None, **argument
         return _result(step, process.returncode, result.read())
 
 
+def start_step(step: str, **arguments: Any) -> None:
+    """Start a step that may outlive this process. Nobody waits for its result."""
+    with tempfile.TemporaryFile("w+") as given:
+        given.write(json.dumps(arguments) + "\n")
+        given.seek(0)
+        subprocess.Popen(
+            [sys.executable, "-m", "cifar_tasks.steps.process", step],
+            stdin=given,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
 @contextmanager
 def _child(step: str, result_fd: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
@@ -147,20 +161,22 @@ def _result(step: str, code: int, text: bytes) -> Any:
 
 
 def main() -> None:
-    """The child: read the arguments, call the step, write the result to the file that the parent opened."""
-    step, result_fd = sys.argv[1], int(sys.argv[2])
+    """The child: read the arguments, call the step, write the result to the file that the parent opened, if it did."""
+    step, *result_fd = sys.argv[1:]
     signal.signal(signal.SIGTERM, _stop)
     log_to_stdout()
     arguments = sys.stdin.readline() or "{}"
-    threading.Thread(target=_watch_lifeline, daemon=True).start()
+    if result_fd:
+        threading.Thread(target=_watch_lifeline, daemon=True).start()
     try:
         answer = b'{"result":%b}' % call(step, arguments)
     except CifarError as error:
         answer = json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}).encode()
     except Stopped:
         os.killpg(os.getpgrp(), signal.SIGKILL)  # cleaned up; nothing that the step started may outlive it
-    with open(result_fd, "wb") as result:
-        result.write(answer)
+    for descriptor in result_fd:
+        with open(int(descriptor), "wb") as result:
+            result.write(answer)
 
 
 def call(step: str, arguments: str) -> bytes:

@@ -12,7 +12,7 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import Promotion, RegisteredModel, ReportRow, RunReport, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
-from cifar_tasks.tracking.runs import MODEL, WORKFLOW
+from cifar_tasks.tracking.endings import end_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,13 +70,11 @@ def describe(report: RunReport, version: DatasetVersion) -> str:
     return "\n\n".join(paragraphs)
 
 
-def fail_workflow(workflow: WorkflowRun) -> None:
-    """Mark the parent run as failed, if there is one: its last task did not come to close it."""
+def end_workflow(workflow: WorkflowRun, status: str) -> None:
+    """End the MLflow runs of a workflow run that did not come to its report, or whose tasks were marked in the UI."""
     client = runs.mlflow_client()
     with runs.tracking_errors():
-        experiment = runs.experiment_id(client, Settings().experiment)
-        for parent in runs.find_runs(client, experiment, {WORKFLOW: workflow.id, MODEL: "all"}):
-            client.set_terminated(parent.info.run_id, "FAILED")
+        end_runs(client, runs.experiment_id(client, Settings().experiment), workflow.id, status)
 
 
 def _row(client: "MlflowClient", candidate: RegisteredModel) -> ReportRow:

@@ -13,7 +13,7 @@ from cifar_tasks.steps.inputs import initial_model, load_training_images
 from cifar_tasks.steps.payloads import TrialWorker, WorkerResult
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.mlflow_run import MlflowCallback
-from cifar_tasks.tracking.runs import MODEL, STUDY, TRIAL
+from cifar_tasks.tracking.runs import MODEL, STUDY, TRIAL, WORKFLOW
 from cifar_tasks.training.callbacks import LogProgress
 from cifar_tasks.training.device import choose_device
 from cifar_tasks.training.setup import run_params, to_split
@@ -79,6 +79,7 @@ def _trial_run(client: "MlflowClient", worker: TrialWorker, trial: Trial) -> Ite
         client, worker.plan.data.experiment_id, identity, f"{model} trial {number}", parent=worker.study_run_id
     )
     trial.set_user_attr("mlflow_run_id", run.info.run_id)
+    runs.log_tags(client, run.info.run_id, {WORKFLOW: worker.plan.data.workflow.id})
     with runs.closing(client, run.info.run_id):
         try:
             yield run.info.run_id

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cifar_tasks.data.versions import DatasetVersion
-from cifar_tasks.errors import ConfigError, LeaseLost, Stopped, TrackingError
+from cifar_tasks.errors import ConfigError, LeaseLost, Stopped, TrackingError, TrackingRefused
 from cifar_tasks.settings import Settings
 from cifar_tasks.tracking.server import check_address, tracking_error
 
@@ -63,7 +63,7 @@ def tracking_errors() -> Iterator[None]:
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
-    """The experiment's id; made on first use, also when two processes try at once."""
+    """The experiment's id; made on first use, also when two processes try at once; restored if somebody deleted it."""
     from mlflow.exceptions import MlflowException
 
     if (found := client.get_experiment_by_name(name)) is None:
@@ -73,7 +73,30 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
         except MlflowException:
             if (found := client.get_experiment_by_name(name)) is None:
                 raise
+    if found.lifecycle_stage == "deleted":
+        try:
+            client.restore_experiment(found.experiment_id)
+        except MlflowException as error:
+            raise TrackingRefused(
+                f"the experiment {name} was deleted in MLflow and this user may not restore it. As its administrator: "
+                f"mlflow experiments restore --experiment-id {found.experiment_id}; or set CIFAR_EXPERIMENT."
+            ) from error
+        _log.warning("the experiment %s was deleted in MLflow: it is restored", name)
     return str(found.experiment_id)
+
+
+def exists(client: "MlflowClient", run_id: str | None) -> bool:
+    """Whether there is such a run that nobody has deleted."""
+    from mlflow.exceptions import MlflowException
+
+    if run_id is None:
+        return False
+    try:
+        return str(client.get_run(run_id).info.lifecycle_stage) == "active"
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
 
 
 def open_run(

@@ -18,7 +18,7 @@ from cifar_tasks.cli import local_run
 from cifar_tasks.config import Overrides
 from cifar_tasks.errors import ConfigError, Stopped, StorageError
 from cifar_tasks.settings import PROJECT
-from cifar_tasks.steps.payloads import RunRequest
+from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
 
 DAG_FILE = PROJECT / "dags" / "cifar10_training.py"
 HEAVY = ("torch", "torchvision", "mlflow", "numpy", "pandas", "sklearn", "boto3", "matplotlib", "optuna", "PIL")
@@ -110,7 +110,7 @@ def test_the_command_line_does_the_same_steps_in_the_same_order(dag, monkeypatch
     results = {"plan_training": [1], "create_studies": [1], "select_params": [1]}
     for name in names:
         monkeypatch.setattr(local_run, name, recorded(name, results.get(name)))
-    local_run.run_workflow("name", SimpleNamespace(tune=["cnn"]))
+    local_run.run_steps(WorkflowRun(id="cli/name", name="name"), SimpleNamespace(tune=["cnn"]))
     assert called == names
 
 
@@ -168,6 +168,32 @@ def test_an_error_stands_whole_in_one_line_of_the_task_log_before_airflow_s_trac
     assert caught.value.__suppress_context__
     (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert (line.getMessage(), line.exc_info) == ("what is wrong and what to do", None)
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [("failed", "FAILED"), ("success", "FINISHED"), ("running", None), (RuntimeError(), None)]
+)
+def test_a_task_that_stops_because_its_dag_run_was_marked_ends_the_mlflow_runs(dag, monkeypatch, state, status):
+    def stop(step: str, **arguments: Any) -> None:
+        raise Stopped("stopped")
+
+    def state_of_dag_run(dag_id: str, run_id: str) -> str:
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    started: list[tuple[str, dict[str, Any]]] = []
+    context = {
+        "dag_run": SimpleNamespace(dag_id="dag", run_id="run"),
+        "ti": SimpleNamespace(get_dagrun_state=state_of_dag_run),
+    }
+    monkeypatch.setattr("cifar_tasks.steps.process.run_step", stop)
+    monkeypatch.setattr("cifar_tasks.steps.process.start_step", lambda step, **given: started.append((step, given)))
+    monkeypatch.setattr(sys.modules["cifar10_training"], "get_current_context", lambda: context)
+    with pytest.raises(AirflowException, match="stopped"):
+        sys.modules["cifar10_training"].run_task_step("train:train_model")
+    ending = {"workflow": {"id": "dag/run", "name": "run"}, "status": status}
+    assert started == ([("cifar_tasks.steps.report:end_workflow", ending)] if status else [])
 
 
 def test_a_retry_waits_and_waits_longer_each_time(dag):

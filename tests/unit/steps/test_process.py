@@ -136,3 +136,16 @@ def test_a_step_does_not_outlive_a_parent_that_was_killed(tmp_path):
     assert wait_until_gone(pids[:1]) < 10
     assert (tmp_path / "pids.cleaned").exists()
     wait_until_gone(pids)
+
+
+def test_a_step_that_nobody_waits_for_outlives_the_process_that_started_it(tmp_path):
+    note = tmp_path / "done"
+    program = f"from cifar_tasks.steps.process import start_step; start_step('{STEPS}:write_later', note='{note}')"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert not note.exists()
+    wait_for(note)
+
+
+@pytest.mark.parametrize("size", [65_000, 5_000_000])
+def test_arguments_larger_than_a_pipe_s_buffer_reach_the_step(size):
+    assert run("count", text="x" * size) == size

@@ -1,0 +1,69 @@
+"""Which MLflow runs are ended when a workflow run ends, or is found dead by the next one."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from cifar_tasks.tracking.endings import end_dead_runs, end_runs, workflow_lease
+from cifar_tasks.tracking.runs import MODEL, STUDY, WORKFLOW
+from tests.stores import InMemoryStore
+
+AIRFLOW = "http://airflow.example:8080"
+
+
+@pytest.fixture
+def experiment(mlflow_client: MlflowClient, tmp_path: Path) -> str:
+    return str(mlflow_client.create_experiment(str(tmp_path)))
+
+
+def run(client: MlflowClient, experiment: str, workflow: str, model: str = "all", **tags: str) -> str:
+    made = client.create_run(experiment, tags={WORKFLOW: workflow, MODEL: model, **tags})
+    return str(made.info.run_id)
+
+
+def status(client: MlflowClient, run_id: str) -> str:
+    return str(client.get_run(run_id).info.status)
+
+
+def test_parent_training_study_and_trial_end_together_and_what_has_ended_or_is_another_s_stays(
+    mlflow_client, experiment
+):
+    mine = [run(mlflow_client, experiment, "cli/a", model) for model in ("all", "cnn", "search cnn")]
+    mine.append(run(mlflow_client, experiment, "cli/a", "cnn", **{STUDY: "cnn-1"}))
+    finished, other = run(mlflow_client, experiment, "cli/a", "resnet50"), run(mlflow_client, experiment, "cli/b")
+    mlflow_client.set_terminated(finished, "FINISHED")
+    end_runs(mlflow_client, experiment, "cli/a", "FAILED")
+    assert {status(mlflow_client, run_id) for run_id in mine} == {"FAILED"}
+    assert (status(mlflow_client, finished), status(mlflow_client, other)) == ("FINISHED", "RUNNING")
+
+
+@pytest.mark.parametrize(("age", "ends"), [(0, "RUNNING"), (61, "KILLED"), (None, "KILLED")])
+def test_a_run_of_the_command_line_is_dead_once_its_lease_has_expired(mlflow_client, experiment, age, ends):
+    parent, child = (run(mlflow_client, experiment, "cli/it's", model) for model in ("all", "cnn"))
+    store = InMemoryStore()
+    if age is not None:
+        store.put(workflow_lease("cli/it's"), b"{}")
+        store.written[workflow_lease("cli/it's")] -= age
+    end_dead_runs(mlflow_client, experiment, store, "cli/next")
+    assert {status(mlflow_client, run_id) for run_id in (parent, child)} == {ends}
+
+
+@pytest.mark.parametrize(
+    ("workflow", "url", "next_one", "ends"),
+    [
+        ("dag/1", f"{AIRFLOW}/dags/dag/runs/1", "dag/2", "KILLED"),
+        ("dag/1", f"{AIRFLOW}/dags/dag/runs/1", "dag/1", "RUNNING"),
+        ("dag/1", "http://another:8080/dags/dag/runs/1", "dag/2", "RUNNING"),
+        ("dag/1", f"{AIRFLOW}/dags/dag/runs/1", "cli/2", "RUNNING"),
+        ("dag/1", f"{AIRFLOW}/dags/dag/runs/1", "dag2/2", "RUNNING"),
+    ],
+)
+def test_a_dag_run_is_dead_when_the_next_one_of_the_same_dag_and_airflow_begins(
+    mlflow_client, experiment, monkeypatch, workflow, url, next_one, ends
+):
+    monkeypatch.setenv("CIFAR_AIRFLOW_URL", AIRFLOW)
+    parent = run(mlflow_client, experiment, workflow, **{"airflow.dag_run_url": url})
+    child = run(mlflow_client, experiment, workflow, "cnn")
+    end_dead_runs(mlflow_client, experiment, InMemoryStore(), next_one)
+    assert {status(mlflow_client, run_id) for run_id in (parent, child)} == {ends}
