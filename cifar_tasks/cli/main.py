@@ -16,11 +16,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from cifar_tasks.cli.connect import connect, give_up_soon, limit_threads, require_servers
 from cifar_tasks.cli.request import StrictCommand
+from cifar_tasks.cli.tables import print_table
 from cifar_tasks.config import PROFILES, RESIZES, Overrides
-from cifar_tasks.errors import CifarError, StackError
+from cifar_tasks.errors import CifarError, ConfigError, StackError
+from cifar_tasks.evaluation.names import printable
 from cifar_tasks.models import available_models, default_models
 from cifar_tasks.settings import Settings, read_settings
 from cifar_tasks.steps.payloads import RunReport, RunRequest
@@ -35,11 +38,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, compare and promote image classifiers. The whole stack runs on this machine: [b]cifar up[/b].",
 )
-console = Console(highlight=False)
+console = Console(highlight=False, emoji=False)
 MODELS = available_models()
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of a shell."""
-errors = Console(stderr=True, highlight=False)
+errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 def main() -> None:
@@ -316,27 +319,41 @@ def run(
 
 @app.command(cls=StrictCommand)
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, PNG or JPEG, any size.", metavar="IMAGE…")],
+    pictures: Annotated[
+        list[Path], typer.Argument(help="PNG or JPEG files of any size, or folders of them.", metavar="PICTURE…")
+    ],
     registered_model: RegisteredModelName,
     fast: Annotated[
         bool,
         typer.Option("--fast", help="In the precision this machine is fast in; probabilities change by a percent."),
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="An object instead of the table.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values instead of the table.")] = False,
 ) -> None:
-    """Classify pictures with the champion.
+    """Classify pictures with the champion. The exit status is 1 if a picture cannot be read; the others are classified.
 
-    Example: [b]cifar predict cat.jpg dog.png[/b]
+    Example: [b]cifar predict cat.jpg pictures/ --csv[/b]
     """
+    if as_json and as_csv:
+        raise ConfigError("--json and --csv exclude each other: give one of them.")
     require_servers(connect(errors))
     limit_threads()
-    with console.status("Loading the champion"):
+    with console.status("Classifying"):
         from cifar_tasks.cli.predict import predict as classify
 
-        version, predictions = classify(images, registered_model, fast=fast)
-    table = Table("picture", "class", "probability", caption=f"{registered_model}, version {version}")
-    for prediction in predictions:
-        table.add_row(escape(str(prediction.path)), prediction.label, f"{prediction.probability:.1%}")
-    console.print(table)
+        result = classify(pictures, registered_model, fast=fast)
+    if as_json:
+        typer.echo(result.as_json())
+    elif as_csv:
+        typer.echo(os.fsencode(result.as_csv()), nl=False)
+    elif result.found:
+        rows = [(str(p.path), p.label, f"{p.probability:.1%}") for p in result.found]
+        caption = f"{result.registered_model}, version {result.version}"
+        print_table(console, ("picture", "class", "probability"), rows, caption)
+    for problem in result.problems:
+        errors.print(Text.assemble(("error: ", "bold red"), printable(problem)), soft_wrap=True)
+    if result.problems:
+        raise typer.Exit(1)
 
 
 @app.command(cls=StrictCommand)

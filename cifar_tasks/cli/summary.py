@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from cifar_tasks.cli.tables import print_table
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.steps.payloads import RunReport
 
@@ -14,9 +14,9 @@ def print_summary(console: Console, report: RunReport, hints: Mapping[str, str] 
     """Print text that can be pasted; `hints` are titles and texts."""
     if report.banner:
         console.print(f"[bold yellow]{escape(report.banner)}[/]")
-    table = Table("model", "parameters", "epochs", "validation", "test", "version", "alias")
-    for row in report.rows:
-        table.add_row(
+    columns = "model", "parameters", "epochs", "validation", "test", "version", "alias"
+    rows = [
+        (
             row.model,
             f"{row.parameters:,}",
             str(row.epochs),
@@ -25,7 +25,9 @@ def print_summary(console: Console, report: RunReport, hints: Mapping[str, str] 
             str(row.version),
             ", ".join(row.aliases),
         )
-    console.print(table)
+        for row in report.rows
+    ]
+    print_table(console, columns, rows)
     for warning in report.warnings:
         console.print(f"  [yellow]warning: {escape(printable(warning))}[/]", soft_wrap=True)
     for reason in report.reasons:

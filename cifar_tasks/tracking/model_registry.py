@@ -75,7 +75,13 @@ def class_names(version: "ModelVersion") -> tuple[str, ...]:
         return tuple(json.loads(version.tags[CLASSES]))
     from mlflow.models import get_model_info
 
-    return tuple((get_model_info(str(version.source)).metadata or {})["classes"])
+    metadata = get_model_info(str(version.source)).metadata or {}
+    if "classes" not in metadata:
+        raise IntegrityError(
+            f"version {version.version} of {version.name} does not name its classes: it was not registered by this "
+            "pipeline. Set the alias to a version that was."
+        )
+    return tuple(metadata["classes"])
 
 
 def saved_model_of(version: "ModelVersion") -> SavedModel:

@@ -21,8 +21,8 @@ random, paths = np.random.default_rng(0), []
 for number in range(8):
     paths.append(pathlib.Path(f"/tmp/{number}.png"))
     Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(paths[-1])
-version, answers = predict(paths, "cifar10-classifier")
-print(json.dumps([version, [(answer.label, answer.probability) for answer in answers]]))
+result = predict(paths, "cifar10-classifier")
+print(json.dumps([result.version, [(answer.label, answer.probability) for answer in result.found]]))
 """
 
 

@@ -66,7 +66,7 @@ def test_a_run_of_any_names_ends_with_a_report_a_version_and_predictions(client,
         assert "&#60;b&#62; data &#36;a&#95;&#36;" in text
     picture_file = tmp_path / FOLDER_NAMES[0]
     picture_file.write_bytes(picture((40, 60, 200), np.random.default_rng(0)))
-    _, (prediction,) = predict([picture_file], "any names")
+    (prediction,) = predict([picture_file], "any names").found
     assert prediction.label in classes
 
 

@@ -29,8 +29,8 @@ REPORT = RunReport(
 )
 
 
-def printed(report: RunReport, hints: dict[str, str]) -> str:
-    console = Console(file=io.StringIO(), width=80)
+def printed(report: RunReport, hints: dict[str, str], terminal: bool = True) -> str:
+    console = Console(file=io.StringIO(), width=80, force_terminal=terminal, color_system=None)
     print_summary(console, report, hints)
     return console.file.getvalue()
 
@@ -67,3 +67,11 @@ def test_warnings_about_the_data_are_repeated_as_plain_text():
 
 def test_without_airflow_there_is_no_line_for_it():
     assert "Airflow run" not in printed(REPORT.model_copy(update={"airflow_url": None}), {})
+
+
+def test_in_a_pipe_the_table_is_plain_text():
+    lines = printed(REPORT, {}, terminal=False).splitlines()
+    assert lines[1].split() == ["model", "parameters", "epochs", "validation", "test", "version", "alias"]
+    assert lines[2].split() == ["cnn", "2,429,270", "4", "64.65%", "67.12%", "2", "champion"]
+    assert lines[1].index("epochs") == lines[2].index("4 ")
+    assert "─" not in "".join(lines)
