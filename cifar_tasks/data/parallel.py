@@ -1,10 +1,11 @@
 """Threads that share a bounded amount of memory."""
 
+import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 AHEAD_BYTES = 64 * 2**20
@@ -47,6 +48,12 @@ def bounded_map(
         pool.shutdown(cancel_futures=True)
 
 
+def return_freed_memory() -> None:
+    """To the system. Each thread keeps what it freed, and a process of a step is told to keep it (`STEP_ENV`)."""
+    with suppress(AttributeError):  # not every C library has the function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class MemoryBudget:
     """Bytes that threads share: each waits until there is room for what it needs."""
 
@@ -56,7 +63,7 @@ class MemoryBudget:
 
     @contextmanager
     def taken(self, needed: int) -> Iterator[None]:
-        """What needs more than there is gets all of it."""
+        """What needs more than there is gets all of it. It is given back to the system afterwards."""
         needed = min(needed, self._total)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= needed)
@@ -64,6 +71,8 @@ class MemoryBudget:
         try:
             yield
         finally:
+            if needed:
+                return_freed_memory()
             with self._changed:
                 self._free += needed
                 self._changed.notify_all()

@@ -18,7 +18,7 @@ from cifar_tasks.data.disk import disk_errors
 from cifar_tasks.data.image_format import ImageFormat, UnusableImage, decode_image
 from cifar_tasks.data.images import Images, ImageStream, Labels, Report, SourceImage
 from cifar_tasks.data.near_duplicates import Thumbnails, thumbnails
-from cifar_tasks.data.parallel import bounded_map
+from cifar_tasks.data.parallel import AHEAD_BYTES, bounded_map, return_freed_memory
 from cifar_tasks.data.progress import progress
 from cifar_tasks.data.splits import Indices, split_indices
 from cifar_tasks.errors import DataError
@@ -90,16 +90,20 @@ def spooled(stream: ImageStream, image_format: ImageFormat, report: Report) -> I
     labels = np.concatenate([stream.train_labels, stream.test_labels])
     digests, names, thumbs = [b""] * len(labels), [""] * len(labels), np.zeros((len(labels), 8, 9), np.uint8)
     with tempfile.TemporaryFile(buffering=0, prefix="cifar-") as pixels:
-        done = 0
+        done = read = 0
         decode = partial(_decoded, image_format)
         with progress(report, lambda: f"{stream.name}: {done:,} of {len(labels):,} images decoded"):
             for batch in bounded_map(decode, _batches(stream.images, image_format), THREADS, _file_bytes):
                 for name, problem in batch.bad:
                     stream.bad.add(name, problem)
-                for position, name, digest, image in zip(*batch[1:], strict=True):
+                for position, name, digest, image in zip(*batch[2:], strict=True):
                     names[position], digests[position] = name, digest
                     _write(pixels, position, image)
                 thumbs[batch.positions] = thumbnails(batch.images)
+                read += batch.file_bytes
+                if read >= AHEAD_BYTES:
+                    return_freed_memory()
+                    read = 0
                 done += len(batch.positions) + len(batch.bad)
         stream.bad.check()
         if missing := digests.count(b""):
@@ -148,6 +152,7 @@ def _file_bytes(batch: list[SourceImage]) -> int:
 
 
 class _Decoded(NamedTuple):
+    file_bytes: int
     bad: list[tuple[str, str]]
     """Names of files that cannot be used, and why."""
     positions: list[int]
@@ -157,7 +162,7 @@ class _Decoded(NamedTuple):
 
 
 def _decoded(image_format: ImageFormat, batch: list[SourceImage]) -> _Decoded:
-    decoded = _Decoded([], [], [], [], np.empty((len(batch), *image_format.shape), np.uint8))
+    decoded = _Decoded(_file_bytes(batch), [], [], [], [], np.empty((len(batch), *image_format.shape), np.uint8))
     for image in batch:
         try:
             pixels = decode_image(image.content, image_format)
