@@ -54,7 +54,7 @@ class Settings(BaseSettings):
 
     home: Path = PROJECT / ".cifar"
     """State, logs, secrets and downloads of the embedded stack."""
-    bucket: str = "cifar"
+    bucket: str = Field(default="cifar", pattern=r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$")
     """S3 bucket of datasets and checkpoints."""
     experiment: str = "cifar10-training"
     """MLflow experiment of all runs."""

@@ -6,14 +6,25 @@ from rich.console import Console
 from rich.markup import escape
 
 from cifar_tasks.errors import ConfigError
+from cifar_tasks.models import parse_models
 from cifar_tasks.settings import Settings, cpu_cores, machine_cores, read_settings
+
+
+def checked_settings() -> Settings:
+    """The settings, and `ConfigError` also for a model that does not exist: Airflow could not import the DAG."""
+    settings = read_settings()
+    try:
+        parse_models(settings.models)
+    except ConfigError as error:
+        raise ConfigError(f"CIFAR_MODELS: {error}") from None
+    return settings
 
 
 def connect(errors: Console) -> Settings:
     """Make this process a client of the deployment; say on `errors` which addresses of the environment are not used."""
     from cifar_tasks.deployment import stack
 
-    home = read_settings().home
+    home = checked_settings().home
     for address in stack.use(home):
         errors.print(
             f"[yellow]note:[/] {escape(address)} is not used: this machine has a stack in {escape(str(home))}. "

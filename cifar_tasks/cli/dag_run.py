@@ -33,11 +33,16 @@ class Access:
 
 
 def access_to_deployment(settings: Settings) -> Access | None:
-    """The Airflow of the settings, if they name one."""
-    if not (settings.airflow_api and settings.airflow_password):
+    """The Airflow of the settings, if they name one; `ConfigError` if they do so without its password."""
+    if not settings.airflow_api:
         return None
+    if not settings.airflow_password:
+        raise ConfigError(
+            f"CIFAR_AIRFLOW_API is {settings.airflow_api}, and CIFAR_AIRFLOW_PASSWORD is not set. Set the password "
+            "of its admin, or unset the address to use the embedded stack."
+        )
     hints = {"Log in": "user admin, password in .env: AIRFLOW_ADMIN_PASSWORD (MLflow: MLFLOW_ADMIN_PASSWORD)"}
-    return Access(settings.airflow_api, settings.airflow_password.get_secret_value(), hints)
+    return Access(settings.airflow_api.rstrip("/"), settings.airflow_password.get_secret_value(), hints)
 
 
 def access_to_embedded_stack(home: Path) -> Access:

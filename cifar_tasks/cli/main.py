@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from cifar_tasks.cli.connect import connect, give_up_soon, limit_threads, require_servers
+from cifar_tasks.cli.connect import checked_settings, connect, give_up_soon, limit_threads, require_servers
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.tables import print_table
 from cifar_tasks.config import PROFILES, RESIZES, Overrides
@@ -38,11 +38,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, compare and promote image classifiers. The whole stack runs on this machine: [b]cifar up[/b].",
 )
-console = Console(highlight=False, emoji=False)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    made = Console(stderr=stderr, highlight=False, emoji=False)
+    made.width = made.width or 80  # COLUMNS=0 would print nothing
+    return made
+
+
+console = _console()
 MODELS = available_models()
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of a shell."""
-errors = Console(stderr=True, highlight=False, emoji=False)
+errors = _console(stderr=True)
 
 
 def main() -> None:
@@ -66,7 +74,7 @@ def up(
     """
     from cifar_tasks.deployment import stack
 
-    home = read_settings().home
+    home = checked_settings().home
     with console.status("Starting the stack"):
         stack.up(home, report=lambda line: console.print(f"  {escape(line)}"), without=() if airflow else ("airflow",))
     variables = stack.environment(home)

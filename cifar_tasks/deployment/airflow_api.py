@@ -21,11 +21,14 @@ def airflow(url: str, user: str, password: str) -> Iterator["ApiClient"]:
     from airflow_client.client import ApiClient, Configuration
     from airflow_client.client.exceptions import OpenApiException
     from pydantic import ValidationError
+    from urllib3 import Retry
     from urllib3.exceptions import HTTPError
 
     token = _log_in(url, user, password)
     try:
-        with ApiClient(Configuration(host=url, access_token=token)) as client:
+        # A request that got no answer in time is not sent three times more.
+        retries = Retry(connect=2, read=0, backoff_factor=0.5)
+        with ApiClient(Configuration(host=url, access_token=token, retries=retries)) as client:
             request = client.rest_client.request
 
             def limited(*words: Any, _request_timeout: float | None = None, **named: Any) -> Any:

@@ -26,6 +26,7 @@ from cifar_tasks.settings import PROJECT, Settings, cpu_cores, read_settings, tr
         ("SCHEDULE_TIMEZONE", "UTC+2", "no IANA time zone"),
         ("REGISTERED_MODEL", "a/b", "letters, digits"),
         ("SOURCE", "pictures", "absolute path"),
+        ("BUCKET", "My_Bucket", "pattern"),
         ("PRETRAINED_WEIGHTS", "{resnet50", "is no JSON"),
         ("PRETRAINED_WEIGHTS", '{"resnet50": {"source": "a"}}', "resnet50.sha256: Field required"),
     ],

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from cifar_tasks.cli.connect import connect, limit_threads, require_servers
+from cifar_tasks.cli.main import app
 from cifar_tasks.deployment.stack.environment import create_secrets
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.settings import Settings
@@ -45,6 +47,16 @@ def test_the_embedded_stack_wins_over_the_servers_that_the_shell_names_and_says_
     assert "AWS_ENDPOINT_URL=https://s3.example.com is not used" in printed
     assert "secret" not in printed
     assert connected(dict(os.environ), monkeypatch) == ""
+
+
+def test_a_model_of_the_settings_that_does_not_exist_is_refused_before_airflow_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFAR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CIFAR_MODELS", "cnn,vgg")
+    done = CliRunner().invoke(app, ["up"])
+    assert str(done.exception).startswith("CIFAR_MODELS: there is no model 'vgg'")
+    assert os.listdir(tmp_path) == []
 
 
 def test_without_a_stack_the_shell_s_servers_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from cifar_tasks.cli.dag_run import DagRun, access_to_deployment, flow_order
+from cifar_tasks.errors import ConfigError
 from cifar_tasks.settings import Settings
 
 DOWNSTREAM = {
@@ -20,11 +21,12 @@ DOWNSTREAM = {
 }
 
 
-def test_a_deployment_is_used_only_where_both_its_address_and_its_password_are_known():
+def test_a_deployment_is_used_where_its_address_and_its_password_are_known():
     password = SecretStr("s3cret-of-the-admin")
-    assert access_to_deployment(Settings(airflow_api="http://airflow:8080")) is None
+    with pytest.raises(ConfigError, match="CIFAR_AIRFLOW_PASSWORD is not set"):
+        access_to_deployment(Settings(airflow_api="http://airflow:8080"))
     assert access_to_deployment(Settings(airflow_password=password)) is None
-    access = access_to_deployment(Settings(airflow_api="http://airflow:8080", airflow_password=password))
+    access = access_to_deployment(Settings(airflow_api="http://airflow:8080/", airflow_password=password))
     assert access is not None
     assert (access.url, access.password) == ("http://airflow:8080", "s3cret-of-the-admin")
     assert "s3cret" not in repr(access)

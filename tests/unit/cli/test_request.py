@@ -1,11 +1,14 @@
 """From options to a request: what is refused, and that nothing was started before."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
+from cifar_tasks.cli.dag_run import Access
 from cifar_tasks.cli.main import app
 from cifar_tasks.cli.request import MAX_NAME, build_request, check_name
 from cifar_tasks.errors import ConfigError, DataError
@@ -95,3 +98,28 @@ def test_a_setting_that_does_not_fit_stops_the_demo_before_the_stack_is_started(
         "CIFAR_SOURCE",
     ]
     assert os.listdir(tmp_path) == []
+
+
+def interrupted(*arguments: object, **named: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_says_how_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}
+    monkeypatch.setattr(os, "environ", {**os.environ, **servers, "CIFAR_HOME": str(tmp_path)})
+    monkeypatch.setattr("cifar_tasks.cli.local_run.run_workflow", interrupted)
+    done = CliRunner().invoke(app, ["run", "--source", "digits", "--name", "it's [b]me[/b]"])
+    assert done.exit_code == 130
+    assert "--name 'it'\"'\"'s [b]me[/b]'" in " ".join(done.output.split())
+
+
+def test_an_interrupted_demo_says_that_the_run_goes_on_and_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    run = SimpleNamespace(run_id="mine", url="http://airflow/dags/x/runs/mine")
+    monkeypatch.setattr("cifar_tasks.cli.dag_run.access_to_deployment", lambda _: Access("http://airflow", "word", {}))
+    monkeypatch.setattr("cifar_tasks.deployment.airflow_api.airflow", lambda *_: nullcontext())
+    monkeypatch.setattr("cifar_tasks.cli.dag_run.trigger", lambda *_: run)
+    monkeypatch.setattr("cifar_tasks.cli.watch.Watcher.watch", interrupted)
+    done = CliRunner().invoke(app, ["demo", "--source", "digits"])
+    assert done.exit_code == 130
+    assert "The run goes on: http://airflow/dags/x/runs/mine" in done.output

@@ -2,12 +2,13 @@
 
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from airflow_client.client.exceptions import ApiException
 
-from cifar_tasks.deployment.airflow_api import airflow, reason
+from cifar_tasks.deployment.airflow_api import airflow, find_dag, reason
 from cifar_tasks.errors import StackError
 from tests.unit.data.server import Site, serving
 
@@ -52,3 +53,32 @@ def test_what_airflow_s_client_raises_is_one_line_without_headers() -> None:
     error = ApiException(status=503, reason="Unavailable", body="a long page")
     error.headers = {"set-cookie": "session"}
     assert reason(error) == "503 Unavailable"
+
+
+def test_a_server_that_stops_answering_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cifar_tasks.deployment.airflow_api.REQUEST_SECONDS", 0.3)
+    with HTTPServer(("127.0.0.1", 0), LogsInOnly) as server:
+        threading.Thread(target=server.serve_forever).start()
+        began = time.monotonic()
+        try:
+            with (
+                pytest.raises(StackError, match="did not answer as expected"),
+                airflow(f"http://127.0.0.1:{server.server_port}", "admin", "word") as client,
+            ):
+                find_dag(client)
+        finally:
+            server.shutdown()
+    assert time.monotonic() - began < 3
+
+
+class LogsInOnly(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.send_response(201)
+        self.end_headers()
+        self.wfile.write(b'{"access_token": "token"}')
+
+    def do_GET(self) -> None:
+        time.sleep(1)
+
+    def log_message(self, *_words: object) -> None:
+        pass
