@@ -109,15 +109,14 @@ def _send(pipe: IO[str] | None, line: str) -> None:
 
 def _end(process: subprocess.Popen[str]) -> None:
     """However the parent leaves, the child's whole group is gone."""
-    for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, None)):
-        if process.poll() is not None:
-            break
-        _signal_group(process.pid, number)
+    if process.poll() is None:
+        _signal_group(process.pid, signal.SIGTERM)
         try:
-            process.wait(patience)
+            process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            _log.warning("the step did not stop within %g s", GRACE_SECONDS)
+            _log.warning("the step did not stop within %g s and is killed", GRACE_SECONDS)
     _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
@@ -132,13 +131,17 @@ def _signal_group(leader: int, number: signal.Signals) -> None:
 
 @contextmanager
 def _pass_on_sigterm(process: subprocess.Popen[str]) -> Iterator[list[int]]:
-    """While the step runs, SIGTERM goes to it; the list is no longer empty once that happened."""
+    """While the step runs, SIGTERM goes to it, and SIGKILL if it does not stop; the list is not empty once it did."""
     sigterm_received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield sigterm_received
         return
 
+    kill = threading.Timer(GRACE_SECONDS, _signal_group, (process.pid, signal.SIGKILL))
+
     def pass_on(number: int, frame: FrameType | None) -> None:
+        if not sigterm_received:
+            kill.start()
         sigterm_received.append(number)
         _signal_group(process.pid, signal.SIGTERM)
 
@@ -146,6 +149,7 @@ def _pass_on_sigterm(process: subprocess.Popen[str]) -> Iterator[list[int]]:
     try:
         yield sigterm_received
     finally:
+        kill.cancel()
         signal.signal(signal.SIGTERM, before)
 
 

@@ -126,6 +126,36 @@ def test_sigterm_reaches_the_step_and_leaves_no_process(tmp_path):
     assert (tmp_path / "pids.cleaned").exists()
 
 
+def test_what_a_step_has_started_does_not_outlive_it():
+    wait_until_gone([run("leave_child")])
+
+
+def test_a_step_that_ignores_sigterm_is_killed_when_its_parent_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("cifar_tasks.steps.process.GRACE_SECONDS", 0.5)
+    note = tmp_path / "pid"
+
+    def stop_when_running() -> None:
+        wait_for(note)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_when_running).start()
+    with pytest.raises(Stopped):
+        run("ignore_sigterm", note=str(note))
+    wait_until_gone([int(note.read_text())])
+
+
+def test_a_step_that_ignores_sigterm_is_killed_when_its_parent_gives_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("cifar_tasks.steps.process.GRACE_SECONDS", 0.5)
+    note = tmp_path / "pid"
+
+    def give_up(line: str) -> None:
+        raise InterruptedError(line)
+
+    with pytest.raises(InterruptedError, match="ignoring"):
+        run_step(f"{STEPS}:ignore_sigterm", on_line=give_up, note=str(note))
+    wait_until_gone([int(note.read_text())])
+
+
 def test_a_step_does_not_outlive_a_parent_that_was_killed(tmp_path):
     note = tmp_path / "pids"
     program = f"from cifar_tasks.steps.process import run_step; run_step('{STEPS}:wait_with_child', note='{note}')"
