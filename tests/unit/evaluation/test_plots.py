@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from cifar_tasks.evaluation import plots
@@ -86,3 +87,20 @@ def test_1000_classes_are_evaluated_and_drawn_in_less_than_a_gigabyte():
     process.join()
     assert classes == 1000
     assert megabytes < 1000
+
+
+def test_rows_of_the_confusion_matrix_are_true_classes_coloured_by_their_share():
+    axes = plots.confusion_matrix(np.array([[3, 1], [0, 8]]), ["ant", "bee"], "title").axes[0]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true", "predicted")
+    assert axes.images[0].get_array().tolist() == [[0.75, 0.25], [0, 1]]
+    written = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
+    assert written == {(0, 0): "3", (0, 1): "1", (1, 0): "0", (1, 1): "8"}
+
+
+def test_wrong_predictions_stand_in_red_and_right_ones_in_green():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    right, wrong = plots.image_grid(images, ["ant", "ant"], ["ant", "bee"]).axes[:2]
+    red, green, _ = to_rgb(wrong.title.get_color())
+    assert red > 2 * green
+    red, green, _ = to_rgb(right.title.get_color())
+    assert green > 2 * red
