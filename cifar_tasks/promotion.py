@@ -22,6 +22,16 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Unscored:
+    """A champion that cannot be compared."""
+
+    version: int
+    reason: str
+    gone: bool
+    """Nobody can use it any more: its stored model was deleted or is damaged."""
+
+
+@dataclass(frozen=True)
 class Decision:
     """What was decided; kept with the version."""
 
@@ -42,10 +52,11 @@ def best_of(candidates: Sequence[Candidate]) -> Candidate:
     return max(candidates, key=lambda c: (c.test_accuracy, -c.parameters, -c.version))
 
 
-def decide(candidates: Sequence[Candidate], champion: Candidate | None) -> Decision:
+def decide(candidates: Sequence[Candidate], champion: Candidate | Unscored | None) -> Decision:
     """Compare the best candidate with the champion in place, if there is one.
 
-    A champion's accuracy must have been measured on the candidates' test set, unless the classes differ.
+    A champion's accuracy must have been measured on the candidates' test set, unless the classes differ. A champion
+    that cannot be scored stays, because a person has chosen it, unless it is gone.
     """
     best = best_of(candidates)
     reasons = (_ranking(candidates),)
@@ -53,6 +64,14 @@ def decide(candidates: Sequence[Candidate], champion: Candidate | None) -> Decis
         return Decision(best.version, None, None, (*reasons, f"version {best.version} is the first champion"))
     if champion.version in {candidate.version for candidate in candidates}:
         return Decision(champion.version, None, None, (*reasons, f"version {champion.version} is the champion already"))
+    if isinstance(champion, Unscored):
+        what = f"the champion version {champion.version} cannot be scored: {champion.reason}"
+        if champion.gone:
+            return Decision(
+                best.version, champion.version, None, (*reasons, f"{what} Version {best.version} replaces it")
+            )
+        remedy = f"It stays. Set the alias champion to version {best.version} to use that instead"
+        return Decision(champion.version, None, best.version, (*reasons, f"{what} {remedy}"))
     wins, reason = _compare(best, champion)
     if wins:
         return Decision(best.version, champion.version, None, (*reasons, reason))

@@ -45,6 +45,7 @@ def evaluate_model(trained: TrainedModel) -> EvaluatedModel:
         return EvaluatedModel.model_validate_json(store.get(done))
     version = load_version(store, trained.plan.data.dataset_uri)
     with runs.tracking_errors(), runs.closing(client, trained.run_id):
+        runs.restore(client, trained.run_id)
         client.update_run(trained.run_id, status="RUNNING")
         model = load_model(trained.saved, choose_device())
         cache = settings.home / "cache"

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.versions import DatasetVersion, load_version
-from cifar_tasks.promotion import Candidate, best_of, decide
+from cifar_tasks.errors import IntegrityError
+from cifar_tasks.promotion import Candidate, Unscored, best_of, decide
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import Promotion, RegisteredModel
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.runs import DATASET, MODEL
-from cifar_tasks.tracking.saved_model import SavedModel
+from cifar_tasks.tracking.saved_model import SavedModel, is_stored
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 _log = logging.getLogger(__name__)
@@ -29,9 +31,10 @@ def promote(candidates: list[RegisteredModel]) -> Promotion:
     name, data = candidates[0].name, candidates[0].evaluated.trained.plan.data
     client, version = runs.mlflow_client(), load_version(S3Store(Settings().bucket), data.dataset_uri)
     with runs.tracking_errors():
-        compared = [_candidate(client.get_model_version(name, str(c.version))) for c in candidates]
+        runs.restore(client, data.parent_run_id)
+        compared = [_candidate(model_registry.get_version(client, name, c.version)) for c in candidates]
         in_place = model_registry.version_with_alias(client, name, model_registry.CHAMPION)
-        decision = decide(compared, _champion(in_place, version) if in_place else None)
+        decision = decide(compared, _champion(client, in_place, version) if in_place else None)
         if decision.replaced is not None:
             model_registry.set_alias(client, name, model_registry.PREVIOUS, decision.replaced)
         if decision.challenger is not None:
@@ -53,25 +56,42 @@ def promote(candidates: list[RegisteredModel]) -> Promotion:
 
 
 def _candidate(version: "ModelVersion") -> Candidate:
+    """Raises `IntegrityError` for a version that was registered by hand."""
+    model_registry.saved_model_of(version)
     tags = version.tags
-    return Candidate(
-        version=int(version.version),
-        model=tags[MODEL],
-        test_accuracy=float(tags["cifar.test_accuracy"]),
-        dataset=tags[DATASET],
-        classes=model_registry.class_names(version),
-        parameters=int(tags["cifar.parameters"]),
-        placeholder=tags.get("cifar.placeholder") == "true",
-    )
+    try:
+        return Candidate(
+            version=int(version.version),
+            model=tags[MODEL],
+            test_accuracy=float(tags["cifar.test_accuracy"]),
+            dataset=tags[DATASET],
+            classes=model_registry.class_names(version),
+            parameters=int(tags["cifar.parameters"]),
+            placeholder=tags.get("cifar.placeholder") == "true",
+        )
+    except (KeyError, ValueError) as error:
+        raise IntegrityError(
+            f"version {version.version} of {version.name} has no usable tag {error}: somebody has changed its tags."
+        ) from error
 
 
-def _champion(in_place: "ModelVersion", data: DatasetVersion) -> Candidate:
+def _champion(client: "MlflowClient", in_place: "ModelVersion", data: DatasetVersion) -> Candidate | Unscored:
     """The champion as it scores on this run's test images: scored again when its own were others."""
-    champion = _candidate(in_place)
+    number = int(in_place.version)
+    try:
+        champion = _candidate(in_place)
+    except IntegrityError as error:
+        return Unscored(number, str(error), gone=False)
+    saved = model_registry.saved_model_of(in_place)
+    if not is_stored(client, saved):
+        return Unscored(number, f"its stored model {saved.uri} was deleted.", gone=True)
     if champion.dataset == data.digest or champion.classes != data.classes:
         return champion
     size = int(in_place.tags.get("cifar.image_size", 32))  # models from before sizes took 32 pixels
-    accuracy = _test_accuracy(model_registry.saved_model_of(in_place), size, data)
+    try:
+        accuracy = _test_accuracy(saved, size, data)
+    except IntegrityError as error:
+        return Unscored(number, str(error), gone=True)
     _log.info("champion version %d scores %.2f %% on these test images", champion.version, 100 * accuracy)
     return replace(champion, test_accuracy=accuracy, dataset=data.digest)
 

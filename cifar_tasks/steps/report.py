@@ -31,6 +31,8 @@ def report(promotion: Promotion) -> RunReport:
     """Write the page, close the parent run as finished; returns the rows and links for a terminal."""
     data = promotion.candidates[0].evaluated.trained.plan.data
     client, version = runs.mlflow_client(), load_version(S3Store(Settings().bucket), data.dataset_uri)
+    with runs.tracking_errors():
+        runs.restore(client, data.parent_run_id)
     with runs.tracking_errors(), runs.closing(client, data.parent_run_id):
         run_ids = [candidate.evaluated.trained.run_id for candidate in promotion.candidates]
         summary = RunReport(
@@ -101,7 +103,9 @@ def _page(
         {
             "name": trained.plan.config.model,
             "params_source": trained.plan.params_source,
-            "figures": [(title, _image(client, trained.run_id, path)) for path, title in FIGURES.items()],
+            "figures": [
+                (title, image) for path, title in FIGURES.items() if (image := _image(client, trained.run_id, path))
+            ],
             "table": _artifact(client, trained.run_id, "evaluation/classification_report.txt").decode(),
         }
         for trained in trainings
@@ -137,9 +141,15 @@ def _links(summary: RunReport) -> list[tuple[str, str]]:
 
 
 def _artifact(client: "MlflowClient", run_id: str, path: str) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="cifar-report-") as folder:
-        return Path(client.download_artifacts(run_id, path, folder)).read_bytes()
+    """Empty if somebody has deleted it."""
+    folder = path.rpartition("/")[0] or None
+    if path not in {entry.path for entry in client.list_artifacts(run_id, folder)}:
+        _log.warning("the MLflow run %s has no %s any more: the report does without", run_id, path)
+        return b""
+    with tempfile.TemporaryDirectory(prefix="cifar-report-") as target:
+        return Path(client.download_artifacts(run_id, path, target)).read_bytes()
 
 
 def _image(client: "MlflowClient", run_id: str, path: str) -> str:
-    return "data:image/png;base64," + base64.b64encode(_artifact(client, run_id, path)).decode()
+    data = _artifact(client, run_id, path)
+    return "data:image/png;base64," + base64.b64encode(data).decode() if data else ""

@@ -59,6 +59,8 @@ def reuse_best_params(client: "MlflowClient", plan: TrainPlan) -> TrainPlan:
 def _best_of_study(client: "MlflowClient", plan: TrainPlan, result: WorkerResult) -> TrainPlan:
     """Closes the study's MLflow run with table and charts."""
     study, run_id = load_study(result.study), result.study_run_id
+    with runs.tracking_errors():
+        runs.restore(client, run_id)
     with runs.tracking_errors(), runs.closing(client, run_id):
         charts.log_study(client, run_id, study)
         best = best_trial(study)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cifar_tasks.errors import IntegrityError
+from cifar_tasks.errors import ConfigError, IntegrityError
 from cifar_tasks.tracking.saved_model import DIGEST_TAG, SavedModel
 
 if TYPE_CHECKING:
@@ -51,8 +51,23 @@ def version_with_alias(client: "MlflowClient", name: str, alias: str) -> "ModelV
 def best_tuned(client: "MlflowClient", name: str, tags: Mapping[str, str]) -> "ModelVersion | None":
     """Of the versions with these tags that a search led to, the one with the best validation accuracy."""
     wanted = " AND ".join([f"name = '{name}'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())])
-    found = [version for version in client.search_model_versions(wanted) if version.tags.get("cifar.tuned_params")]
+    needed = {"cifar.tuned_params", "cifar.validation_accuracy", "cifar.params_source"}  # a person may delete tags
+    found = [version for version in client.search_model_versions(wanted) if needed <= version.tags.keys()]
     return max(found, key=lambda version: float(version.tags["cifar.validation_accuracy"]), default=None)
+
+
+def get_version(client: "MlflowClient", name: str, version: int) -> "ModelVersion":
+    """Raises `ConfigError` if a person has deleted the version, or deleted or renamed its registered model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, str(version))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise ConfigError(
+            f"version {version} of {name} was deleted or renamed in MLflow. Clear the task register or start a new run."
+        ) from error
 
 
 def set_alias(client: "MlflowClient", name: str, alias: str, version: int) -> None:
@@ -73,6 +88,7 @@ def class_names(version: "ModelVersion") -> tuple[str, ...]:
     """In the order of the logits."""
     if CLASSES in version.tags:
         return tuple(json.loads(version.tags[CLASSES]))
+    saved_model_of(version)  # refuses a version that was registered by hand, whose model may be of another kind
     from mlflow.models import get_model_info
 
     metadata = get_model_info(str(version.source)).metadata or {}

@@ -118,6 +118,22 @@ def find_runs(client: "MlflowClient", experiment: str, identity: Mapping[str, st
     return [run for run in found if identity.items() <= run.data.tags.items()]
 
 
+def restore(client: "MlflowClient", run_id: str) -> None:
+    """Bring a run back that somebody has deleted in MLflow."""
+    from mlflow.exceptions import MlflowException
+
+    if exists(client, run_id):
+        return
+    try:
+        client.restore_run(run_id)
+    except MlflowException as error:
+        raise TrackingRefused(
+            f"the MLflow run {run_id} was deleted and cannot be restored: {error}. Restore it in MLflow as its "
+            "administrator, or start a new run."
+        ) from error
+    _log.warning("the MLflow run %s was deleted: it is restored", run_id)
+
+
 @contextmanager
 def closing(client: "MlflowClient", run_id: str) -> Iterator[None]:
     """Sets the run's status when the context ends: FINISHED, FAILED, or KILLED after SIGTERM.

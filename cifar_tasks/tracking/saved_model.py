@@ -56,6 +56,19 @@ def find_model(client: "MlflowClient", experiment: str, run_id: str) -> SavedMod
     return saved
 
 
+def is_stored(client: "MlflowClient", saved: SavedModel) -> bool:
+    """Whether the model's file is there; its content is not read."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.list_logged_model_artifacts(saved.model_id, str(PROGRAM.parent))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return str(PROGRAM) in {entry.path for entry in found}
+
+
 def save_model(
     client: "MlflowClient",
     run_id: str,
@@ -126,6 +139,8 @@ def _downloaded(uri: str) -> Iterator[tuple[Path, str]]:
 
     with tempfile.TemporaryDirectory(prefix="cifar-model-") as target:
         folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=target))
+        if not (folder / PROGRAM).is_file():
+            raise IntegrityError(f"the model stored at {uri} was deleted from storage. Train again, or restore it.")
         yield folder, hashlib.sha256((folder / PROGRAM).read_bytes()).hexdigest()
 
 

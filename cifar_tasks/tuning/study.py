@@ -73,7 +73,7 @@ def database_errors(study: str = "") -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
         raise database_error(error) from error
-    except KeyError as error:
+    except (KeyError, UnboundLocalError) as error:  # the second is Optuna's, if the study goes while a trial ends
         raise SearchError(f"there is no study {study}: it was deleted. Start a new run.") from error
 
 

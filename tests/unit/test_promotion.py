@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from cifar_tasks.promotion import Candidate, best_of, decide
+from cifar_tasks.promotion import Candidate, Unscored, best_of, decide
 
 CLASSES = ("cat", "dog")
 CNN = Candidate(3, "cnn", 0.80, "d1", CLASSES, parameters=2_000_000, placeholder=False)
@@ -114,3 +114,12 @@ def test_the_reason_names_both_versions_and_their_accuracies(best, champion, rea
 def test_a_champion_that_was_measured_on_another_test_set_is_refused(dataset):
     with pytest.raises(ValueError, match="another test set"):
         decide([CNN], changed(CHAMPION, dataset=dataset))
+
+
+def test_a_champion_that_cannot_be_scored_stays_unless_it_is_gone():
+    stays = decide([changed(CNN, version=2)], Unscored(1, "it has no tags.", gone=False))
+    assert (stays.champion, stays.replaced, stays.challenger) == (1, None, 2)
+    assert "cannot be scored: it has no tags. It stays. Set the alias champion to version 2" in stays.reasons[-1]
+    gone = decide([changed(CNN, version=2)], Unscored(1, "it was deleted.", gone=True))
+    assert (gone.champion, gone.replaced, gone.challenger) == (2, 1, None)
+    assert "Version 2 replaces it" in gone.reasons[-1]

@@ -23,6 +23,8 @@ CHECKS = (
     Check("Storage", "delete permission", storage_checks.delete_permission, ("S3",), ("s3",)),
     Check("Storage", "clock of S3", storage_checks.clock(storage_checks.s3_url)),
     Check("Tracking", "artifacts", storage_checks.artifacts, ("MLflow",), ("mlflow", "s3")),
+    Check("Tracking", "experiment", storage_checks.experiment, ("MLflow",), ("mlflow",)),
+    Check("Tracking", "champion", storage_checks.champion, ("MLflow",), ("mlflow", "s3")),
     Check("Tracking", "MLflow log-in", storage_checks.mlflow_login),
     Check("Tracking", "clock of MLflow", storage_checks.clock(storage_checks.mlflow_url)),
     Check("Databases", "roles", service_checks.roles, ("PostgreSQL",)),

@@ -14,7 +14,8 @@ import requests
 from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, grade
 from cifar_tasks.errors import IntegrityError, StorageError
 from cifar_tasks.storage.s3 import ObjectRef, S3Store, s3_client
-from cifar_tasks.tracking import runs
+from cifar_tasks.tracking import model_registry, runs
+from cifar_tasks.tracking.saved_model import is_stored
 
 
 def write_and_read(deployment: Deployment) -> str:
@@ -122,3 +123,26 @@ def artifacts(deployment: Deployment) -> str:
             read = int(Path(client.download_artifacts(run, "doctor.txt", folder)).read_text())
     # Another doctor at the same time may have logged a newer one.
     return grade(f"logged artifact {written}, read artifact {read}", failure=read < written)
+
+
+def experiment(deployment: Deployment) -> str:
+    """The next run restores it. To use another one set CIFAR_EXPERIMENT."""
+    name = deployment.settings.experiment
+    with runs.tracking_errors():
+        found = runs.mlflow_client().get_experiment_by_name(name)
+    if found is None:
+        raise Finding("skipped", f"{name} does not exist yet: the first run makes it")
+    deleted = found.lifecycle_stage == "deleted"
+    return grade(f"{name} was deleted in MLflow" if deleted else f"{name} is there", warning=deleted)
+
+
+def champion(deployment: Deployment) -> str:
+    """In MLflow set the alias champion to a version of this pipeline that is whole, or train a new one."""
+    client, name = runs.mlflow_client(), deployment.settings.registered_model
+    with runs.tracking_errors():
+        version = model_registry.version_with_alias(client, name, model_registry.CHAMPION)
+        if version is None:
+            raise Finding("skipped", f"{name} has no champion yet")
+        whole = is_stored(client, model_registry.saved_model_of(version))
+    where = f"version {version.version} of {name}"
+    return grade(f"{where} is stored" if whole else f"the model of {where} was deleted from storage", failure=not whole)
