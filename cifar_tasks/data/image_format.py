@@ -78,7 +78,10 @@ def decode_image(content: bytes | Images, image_format: ImageFormat) -> Images:
             if pixels > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} × {image.height} pixels")
             # A JPEG decoder can leave out detail that is lost anyway: 8 times faster on photographs.
-            image.draft("RGB", (4 * image_format.size, 4 * image_format.size))
+            if min(image.size) > 4 * image_format.size:
+                image.draft("RGB", (4 * image_format.size, 4 * image_format.size))
+            if pixels < UNMEASURED_PIXELS:
+                return np.asarray(_in_format(image, image_format))
             with _BUDGET.taken(_decoder_bytes(image, pixels)):
                 decoded = np.asarray(_in_format(image, image_format))
                 image.close()  # freed before another thread decodes
@@ -96,8 +99,6 @@ _BUDGET = MemoryBudget(DECODER_BYTES)
 
 def _decoder_bytes(image: Image.Image, pixels: int) -> int:
     """What decoding costs: the picture, copies of a tile, and what a progressive JPEG needs at its full size."""
-    if pixels < UNMEASURED_PIXELS:
-        return 0
     decoded = image.width * image.height
     coefficients = 2 * pixels * len(image.getbands()) if image.info.get("progressive") else 0
     return 4 * decoded + 16 * min(decoded, TILE**2) + coefficients

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,13 +17,14 @@ from cifar_tasks.data.images import ImageStream, Report
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.preparation import SHARD_BYTES, find_prepared, prepare
 from cifar_tasks.data.source import Source, open_source
+from cifar_tasks.data.spool import spooled
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
 from cifar_tasks.errors import DataError, StorageError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import ObjectRef
 from tests.stores import FailingStore, FolderStore, InMemoryStore
 from tests.unit.data.pictures import class_files, directory_of, zip_of
-from tests.unit.data.sources import GeneratedSource, NoiseSource, load_splits, prepare_in_a_process, quiet
+from tests.unit.data.sources import GeneratedSource, NoiseSource, load_splits, noise, prepare_in_a_process, quiet
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 WRITES = 8
@@ -272,3 +274,55 @@ def test_cifar10_as_class_folders_becomes_its_three_splits(
     for split, images, size in zip(SPLITS, load_splits(store, version, tmp_path), sizes, strict=True):
         assert set(version.counts[split].values()) == {size // 10}
         assert len(images) == size
+
+
+def test_images_of_two_classes_are_never_in_two_splits(store: InMemoryStore, tmp_path: Path) -> None:
+    """100 images are in both classes; five test images are training images too."""
+    source = NoiseSource()
+    source.train, source.test = noise([0, 1] * 150, 1), noise([0, 1] * 300, 2)
+    source.train.images[100:200:2] = source.train.images[101:200:2]
+    source.test.images[:5] = source.train.images[:5]
+    for seed in range(3):
+        version = prepare(source, store, seed, quiet)
+        train, validation, test = (
+            {image.tobytes() for image in part.images} for part in load_splits(store, version, tmp_path)
+        )
+        assert not train & validation
+        assert not train & test
+        assert not validation & test
+        assert version.size("train") + version.size("validation") == 295
+        assert version.size("validation") == 30
+        assert [warning.split(":")[0] for warning in version.warnings] == [
+            "5 of 600 test images are also in training (0.83%) and are left out there",
+            "50 training images repeat another one exactly; equal images stay on one side of a split",
+            "contradicting labels",
+        ]
+
+
+def test_a_drawn_test_set_belongs_to_the_identity_of_the_version(store: InMemoryStore, tmp_path: Path) -> None:
+    """The same three splits, given and drawn, are two versions."""
+    files = {name.removeprefix("train/"): content for name, content in class_files(train=20, test=0).items()}
+    drawn = prepare(open_source(str(directory_of(files, tmp_path / "flat")), Settings(), quiet), store, 0, quiet)
+    with spooled(open_source(str(tmp_path / "flat"), Settings(), quiet).read(quiet), ImageFormat(), quiet) as raw:
+        tests = {raw.names[position] for position in raw.test}
+    given = {f"{'test' if name in tests else 'train'}/{name}": content for name, content in files.items()}
+    other = prepare(open_source(str(directory_of(given, tmp_path / "given")), Settings(), quiet), store, 0, quiet)
+    assert (drawn.test_set, other.test_set) == ("drawn", "given")
+    assert drawn.counts == other.counts
+    assert drawn.digest != other.digest
+    assert "8 of 40 images (20%) were drawn" in drawn.warnings[0]
+    assert other.warnings == ()
+
+
+def test_a_thousand_classes_are_prepared(store: InMemoryStore) -> None:
+    class Many(NoiseSource):
+        def read(self, report: Report) -> ImageStream:
+            stream = super().read(report)
+            return replace(stream, classes=tuple(f"class {number:03}" for number in range(1000)))
+
+    source = Many()
+    source.train, source.test = noise([*range(1000)] * 3, 1, 16), noise([*range(900)], 2, 16)
+    version = prepare(source, store, 0, quiet, ImageFormat(16))
+    assert set(version.counts["train"].values()) == {2}
+    assert set(version.counts["validation"].values()) == {1}
+    assert version.warnings[0].endswith("class 919, … (the first 20 of 100): they are not tested")
