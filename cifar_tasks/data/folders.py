@@ -79,6 +79,8 @@ def survey(names: list[str], bad: BadFiles) -> ClassFolders:
                 _place(folders, roles[first], rest, name, bad)
             elif not roles and "/" in path:
                 _place(folders, "train", path, name, bad)
+            elif not roles and PurePosixPath(name).suffix.lower() in SUFFIXES:
+                bad.add(name, f"is not in a class folder. {LAYOUT}")
         _check_counts(folders, "test" in roles.values(), bad.where)
     except DataError as error:
         bad.check(str(error))

@@ -141,10 +141,10 @@ def _local_path(spec: str) -> Path:
         raise ConfigError(f"the path {readable(spec)} of the data is not UTF-8. Rename the file or folder.") from None
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise ConfigError(
-            f"data source {spec!r} is no known word and no such file or folder exists. {ACCEPTED}"
+            f"data source {readable(spec)!r} is no known word and no such file or folder exists. {ACCEPTED}"
         ) from None
     except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
         raise ConfigError(f"data source {readable(spec)!r} cannot be read: {reason}. {ACCEPTED}") from None
     if not spec:
         raise ConfigError(f"data source '' is no known word and no such file or folder exists. {ACCEPTED}")

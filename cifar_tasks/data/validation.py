@@ -18,6 +18,11 @@ MAX_LEAKED_TEST_SHARE = 0.01
 
 def validate(raw: RawDataset) -> tuple[str, ...]:
     """Returns warnings for people. Raises `DataError` for what makes training or its result meaningless."""
+    if raw.test_set == "drawn" and not len(raw.test):
+        raise DataError(
+            f"{raw.name}: there is no test folder, and all images of each class are equal: "
+            "none can be drawn as the test set. Add other images."
+        )
     for split, labels in (("train", raw.labels[~raw.is_test]), ("test", raw.labels[raw.is_test])):
         _check_labels(f"{raw.name}, {split}", labels, len(raw.classes))
     leaked = _leaked(raw)

@@ -166,6 +166,18 @@ def test_class_folders_without_a_test_set_are_accepted(tmp_path: Path, files: di
     assert warning.startswith("the source has no test images: 4 of 20 images (20%) were drawn")
 
 
+def test_a_loose_image_beside_class_folders_is_refused(tmp_path: Path) -> None:
+    assert "loose.png is not in a class folder" in refusal(FLAT | {"loose.png": png(1), "list.txt": b""}, tmp_path)
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_classes_of_equal_images_alone_have_no_test_set(tmp_path: Path, split: str) -> None:
+    files = {f"{split}{label}/{number}.png": png(ord(label)) for label in "ab" for number in range(9)}
+    wanted = "all images of each class are equal: none can be drawn as the test set"
+    with spooled(read_directory(files, tmp_path), ImageFormat(), quiet) as raw, pytest.raises(DataError, match=wanted):
+        validate(raw)
+
+
 def test_the_drawn_test_set_is_the_same_for_every_seed_and_holds_no_training_image(tmp_path: Path) -> None:
     files = FLAT | {f"bee/copy{number}.png": FLAT[f"ant/{number:03}.png"] for number in range(5)}
     tests = []
