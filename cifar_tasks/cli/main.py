@@ -60,7 +60,8 @@ def main() -> None:
     try:
         app()
     except CifarError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        message = "\n".join(map(printable, str(error).splitlines()))  # may hold the name of a file
+        errors.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
         sys.exit(1)
 
 
@@ -374,13 +375,13 @@ def studies() -> None:
     from cifar_tasks.tuning.space import format_params
     from cifar_tasks.tuning.study import all_studies
 
-    table = Table("study", "data", "trials", "best", "hyperparameters")
+    rows = []
     for study in all_studies():
         best, about = study.best_trial, study.user_attrs
         found = (f"{best.value:.2%}", format_params(best.params)) if best and best.value is not None else ("–", "")
-        table.add_row(escape(study.study_name), escape(str(about.get("dataset", ""))), str(study.n_trials), *found)
-    if table.row_count:
-        console.print(table)
+        rows.append((study.study_name, str(about.get("dataset", "")), str(study.n_trials), *found))
+    if rows:
+        print_table(console, ("study", "data", "trials", "best", "hyperparameters"), rows)
     else:
         console.print("There is no study yet. Start one: [b]cifar run --tune cnn[/]")
 
