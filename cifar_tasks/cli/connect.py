@@ -5,7 +5,7 @@ import os
 from rich.console import Console
 from rich.markup import escape
 
-from cifar_tasks.errors import ConfigError
+from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.models import parse_models
 from cifar_tasks.settings import Settings, cpu_cores, machine_cores, read_settings
 
@@ -40,7 +40,17 @@ def give_up_soon() -> None:
 
 
 def require_servers(settings: Settings) -> None:
-    """`ConfigError` if MLflow or S3 has no address. Without one boto3 asks AWS, for a bucket that is not the user's."""
+    """`ConfigError` if MLflow or S3 has no address, `StackError` if the embedded stack does not run.
+
+    Without an address boto3 asks AWS, for a bucket that is not the user's; MLflow's client waits minutes for an answer.
+    """
+    from cifar_tasks.deployment import probes, stack
+
+    if stack.exists(settings.home):
+        try:
+            probes.mlflow(os.environ["MLFLOW_TRACKING_URI"])
+        except probes.ProbeError as error:
+            raise StackError(f"MLflow of the stack in {settings.home} {error}. Start it: `cifar up`") from None
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         raise ConfigError("there is no MLflow server: start the stack (`cifar up`) or set MLFLOW_TRACKING_URI.")
     named = [name for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.environ.get(name)]

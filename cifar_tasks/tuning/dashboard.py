@@ -8,7 +8,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from cifar_tasks.errors import ConfigError
-from cifar_tasks.tuning.study import study_storage
+from cifar_tasks.tuning.study import database_errors, study_storage
 
 HOST = "127.0.0.1"
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -18,13 +18,14 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 def serve(port: int, report: Callable[[str], None]) -> None:
     """Show the studies until the process is interrupted; `report` gets the address.
 
-    Raises `ConfigError` if the dashboard is not installed or the port is in use.
+    Raises `ConfigError` if it is not installed or the port is in use, `StorageError` if the database is away.
     """
     try:
         import optuna_dashboard
     except ImportError:
         raise ConfigError("Optuna's dashboard is not installed: pip install optuna-dashboard") from None
-    application = for_this_machine(optuna_dashboard.wsgi(study_storage()), port)
+    with database_errors():
+        application = for_this_machine(optuna_dashboard.wsgi(study_storage()), port)
     try:
         server = make_server(HOST, port, application, server_class=_Server, handler_class=_QuietHandler)
     except OSError as error:

@@ -2,16 +2,18 @@
 
 import io
 import os
+import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from benchmarks.temporary_stack import free_ports
 from cifar_tasks.cli.connect import connect, limit_threads, require_servers
 from cifar_tasks.cli.main import app
-from cifar_tasks.deployment.stack.environment import create_secrets
-from cifar_tasks.errors import ConfigError
+from cifar_tasks.deployment.stack.environment import create_secrets, record_options
+from cifar_tasks.errors import ConfigError, StackError, StorageError
 from cifar_tasks.settings import Settings
 
 
@@ -84,6 +86,28 @@ def test_aws_is_asked_only_for_a_bucket_that_the_user_names(
     else:
         with pytest.raises(ConfigError, match=missing):
             require_servers(Settings())
+
+
+def test_a_stack_that_does_not_run_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_secrets(tmp_path)
+    record_options(tmp_path, free_ports())
+    connected({"CIFAR_HOME": str(tmp_path)}, monkeypatch)
+    began = time.monotonic()
+    with pytest.raises(StackError, match=r"does not answer .*cifar up"):
+        require_servers(Settings())
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("command", ["studies", "dashboard"])
+def test_a_database_that_is_away_is_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    create_secrets(tmp_path)
+    record_options(tmp_path, free_ports())
+    monkeypatch.setattr(os, "environ", {**os.environ, "CIFAR_HOME": str(tmp_path)})
+    done = CliRunner().invoke(app, [command])
+    assert isinstance(done.exception, StorageError)
+    assert "did not answer" in str(done.exception)
 
 
 @pytest.mark.parametrize(("quota", "threads"), [(1, "1"), (10_000, None)])

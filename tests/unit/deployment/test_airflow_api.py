@@ -66,9 +66,9 @@ def test_a_server_that_stops_answering_is_not_waited_for_without_end(monkeypatch
                 airflow(f"http://127.0.0.1:{server.server_port}", "admin", "word") as client,
             ):
                 find_dag(client)
+            assert time.monotonic() - began < 1.5
         finally:
             server.shutdown()
-    assert time.monotonic() - began < 3
 
 
 class LogsInOnly(BaseHTTPRequestHandler):
@@ -78,7 +78,7 @@ class LogsInOnly(BaseHTTPRequestHandler):
         self.wfile.write(b'{"access_token": "token"}')
 
     def do_GET(self) -> None:
-        time.sleep(1)
+        time.sleep(2)
 
     def log_message(self, *_words: object) -> None:
         pass
