@@ -1,6 +1,7 @@
 """Zip and tar archives as folders of files. What an archive claims about itself is not believed: reads are bounded."""
 
 import hashlib
+import lzma
 import stat
 import tarfile
 import zipfile
@@ -15,6 +16,9 @@ from cifar_tasks.errors import DataError
 
 MAX_HEADER_BYTES = 2**20
 """Of a name or of attributes that a tar stores before a file."""
+MAX_DICTIONARY_BYTES = 80 * 2**20
+"""That unpacking may need: `xz -9` takes 65 MiB."""
+XZ = b"\xfd7zXZ"
 TWICE = "is in the archive twice with different content. Make a new archive."
 
 
@@ -165,12 +169,23 @@ def open_archive(path: Path, where: str | None = None) -> FileTree:
         return ZipTree(path, where)
     if is_html(head):
         raise html_page(name)
+    if head.startswith(XZ):
+        _check_dictionary(name, head)
     with _archive_errors(f"{name} "), suppress(tarfile.TarError):
         tarfile.open(path, tarinfo=_BoundedTarInfo).close()
         return TarTree(path, where)
-    if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+    if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"BZh", XZ)):
         raise DataError(f"{name} is truncated or damaged ({path.stat().st_size:,} bytes). Copy or download it again.")
     raise DataError(f"{name} is neither a zip nor a tar archive. Give an archive or a folder of class folders.")
+
+
+def _check_dictionary(where: str, head: bytes) -> None:
+    """xz unpacks with as much memory as the archive asks for."""
+    try:
+        lzma.LZMADecompressor(memlimit=MAX_DICTIONARY_BYTES).decompress(head, max_length=1)
+    except lzma.LZMAError as error:
+        if "limit" in str(error):
+            raise DataError(f"{where} needs too much memory to be unpacked. Pack it with xz -9 or less.") from error
 
 
 def is_html(head: bytes) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol
 from cifar_tasks.data.archives import open_archive
 from cifar_tasks.data.cifar10 import Cifar10Source, holds_batches, read_batches
 from cifar_tasks.data.digits import DigitsSource
+from cifar_tasks.data.disk import disk_errors
 from cifar_tasks.data.download import unreachable
 from cifar_tasks.data.folders import read_class_folders
 from cifar_tasks.data.images import ImageStream, Report
@@ -89,7 +90,10 @@ class StoredArchiveSource:
         self._folder = tempfile.TemporaryDirectory(prefix="cifar-")  # deleted together with this source
         path = Path(self._folder.name) / "archive"
         path.touch()
-        with progress(report, lambda: f"{where}: fetched {path.stat().st_size / 1e6:,.1f} of {total}"):
+        with (
+            disk_errors(self._folder.name, "TMPDIR"),
+            progress(report, lambda: f"{where}: fetched {path.stat().st_size / 1e6:,.1f} of {total}"),
+        ):
             self._store.download(self._entry.key, path)
         return TreeSource(self.name, open_archive(path, where)).read(report)
 

@@ -12,6 +12,7 @@ from cifar_tasks.data.messages import BadFiles
 from cifar_tasks.data.preparation import prepare
 from cifar_tasks.data.source import Source
 from cifar_tasks.data.spool import spooled
+from cifar_tasks.data.trees import FileTree
 from cifar_tasks.data.versions import SPLITS, DatasetVersion
 from cifar_tasks.storage.s3 import S3Store
 from tests.stores import FolderStore
@@ -104,3 +105,17 @@ def load_in_a_process(root: Path, version: DatasetVersion, cache: Path, together
     together.wait()
     images = load_split(store, version, "train", cache).images
     answers.put((int(images.sum()), [key for key in store.reads if "images" in key]))
+
+
+def names_of(tree: FileTree) -> list[str]:
+    """Raises for what the tree refuses."""
+    names = tree.names()
+    tree.bad.check()
+    return names
+
+
+def read_all_of(tree: FileTree, names: list[str]) -> dict[str, bytes]:
+    """Raises for what the tree refuses."""
+    contents = dict(tree.read(names))
+    tree.bad.check()
+    return contents

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cifar_tasks.data.parallel import bounded_map
+from cifar_tasks.data import parallel
+from cifar_tasks.data.parallel import MemoryBudget, bounded_map
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -24,6 +25,36 @@ def test_few_items_are_taken_ahead_of_the_consumer() -> None:
     assert next(results) == "0"
     assert len(taken) == 6
     results.close()
+
+
+def test_large_items_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "AHEAD_BYTES", 100)
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for size in (60, 30, 200, 50, 50, 10):
+            taken.append(size)
+            yield size
+
+    results = bounded_map(lambda size: size, items(), 3, lambda size: size)
+    seen = [(result, len(taken)) for result in results]
+    assert [result for result, _ in seen] == [60, 30, 200, 50, 50, 10]
+    assert [count for _, count in seen] == [3, 3, 4, 6, 6, 6]
+
+
+@pytest.mark.parametrize(("needed", "together"), [(10, 4), (50, 2), (60, 1), (1000, 1)])
+def test_threads_share_a_budget(needed: int, together: int) -> None:
+    budget, inside, most = MemoryBudget(100), list[int](), list[int]()
+
+    def work(number: int) -> None:
+        with budget.taken(needed):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.05)
+            inside.remove(number)
+
+    list(bounded_map(work, range(8), 4))
+    assert max(most) == together
 
 
 def test_what_waits_is_not_started_after_an_error() -> None:
