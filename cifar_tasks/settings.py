@@ -25,7 +25,7 @@ class WeightsFile(BaseModel):
 
     source: str
     """A file, or an `s3://` URL."""
-    sha256: str
+    sha256: str = Field(pattern=r"^[0-9a-fA-F]{64}$")
     """Of the file; 64 hex digits."""
 
 

@@ -8,7 +8,6 @@ from http import HTTPStatus
 from pathlib import Path
 
 import requests
-from filelock import FileLock
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 from urllib3.exceptions import HTTPError
@@ -16,6 +15,7 @@ from urllib3.exceptions import HTTPError
 from cifar_tasks.data.archives import html_page, is_html
 from cifar_tasks.data.trees import file_digest
 from cifar_tasks.errors import ConfigError, DataError, SourceUnreachable
+from cifar_tasks.storage.locks import exclusive
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 ATTEMPTS = 5
@@ -37,7 +37,7 @@ def download(url: str, target: Path, *, size: int, md5: str, report: Callable[[s
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
-    with FileLock(target.with_name(f"{target.name}.lock")):
+    with exclusive(target):
         if target.exists() and file_digest(target, "md5") == md5:
             return target
 

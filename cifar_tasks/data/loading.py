@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from filelock import FileLock
 
 from cifar_tasks.data.disk import disk_errors
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.versions import DatasetVersion, shards_of
 from cifar_tasks.errors import IntegrityError
+from cifar_tasks.storage.locks import exclusive
 from cifar_tasks.storage.s3 import ObjectRef, S3Store
 
 BLOCK_BYTES = 2**20
@@ -37,7 +37,7 @@ def _local_copy(store: S3Store, refs: Sequence[ObjectRef], path: Path) -> Path:
     with disk_errors(path.parent, "CIFAR_HOME"):
         if not _is_intact(path, refs):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
+            with exclusive(path):
                 if not _is_intact(path, refs):  # another process may have fetched it meanwhile
                     if path.exists():
                         _log.warning("the local copy %s is damaged: it is fetched again", path)

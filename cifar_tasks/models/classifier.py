@@ -69,7 +69,8 @@ def load_pretrained(model: ImageClassifier, spec: ModelSpec, path: Path, report:
         body = {name: value for name, value in state.items() if not name.startswith(f"{spec.head}.")}
         missing, unexpected = model.network.load_state_dict(body, strict=False)
     except Exception as error:  # torch.load raises whatever the damage leads to
-        raise WeightsError(f"{path} does not hold the weights of {spec.name}: {error}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{path} does not hold the weights of {spec.name}: {reason}") from error
     wrong = [*(name for name in missing if not name.startswith(f"{spec.head}.")), *unexpected]
     if wrong:
         raise WeightsError(f"{path} does not hold the weights of {spec.name}: {wrong[:3]} do not match.")

@@ -7,8 +7,9 @@ from optuna.distributions import distribution_to_json
 
 from cifar_tasks.config import Profile, TrainConfig, flat, trial_config
 from cifar_tasks.data.versions import load_version
+from cifar_tasks.errors import ConfigError
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import TrainPlan, TrialBudget, TrialWorker
+from cifar_tasks.steps.payloads import MAX_WORKERS, RunRequest, TrainPlan, TrialBudget, TrialWorker
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.provenance import code_digest
@@ -18,6 +19,8 @@ from cifar_tasks.tuning.study import create_study, study_name
 
 TRIALS: dict[Profile, int] = {"demo": 8, "full": 24}
 """Of one study, if the request does not say."""
+MAX_MAPPED_TASKS = 1024
+"""Airflow's default of `max_map_length`."""
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +29,11 @@ def create_studies(plans: list[TrainPlan]) -> list[TrialWorker]:
     """Create or find the study of each model to be tuned; returns its workers."""
     request = plans[0].data.request
     deadline = time.time() + 60 * request.search_minutes if request.search_minutes else None
+    if len(request.tune) * _workers_per_study(request) > MAX_MAPPED_TASKS:
+        raise ConfigError(
+            f"{len(request.tune)} studies with {_workers_per_study(request)} workers each are more than the "
+            f"{MAX_MAPPED_TASKS:,} tasks that Airflow maps. Give fewer workers."
+        )
     budget = TrialBudget(trials=request.trials or TRIALS[request.profile], deadline=deadline)
     return [worker for plan in plans if plan.config.model in request.tune for worker in _workers_of_study(plan, budget)]
 
@@ -44,8 +52,12 @@ def _workers_of_study(plan: TrainPlan, budget: TrialBudget) -> list[TrialWorker]
             name=f"{config.model} {number}",
             seed=number,
         )
-        for number in range(1, (request.search_workers or Settings().gpu_slots) + 1)
+        for number in range(1, _workers_per_study(request) + 1)
     ]
+
+
+def _workers_per_study(request: RunRequest) -> int:
+    return request.search_workers or min(Settings().gpu_slots, MAX_WORKERS)
 
 
 def _create_study(plan: TrainPlan, config: TrainConfig) -> tuple[str, str]:

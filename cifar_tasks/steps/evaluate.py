@@ -15,7 +15,7 @@ from cifar_tasks.errors import IntegrityError
 from cifar_tasks.evaluation import plots
 from cifar_tasks.evaluation.metrics import Evaluation, agrees, evaluate
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.inputs import sample
+from cifar_tasks.steps.inputs import earlier_result, sample
 from cifar_tasks.steps.payloads import EvaluatedModel, TrainedModel
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
@@ -40,9 +40,9 @@ def evaluate_model(trained: TrainedModel) -> EvaluatedModel:
     settings = Settings()
     store, client = S3Store(settings.bucket), runs.mlflow_client()
     done = f"{trained.prefix}/evaluated.json"
-    if store.exists(done):
+    if earlier := earlier_result(store, done, EvaluatedModel):
         _log.info("evaluated already")
-        return EvaluatedModel.model_validate_json(store.get(done))
+        return earlier
     version = load_version(store, trained.plan.data.dataset_uri)
     with runs.tracking_errors(), runs.closing(client, trained.run_id):
         runs.restore(client, trained.run_id)

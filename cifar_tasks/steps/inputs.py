@@ -2,14 +2,16 @@
 
 import logging
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from pydantic import BaseModel, ValidationError
 
 from cifar_tasks.config import TrainConfig
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
-from cifar_tasks.errors import WeightsError
+from cifar_tasks.errors import IntegrityError, WeightsError
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier, build_classifier, load_pretrained
 from cifar_tasks.settings import Settings
@@ -17,6 +19,8 @@ from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.storage.weights import fetch_weights
 from cifar_tasks.training.setup import channel_statistics, init_running_stats, sample_indices
 from cifar_tasks.training.transfer import without_transfer
+
+Result = TypeVar("Result", bound=BaseModel)
 
 _log = logging.getLogger(__name__)
 
@@ -73,3 +77,16 @@ def _load_pretrained(model: ImageClassifier, config: TrainConfig) -> str | None:
         _log.warning("RANDOM WEIGHTS: %s starts untrained; expect a low accuracy from a short training.", spec.title)
         return None
     return digest
+
+
+def earlier_result(store: S3Store, key: str, kind: type[Result]) -> Result | None:
+    """What an earlier try of a step left; none if it left nothing, or if that was damaged since."""
+    try:
+        return kind.model_validate_json(store.get(key))
+    except KeyError:
+        return None
+    except (ValidationError, IntegrityError) as error:
+        _log.warning(
+            "%s is damaged or was altered, the step is repeated: %s", store.uri(key), str(error).splitlines()[0]
+        )
+        return None

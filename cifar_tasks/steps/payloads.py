@@ -51,6 +51,8 @@ class WorkflowRun(Payload):
     """Its page in Airflow."""
 
 
+MAX_WORKERS = 100
+"""Of one study. Airflow maps a task at most 1,024 times, over the workers of all studies."""
 _TUNING: Any = {"section": "Tuning (Optuna)"}
 
 
@@ -79,7 +81,7 @@ class RunRequest(Payload):
     """Short trainings of each study in total; an existing study continues. Empty: 8 (demo), 24 (full)."""
     search_minutes: int | None = Field(default=None, ge=1, le=10_000, title="Minutes", json_schema_extra=_TUNING)
     """No trial starts after this many minutes. Empty: no limit."""
-    search_workers: int | None = Field(default=None, ge=1, le=1_000, title="Workers", json_schema_extra=_TUNING)
+    search_workers: int | None = Field(default=None, ge=1, le=MAX_WORKERS, title="Workers", json_schema_extra=_TUNING)
     """Tasks that share the trials of each study. Empty: the number of trainings that may run at the same time."""
     overrides: Overrides = Overrides()
 

@@ -92,10 +92,17 @@ def _child(step: str, result_fd: int) -> Iterator[subprocess.Popen[str]]:
         pass_fds=[result_fd],
         start_new_session=True,
     )
+    threading.Thread(target=_close_output_at_the_end, args=(process,), daemon=True).start()
     try:
         yield process
     finally:
         _end(process)
+
+
+def _close_output_at_the_end(process: subprocess.Popen[str]) -> None:
+    """What the child has started would keep its output open, and the parent waiting, after the child has ended."""
+    process.wait()
+    _signal_group(process.pid, signal.SIGKILL)
 
 
 def _send(pipe: IO[str] | None, line: str) -> None:

@@ -7,7 +7,7 @@ from cifar_tasks.config import TrainConfig, flat
 from cifar_tasks.data.versions import DatasetVersion, load_version
 from cifar_tasks.models.classifier import ImageClassifier, count_parameters, summarise
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.inputs import initial_model, load_training_images
+from cifar_tasks.steps.inputs import earlier_result, initial_model, load_training_images
 from cifar_tasks.steps.payloads import ParamsSource, TrainedModel, TrainPlan
 from cifar_tasks.steps.process import log_to_stdout
 from cifar_tasks.storage.checkpoints import CheckpointCallback, forget_checkpoints
@@ -44,9 +44,9 @@ def train_model(plan: TrainPlan) -> TrainedModel:
     distributed.check_batch(config.batch_size, settings.training_processes)
     # A task can be started twice: its message is delivered again, or its worker is believed lost but still trains.
     with acquire_lease(_impatient_store(), f"{prefix}/lease.json") as lease:
-        if store.exists(done):
+        if earlier := earlier_result(store, done, TrainedModel):
             _log.info("trained already")
-            return TrainedModel.model_validate_json(store.get(done))
+            return earlier
         identity = {WORKFLOW: workflow.id, MODEL: config.model, TRAINING: digest}
         trained = _train(plan, identity, prefix, lease)
         lease.check()

@@ -1,7 +1,8 @@
 """One checkpoint per epoch in object storage: content first, then the manifest that makes it exist."""
 
-import json
 import logging
+
+from pydantic import TypeAdapter
 
 from cifar_tasks.errors import IntegrityError
 from cifar_tasks.storage.s3 import ObjectRef, S3Store, canonical_json
@@ -46,11 +47,11 @@ def newest_checkpoint(store: S3Store, prefix: str) -> bytes | None:
     """The newest one that is whole; a damaged one is skipped with a warning."""
     for name in _names(store, prefix, CONTENT):
         try:
-            ref = ObjectRef(**json.loads(store.get(name + MANIFEST)))
+            ref = TypeAdapter(ObjectRef).validate_json(store.get(name + MANIFEST), strict=True)
             return store.get(ref.key, ref.sha256)
         except KeyError:
             _log.warning("skipping checkpoint %s: writing it was interrupted", name)
-        except (IntegrityError, TypeError, ValueError) as error:
+        except (IntegrityError, ValueError) as error:
             _log.warning("skipping checkpoint %s: %s", name, error)
     return None
 

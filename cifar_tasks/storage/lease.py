@@ -139,9 +139,13 @@ class _Holder:
 
 
 def _owner(lease: Snapshot) -> dict[str, str]:
-    return dict(json.loads(lease.data)["owner"])
+    """Empty if somebody has altered the object: then it is a lease like any other, until it is old enough."""
+    try:
+        return dict(json.loads(lease.data)["owner"])
+    except (KeyError, TypeError, ValueError):
+        return {}
 
 
 def _describe(lease: Snapshot) -> str:
     owner = _owner(lease)
-    return f"process {owner['pid']} on {owner['host']}, last renewed {lease.age:.0f} s ago"
+    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}, last renewed {lease.age:.0f} s ago"

@@ -146,10 +146,14 @@ class S3Store:
         return Snapshot(data, found["ETag"], (now - found["LastModified"]).total_seconds())
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
-        """Read an object; `IntegrityError` if its digest is not `sha256`, `KeyError` if there is none."""
+        """Read an object; `KeyError` if there is none, `IntegrityError` if its digest is not `sha256`.
+
+        Without `sha256` it is compared with the digest that this product keeps in the object's metadata.
+        """
         with _storage_errors(self.uri(key)):
-            data = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-        return verified(self.uri(key), data, sha256)
+            found = self._client.get_object(Bucket=self.bucket, Key=key)
+            data = found["Body"].read()
+        return verified(self.uri(key), data, sha256 or found.get("Metadata", {}).get("sha256"))
 
     def download(self, key: str, path: Path) -> None:
         """Write an object to a file without holding it in memory; `KeyError` if there is none."""

@@ -297,6 +297,7 @@ def test_the_form_s_own_values_are_accepted(dag):
         ("trials", 0),
         ("search_minutes", 1.5),
         ("search_workers", -1),
+        ("search_workers", 600),
     ],
 )
 def test_the_form_refuses_a_bad_value(dag, name, value):

@@ -5,7 +5,7 @@ import uuid
 import pytest
 from botocore.exceptions import ClientError
 
-from cifar_tasks.errors import StorageRefused
+from cifar_tasks.errors import IntegrityError, StorageRefused
 from cifar_tasks.storage.s3 import S3Store, s3_client
 from tests.conftest import RunningStack
 from tests.unit.storage.test_storage import ObjectStoreContract
@@ -49,3 +49,10 @@ def test_a_missing_bucket_is_no_missing_object(tracked: RunningStack) -> None:
     for read in (lambda: store.get("a"), lambda: store.snapshot("a")):
         with pytest.raises(StorageRefused, match=r"NoSuchBucket\. There is no such bucket"):
             read()
+
+
+def test_an_object_that_was_altered_under_its_own_metadata_is_refused(s3_store: S3Store) -> None:
+    ref = s3_store.put("a", b"one")
+    s3_client().put_object(Bucket=s3_store.bucket, Key="a", Body=b"two", Metadata={"sha256": ref.sha256})
+    with pytest.raises(IntegrityError, match="damaged"):
+        s3_store.get("a")

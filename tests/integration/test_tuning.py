@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import time
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from typer.testing import CliRunner
 
 from cifar_tasks.cli.main import app
 from cifar_tasks.config import flat, trial_config, with_values
-from cifar_tasks.errors import SearchError
+from cifar_tasks.errors import ConfigError, SearchError
+from cifar_tasks.steps import create_studies as steps_create_studies
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.evaluate import evaluate_model
-from cifar_tasks.steps.payloads import PreparedData, RegisteredModel, WorkerResult
+from cifar_tasks.steps.payloads import MAX_WORKERS, PreparedData, RegisteredModel, WorkerResult
+from cifar_tasks.steps.process import run_step
 from cifar_tasks.steps.register import register_model
 from cifar_tasks.steps.run_trials import run_trials
 from cifar_tasks.steps.select_params import select_params
@@ -24,7 +27,7 @@ from cifar_tasks.tracking import runs
 from cifar_tasks.tuning.study import all_studies, best_trial, load_study
 from tests.conftest import RunningStack, connect
 from tests.searches import in_background, plans_for, states, workers_for
-from tests.trainings import prepared
+from tests.trainings import as_json, prepared
 
 
 @pytest.fixture
@@ -243,3 +246,15 @@ def test_no_trial_begins_after_the_minutes_of_the_request(data, tracked):
     late = worker.model_copy(update={"budget": worker.budget.model_copy(update={"deadline": before})})
     assert run_trials(late).trials == 0
     assert states(worker) == ["WAITING"]
+
+
+def test_the_largest_search_fits_in_airflow_and_a_larger_one_is_refused_before_it_starts(data, tracked, monkeypatch):
+    plans = plans_for(data, 12, models=["cnn", "resnet50"], tune=["cnn", "resnet50"], search_workers=MAX_WORKERS)
+    workers = run_step("cifar_tasks.steps.create_studies:create_studies", plans=[as_json(plan) for plan in plans])
+    assert len(workers) == 2 * MAX_WORKERS
+    assert len(json.dumps(workers)) < 2**20  # one XCom
+    monkeypatch.setattr(steps_create_studies, "MAX_MAPPED_TASKS", 199)
+    with pytest.raises(ConfigError, match="2 studies with 100 workers each are more than the 199 tasks"):
+        create_studies(plans)
+    monkeypatch.setenv("CIFAR_GPU_SLOTS", "5000")
+    assert len(workers_for(data, 12, search_workers=None)) == MAX_WORKERS

@@ -99,6 +99,9 @@ SPEC = ModelSpec(
     stages=(("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",), ("fc",)),
     normalization=IMAGENET,
     # torchvision's ResNet50_Weights.IMAGENET1K_V2
-    pretrained=PretrainedWeights("https://download.pytorch.org/models/resnet50-11ad3fa6.pth", "11ad3fa6"),
+    pretrained=PretrainedWeights(
+        "https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
+        "11ad3fa62ca79e40addfd354a8ec4b7c75143b3038b8d2a807fbc68deab379ca",
+    ),
     in_default_run=True,
 )

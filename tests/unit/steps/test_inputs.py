@@ -1,62 +1,92 @@
-"""What a training starts from: weights, running statistics, and what happens where pretrained weights are missing."""
+"""What a training starts from: no file from a cache or from a store is executed, or believed unread."""
 
+import hashlib
 import json
+import os
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.versions import DatasetVersion
 from cifar_tasks.errors import WeightsError
 from cifar_tasks.models import get_model
-from cifar_tasks.steps.inputs import TrainingImages, initial_model
+from cifar_tasks.steps.inputs import TrainingImages, earlier_result, initial_model
+from cifar_tasks.steps.payloads import WorkflowRun
+from tests.stores import InMemoryStore
+
+
+class Planted:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, note: Path) -> None:
+        self.note = note
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.note}",)
 
 
 @pytest.fixture
 def images() -> TrainingImages:
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
-    part = LabelledImages(pixels, np.arange(16) % 2)
-    described = dict.fromkeys(DatasetVersion.__dataclass_fields__) | {"classes": ("ant", "bee")}
-    return TrainingImages(DatasetVersion(**described), part, part)
+    pictures = np.random.default_rng(1).integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
+    part = LabelledImages(pictures, np.array([0, 1, 0, 1]))
+    version = DatasetVersion("memory://m", "0" * 64, "two", ("cat", "dog"), {}, 32, "crop", False, ())
+    return TrainingImages(version, part, part)
 
 
-@pytest.fixture
-def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = {"source": "/nowhere/resnet50.pth", "sha256": "0" * 64}
-    monkeypatch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps({"resnet50": missing}))
+def resnet50(pretrained: str) -> TrainConfig:
+    return with_values(get_model("resnet50").config("demo"), {"pretrained": pretrained})
 
 
-def config(model: str, **values: object) -> TrainConfig:
-    return with_values(get_model(model).config("demo"), values)
+def use(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    weights = {"resnet50": {"source": str(path), "sha256": digest}}
+    monkeypatch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps(weights))
 
 
-def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
-    return [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+@pytest.mark.parametrize("kind", ["pickle", "torch"])
+def test_a_planted_pickle_never_runs_not_even_with_the_digest_of_the_settings(monkeypatch, tmp_path, images, kind):
+    note, path = tmp_path / "executed", tmp_path / "weights.pth"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Planted(note)))
+    else:
+        torch.save({"conv1.weight": Planted(note)}, path)
+    use(monkeypatch, path)
+    with pytest.raises(WeightsError, match=r"weights\.pth does not hold the weights of resnet50") as caught:
+        initial_model(resnet50("required"), images)
+    assert len(str(caught.value).splitlines()) == 1
+    _, config, pretrained = initial_model(resnet50("preferred"), images)
+    assert pretrained is None
+    assert config.transfer.head_epochs == 0
+    assert not note.exists()
 
 
-def test_a_new_model_begins_with_the_running_statistics_of_the_images(images):
-    model, _, weights = initial_model(config("cnn"), images)
-    assert weights is None
-    assert all(layer.running_mean.abs().sum() > 0 for layer in batch_norms(model))
-    assert not any(torch.equal(layer.running_var, torch.ones_like(layer.running_var)) for layer in batch_norms(model))
+@pytest.mark.parametrize("content", [b"", b"<!doctype html>", b"\x80\x02random", b"PK\x03\x04"])
+def test_a_file_that_holds_no_weights_is_one_error_that_names_it(monkeypatch, tmp_path, images, content):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    use(monkeypatch, path)
+    with pytest.raises(WeightsError, match=r"weights\.pth does not hold the weights of resnet50"):
+        initial_model(resnet50("required"), images)
+    assert initial_model(resnet50("preferred"), images)[2] is None
 
 
-def test_the_seed_decides_the_first_weights(images):
-    first, again, other = (initial_model(config("cnn", seed=seed), images)[0].state_dict() for seed in (1, 1, 2))
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
+def test_the_result_of_an_earlier_try_is_read_back():
+    store, result = InMemoryStore(), WorkflowRun(id="a", name="b")
+    assert earlier_result(store, "done.json", WorkflowRun) is None
+    store.put("done.json", result.model_dump_json().encode())
+    assert earlier_result(store, "done.json", WorkflowRun) == result
 
 
-def test_required_weights_that_are_missing_are_an_error(images, no_weights):
-    with pytest.raises(WeightsError, match="/nowhere/resnet50"):
-        initial_model(config("resnet50", pretrained="required"), images)
-
-
-def test_preferred_weights_that_are_missing_leave_random_ones_and_no_transfer(images, no_weights, caplog):
-    _, recipe, weights = initial_model(config("resnet50", pretrained="preferred"), images)
-    assert weights is None
-    assert (recipe.transfer.head_epochs, recipe.transfer.stage_decay) == (0, 1.0)
-    assert "RANDOM WEIGHTS: ResNet50" in caplog.text
+@pytest.mark.parametrize(
+    "content", [b"", b'{"id": "a"', b'{"id": "a"}', b"<html>", b"null", b"\xff", b'{"id":1,"name":2}']
+)
+def test_a_result_that_was_truncated_or_altered_is_made_again(content, caplog):
+    store = InMemoryStore()
+    store.put("done.json", content)
+    assert earlier_result(store, "done.json", WorkflowRun) is None
+    assert "memory://done.json is damaged or was altered, the step is repeated" in caplog.text

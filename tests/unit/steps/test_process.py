@@ -179,3 +179,9 @@ def test_a_step_that_nobody_waits_for_outlives_the_process_that_started_it(tmp_p
 @pytest.mark.parametrize("size", [65_000, 5_000_000])
 def test_arguments_larger_than_a_pipe_s_buffer_reach_the_step(size):
     assert run("count", text="x" * size) == size
+
+
+def test_a_step_whose_child_keeps_its_output_open_does_not_hang():
+    began = time.monotonic()
+    assert run("leave_a_child", seconds=300) == "done"
+    assert time.monotonic() - began < 30

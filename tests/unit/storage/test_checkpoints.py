@@ -139,3 +139,24 @@ def test_a_store_that_fails_ends_the_training_and_keeps_the_checkpoint_before():
         run_epochs(BackgroundWriter([CheckpointCallback(store, PREFIX)]), 100)
     CheckpointCallback(store, PREFIX).on_train_start(resumed := new_state())
     assert len(resumed.history) == 1
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"<html>",
+        b"\xff",
+        b'{"key":"p/epoch-0002.safetensors","sha256":null,"size":1}',
+        b'{"key":1}',
+    ],
+)
+def test_a_checkpoint_whose_manifest_was_altered_is_skipped(manifest):
+    store = InMemoryStore()
+    save_checkpoint(store, "p", 1, b"one")
+    save_checkpoint(store, "p", 2, b"two")
+    store.put("p/epoch-0002.safetensors", b"planted")
+    store.put("p/epoch-0002.json", manifest)
+    assert newest_checkpoint(store, "p") == b"one"

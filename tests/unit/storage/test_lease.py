@@ -259,3 +259,12 @@ def test_a_training_stops_at_the_first_step_or_epoch_without_its_lease(store, mo
         error_of(lease)
         with pytest.raises(LeaseLost):
             check(None)
+
+
+@pytest.mark.parametrize("content", [b"", b"no json", b"[]", b"null", b'{"owner": 1}', b"\xff"])
+def test_a_lease_that_was_altered_is_taken_over_when_it_is_old_enough(content, caplog):
+    store = InMemoryStore()
+    store.put("lease", content)
+    with acquire_lease(store, "lease", LeaseTerms(ttl=0.3, poll_interval=0.1)) as lease:
+        lease.check()
+    assert "taking over from process ? on ?" in caplog.text

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from cifar_tasks.errors import WeightsError
-from cifar_tasks.models import ModelSpec, PretrainedWeights, get_model
+from cifar_tasks.models import ModelSpec, PretrainedWeights, available_models, get_model
 from cifar_tasks.settings import Settings, WeightsFile
 from cifar_tasks.storage.weights import fetch_weights
 
@@ -69,10 +70,57 @@ def test_a_download_with_the_wrong_digest_is_refused_and_fetched_again_the_next_
     assert fetch_weights(published, settings(tmp_path), print)[1] == DIGEST
 
 
-def test_a_copy_that_was_damaged_since_is_not_used(tmp_path, published):
+PLANTED = {
+    "random": b"\x93random" * 500,
+    "empty": b"",
+    "truncated": CONTENT[:-1],
+    "html": b"<!doctype html><title>Sign in</title>",
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_copy_that_is_not_the_published_file_is_named_and_fetched_again(tmp_path, published, planted):
     path, _ = fetch_weights(published, settings(tmp_path), print)
-    path.write_bytes(b"damaged")
+    path.write_bytes(PLANTED[planted])
+    told: list[str] = []
+    assert fetch_weights(published, settings(tmp_path), told.append) == (path, DIGEST)
+    assert path.read_bytes() == CONTENT
+    assert f"{path} is damaged" in told[0]
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_copy_that_cannot_be_fetched_again_is_not_used(tmp_path, published, planted):
+    path, _ = fetch_weights(published, settings(tmp_path), print)
+    path.write_bytes(PLANTED[planted])
+    (tmp_path / "served" / "resnet50.pth").unlink()
+    with pytest.raises(WeightsError, match="not available"):
+        fetch_weights(published, settings(tmp_path), print)
+
+
+@pytest.mark.parametrize("digest", ["", "ab", DIGEST[:7]])
+def test_a_digest_that_is_too_short_proves_nothing(tmp_path, published, digest):
+    assert published.pretrained is not None
+    weak = replace(published, pretrained=replace(published.pretrained, sha256=digest))
     with pytest.raises(WeightsError, match="expected"):
+        fetch_weights(weak, settings(tmp_path), print)
+
+
+@pytest.mark.parametrize("digest", ["", "abc", DIGEST[:8], DIGEST + "0", "g" * 64])
+def test_the_settings_demand_a_whole_digest(digest):
+    with pytest.raises(ValidationError, match="sha256"):
+        own("weights.pth", digest)
+
+
+def test_published_weights_are_known_by_their_whole_digest():
+    for spec in available_models().values():
+        assert spec.pretrained is None or len(spec.pretrained.sha256) == 64
+
+
+def test_a_folder_or_an_unwritable_home_is_one_line(tmp_path, published):
+    with pytest.raises(WeightsError, match="no weights at"):
+        fetch_weights(published, settings(tmp_path, resnet50=own(tmp_path)), print)
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(WeightsError, match="not available"):
         fetch_weights(published, settings(tmp_path), print)
 
 
