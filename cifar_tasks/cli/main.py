@@ -19,7 +19,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cifar_tasks.cli.connect import checked_settings, connect, give_up_soon, limit_threads, require_servers
-from cifar_tasks.cli.request import StrictCommand
+from cifar_tasks.cli.request import StrictCommand, check_model_name
 from cifar_tasks.cli.tables import print_table
 from cifar_tasks.config import PROFILES, RESIZES, Overrides
 from cifar_tasks.errors import CifarError, ConfigError, StackError
@@ -196,7 +196,7 @@ def _setting(name: str, metavar: str | None = None, more: str = "") -> Any:
     )
 
 
-Source = Annotated[str, _setting("source", "SOURCE")]
+Source = Annotated[str, _setting("source", "SOURCE", "Here the path may be relative.")]
 Models = Annotated[
     str,
     _setting("models", "MODEL[,MODEL…]", " ".join(f"[b]{s.name}[/b]: {s.description}" for s in MODELS.values())),
@@ -285,7 +285,9 @@ def run(
     registered_model: RegisteredModelName,
     image_size: ImageSize,
     resize: ResizeMode,
-    name: Annotated[str | None, typer.Option(help="A run with the name of an earlier run resumes it.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="With the name and the values of an earlier run it is resumed.")
+    ] = None,
     tune: Tune = "",
     trials: Trials = None,
     override: SetOverride = None,
@@ -345,6 +347,7 @@ def predict(
     """
     if as_json and as_csv:
         raise ConfigError("--json and --csv exclude each other: give one of them.")
+    check_model_name(registered_model)
     require_servers(connect(errors))
     limit_threads()
     with console.status("Classifying"):

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
 from typer.core import TyperCommand
 
-from cifar_tasks.config import Overrides, parse_overrides
-from cifar_tasks.errors import ConfigError
+from cifar_tasks.config import Overrides, RegisteredModelName, parse_overrides
+from cifar_tasks.errors import ConfigError, problems
 from cifar_tasks.models import default_models, parse_models
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import RunRequest
@@ -57,6 +58,14 @@ def check_name(name: str) -> str:
     if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
         raise ConfigError(f"--name: give 1 to {MAX_NAME} printable characters, got {name[:50]!r} ({len(name)})")
     return name
+
+
+def check_model_name(name: str) -> str:
+    """A name in the MLflow model registry; `ConfigError` if it cannot be one."""
+    try:
+        return TypeAdapter[str](RegisteredModelName).validate_python(name)
+    except ValidationError as error:
+        raise ConfigError(f"--registered-model: {problems(error)[0]}") from None
 
 
 class StrictCommand(TyperCommand):

@@ -21,7 +21,10 @@ MLFLOW_BUCKET = "mlflow"
 AIRFLOW_USER = "admin"
 S3_INNER_PORTS = 9
 
-_SERVICE_PREFIXES = ("AIRFLOW_", "AWS_", "MLFLOW_", "PG", "S3_", "SUPERVISOR_", "WEED_")
+_SERVICE_PREFIXES = (
+    *("AIRFLOW_", "AWS_", "MLFLOW_", "PG", "S3_", "SUPERVISOR_", "WEED_"),
+    *("FLASK_", "GUNICORN_", "OTEL_", "UVICORN_"),  # may open a service to others, or send its traces away
+)
 """Variables that the services and their clients read. Those of the user name other servers."""
 
 

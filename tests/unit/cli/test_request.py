@@ -123,3 +123,9 @@ def test_an_interrupted_demo_says_that_the_run_goes_on_and_where(monkeypatch: py
     done = CliRunner().invoke(app, ["demo", "--source", "digits"])
     assert done.exit_code == 130
     assert "The run goes on: http://airflow/dags/x/runs/mine" in done.output
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "a:1", "x" * 101, "a\n"])
+def test_a_model_name_that_mlflow_cannot_have_is_refused_before_mlflow_is_asked(name: str) -> None:
+    done = CliRunner().invoke(app, ["predict", "--registered-model", name, "cat.png"])
+    assert str(done.exception).startswith("--registered-model: give 1 to 100 letters")

@@ -82,8 +82,25 @@ def test_a_port_that_is_none_is_refused_by_the_name_of_its_variable(
         read_options(tmp_path)
 
 
+SERVERS = {
+    "MLFLOW_TRACKING_TOKEN": "t",
+    "MLFLOW_RUN_ID": "abc",
+    "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+    "GUNICORN_CMD_ARGS": "--bind 0.0.0.0:5000",
+    "UVICORN_ROOT_PATH": "/elsewhere",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://elsewhere",
+}
+
+
 def test_variables_of_other_servers_do_not_reach_the_stack() -> None:
-    mine = {"AWS_PROFILE": "work", "AWS_SESSION_TOKEN": "t", "PGHOST": "elsewhere", "HOME": "/me", "no_proxy": "intra"}
+    mine = {
+        "AWS_PROFILE": "work",
+        "AWS_SESSION_TOKEN": "t",
+        "PGHOST": "elsewhere",
+        **SERVERS,
+        "HOME": "/me",
+        "no_proxy": "intra",
+    }
     merged = overlay(mine, {"AWS_ACCESS_KEY_ID": "cifar"})
     assert merged == {
         "AWS_ACCESS_KEY_ID": "cifar",
