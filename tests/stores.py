@@ -104,11 +104,21 @@ class FolderStore(InMemoryStore):
     def __init__(self, root: Path, seconds_per_read: float = 0) -> None:
         super().__init__()
         self.objects = _Files(root)
+        self._root = root
         self._seconds_per_read = seconds_per_read
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
         time.sleep(self._seconds_per_read)
         return super().get(key, sha256)
+
+    def entries(self, prefix: str) -> Iterator[ObjectEntry]:
+        for key in sorted(self.objects):
+            if key.startswith(prefix):
+                found = self._root.joinpath(quote(key, safe="")).stat()
+                yield ObjectEntry(key, found.st_size, str(found.st_mtime_ns))
+
+    def exists(self, key: str) -> bool:
+        return self._root.joinpath(quote(key, safe="")).exists()
 
 
 class _Files(MutableMapping[str, bytes]):

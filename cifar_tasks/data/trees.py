@@ -24,6 +24,8 @@ MAX_DEPTH = 50
 """Folders in folders; no layout of images has so many."""
 S3_READERS = 10
 """The number of connections that a boto3 client keeps open."""
+THREAD_BYTES = 8 * 2**20
+"""A larger object is read without a thread: each thread keeps the memory of the largest that it read."""
 
 LEAVES = "leaves the folder. It was not read; put the file itself into the folder, or remove it."
 
@@ -143,7 +145,11 @@ class StoredTree:
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         if not self._objects:
             self.names()
-        return bounded_map(self._get, names, S3_READERS, lambda name: self._objects[name].size)
+        small, large = list[str](), list[str]()
+        for name in names:
+            (large if self._objects[name].size > THREAD_BYTES else small).append(name)
+        yield from bounded_map(self._get, small, S3_READERS, lambda name: self._objects[name].size)
+        yield from map(self._get, large)
 
     def _get(self, name: str) -> tuple[str, bytes]:
         try:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from cifar_tasks.steps.process import STEP_ENV
+from tests.stores import FolderStore
 from tests.unit.data.pictures import class_files, directory_of, encoded, png, tar_of, zip_of
 
 LIMIT_MEGABYTES = 1000
@@ -34,14 +35,15 @@ from tests.stores import FolderStore
 from tests.unit.data.sources import peak_megabytes
 spool.THREADS = 8  # as on a machine with more cores
 try:
-    prepare(open_source(sys.argv[1], Settings(), print), FolderStore(Path(sys.argv[2])), 0, print)
+    store = FolderStore(Path(sys.argv[2]))
+    prepare(open_source(sys.argv[1], Settings(), print, open_bucket=lambda _: store), store, 0, print)
 except CifarError as error:
     print(error)
 print("PEAK", peak_megabytes())
 """
 
 
-def prepared(source: Path, store: Path) -> str:
+def prepared(source: Path | str, store: Path) -> str:
     """What preparing says, in a process of its own; it must not take more memory than is promised."""
     done = subprocess.run(
         [sys.executable, "-c", PREPARE, str(source), str(store)],
@@ -120,6 +122,16 @@ class TestMemory:
             (root / f"train/ant/z{number}.png").touch()
             os.truncate(root / f"train/ant/z{number}.png", 60 * MEBIBYTE)
         assert "16 files cannot be used" in prepared(root, tmp_path / "store")
+
+    def test_objects_of_55_megabytes(self, tmp_path: Path) -> None:
+        store = FolderStore(tmp_path / "store")
+        for name, content in class_files().items():
+            store.put(f"pets/{name}", content)
+        for number in range(16):
+            store.put(f"pets/train/ant/large{number}.png", png(1000 + number))
+        for path in (tmp_path / "store").rglob("*large*"):
+            os.truncate(path, 55 * MEBIBYTE)
+        assert "dataset version" in prepared("s3://bucket/pets", tmp_path / "store")
 
     def test_members_of_60_megabytes_of_zeros(self, tmp_path: Path) -> None:
         packed = gzip.compress(bytes(60 * MEBIBYTE), 1)
