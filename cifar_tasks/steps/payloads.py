@@ -3,6 +3,7 @@
 A value holds the one that it continues, so that a task needs nothing but what the task before it returned.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Self
 
@@ -33,7 +34,7 @@ def _known(names: list[str]) -> list[str]:
     try:
         return check_models(names)
     except ConfigError as error:
-        raise ValueError(str(error)) from None  # pydantic reports it beside what else is wrong
+        raise ValueError(str(error).rstrip(".")) from None  # pydantic reports it beside what else is wrong
 
 
 Models = Annotated[list[str], AfterValidator(_known)]
@@ -113,7 +114,11 @@ class RunRequest(Payload):
         if unknown := [f"{key!r}{nearest(key, fields)}" for key in values if key not in fields]:
             raise ConfigError(f"the form has no field {', '.join(unknown)}; its fields: {', '.join(sorted(fields))}.")
         overrides = {key: value for key, value in values.items() if key in Overrides.model_fields}
-        return cls.checked({**{key: values[key] for key in values if key not in overrides}, "overrides": overrides})
+        others = {key: value for key, value in values.items() if key not in overrides}
+        try:
+            return cls.checked({**others, "overrides": overrides})
+        except ConfigError as error:
+            raise ConfigError(re.sub("^overrides\\.", "", str(error), flags=re.MULTILINE)) from None
 
 
 class PreparedData(Payload):

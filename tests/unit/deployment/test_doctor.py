@@ -1,6 +1,7 @@
 """The doctor's runner, and its checks against faults that need no stack."""
 
 import json
+import re
 import sys
 import time
 from base64 import b64encode
@@ -30,7 +31,7 @@ from cifar_tasks.deployment.doctor.check_runner import (
 )
 from cifar_tasks.deployment.doctor.storage_checks import clock
 from cifar_tasks.errors import StackError
-from cifar_tasks.settings import Settings
+from cifar_tasks.settings import PROJECT, Settings
 from tests.celery_worker import worker
 from tests.unit.data.server import Site, serving
 
@@ -563,6 +564,13 @@ def test_variables_that_lead_elsewhere_or_that_nothing_reads_are_a_warning(monke
 def test_the_variables_of_the_stack_and_every_setting_are_no_warning(deployment: Deployment) -> None:
     shell = {f"CIFAR_{name.upper()}": "x" for name in Settings.model_fields} | {"CIFAR_S3_PORT": "1", "HOME": "/me"}
     assert check("variables", replace(deployment, variables=shell)).status == "ok"
+
+
+@pytest.mark.parametrize("file", ["docker-compose.yaml", "docker/helm-values.yaml", "docker/gpu-worker.sh"])
+def test_every_variable_of_the_deployments_is_a_setting(file: str) -> None:
+    names = re.findall(r"\bCIFAR_[A-Z0-9_]+", (PROJECT / file).read_text())
+    assert names
+    assert check("variables", replace(COMPOSE, variables=dict.fromkeys(names, "x"))).status == "ok"
 
 
 def test_in_a_container_the_servers_of_the_environment_are_the_deployment_s() -> None:
