@@ -150,9 +150,9 @@ class TrainConfig:
     dropout: float = 0.0
     """Share of activations dropped after each block."""
     train_images: int | None = None
-    """Train on a random sample of this many images; none for all."""
+    """Train on a sample of this many images, of each class in proportion; none for all."""
     validation_images: int | None = None
-    """Validate on a random sample of this many images; none for all."""
+    """Validate on a sample of this many images, of each class in proportion; none for all."""
     seed: int = 0
     """Of initialisation, order, augmentation and dropout."""
 

@@ -64,7 +64,7 @@ class RunRequest(Payload):
 
     source: SourceName = Field(title="Data source")
     """auto (CIFAR-10, or digits without network), cifar10, digits, the absolute path of a folder, zip or tar with
-    train/CLASS/ and test/CLASS/, or the s3:// URL of one."""
+    train/CLASS/ and test/CLASS/ or with CLASS/ alone, or the s3:// URL of one."""
     models: Models = Field(min_length=1, title="Models")
     """Models to train in parallel."""
     profile: Profile = Field(title="Profile")
