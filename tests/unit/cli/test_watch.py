@@ -77,6 +77,16 @@ def test_an_airflow_that_is_away_for_a_while_is_waited_for(monkeypatch, error):
     assert printed.count("Airflow does not answer") == 2
 
 
+def test_in_a_terminal_the_table_stays_and_notes_stand_above_it(monkeypatch):
+    monkeypatch.setattr("cifar_tasks.cli.watch.POLL_SECONDS", 0.01)
+    run = RunThatEnds(task("prepare", state=SimpleNamespace(value="success")))
+    run.states = iter(["running", MaxRetryError(None, "/api", OSError("refused")), "success"])
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    assert Watcher(console, run).watch() == "success"
+    assert "Airflow does not answer" in console.file.getvalue()
+    assert "prepare" in console.file.getvalue().splitlines()[-1]
+
+
 def test_an_airflow_that_stays_away_is_an_error_that_says_where_the_run_goes_on(monkeypatch):
     monkeypatch.setattr("cifar_tasks.cli.watch.AWAY_SECONDS", 0.1)
     with pytest.raises(StackError, match="The run may go on: http://airflow/run"):
