@@ -7,6 +7,7 @@ one core, of 12 s for all of the preparation.
 
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import imagehash
 import numpy as np
@@ -48,22 +49,29 @@ def _cells(size: int, count: int) -> NDArray[np.float32]:
     return share
 
 
-def near_duplicates(thumbs: Thumbnails, positions: Indices, read: Callable[[Indices], Images]) -> list[tuple[int, int]]:
-    """Pairs among `positions`, in which no two pictures are equal; the lower one first.
+class NearDuplicates(NamedTuple):
+    pairs: list[tuple[int, int]]
+    """Positions, the lower one first."""
+    complete: bool
+    """False if there were too many candidates to look at all of them."""
 
-    `read` gives the pictures at positions.
-    """
-    found = []
+
+def near_duplicates(thumbs: Thumbnails, positions: Indices, read: Callable[[Indices], Images]) -> NearDuplicates:
+    """Among `positions`, in which no two pictures are equal; `read` gives the pictures at positions."""
+    candidates = positions[_candidates(_hashes(thumbs[positions]))].tolist()
+    complete = len(candidates) < MAX_CANDIDATES
+    found = set()
     compared = 0
-    for first, second in positions[_candidates(_hashes(thumbs[positions]))].tolist():
+    for first, second in candidates:
         one, other = read(np.array([first, second])).astype(np.int16)
         compared += one.nbytes
         if compared > MAX_COMPARED_BYTES:
+            complete = False
             break
         limit = min(MAX_LEVELS, MAX_SHARE * float(np.abs(one - one.mean((0, 1))).mean()))
         if min(np.abs(one - other).mean(), np.abs(one - other[:, ::-1]).mean()) <= limit:
-            found.append((first, second))
-    return sorted(set(found))
+            found.add((first, second))
+    return NearDuplicates(sorted(found), complete)
 
 
 def _hashes(thumbs: Thumbnails) -> NDArray[np.uint64]:

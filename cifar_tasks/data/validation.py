@@ -132,15 +132,16 @@ def _equal_pairs(raw: RawDataset, positions: Indices, labels: bool = False) -> s
 
 def _near_duplicates(raw: RawDataset) -> list[str]:
     _, first = np.unique(raw.groups, return_index=True)
-    pairs = near_duplicates(raw.thumbs, np.sort(first), raw.read)
+    pairs, complete = near_duplicates(raw.thumbs, np.sort(first), raw.read)
     if not pairs:
         return []
     crosses: NDArray[np.bool_] = raw.is_test[np.array(pairs)].any(1) & ~raw.is_test[np.array(pairs)].all(1)
     named = [f"{raw.names[one]} ~ {raw.names[other]}" for one, other in pairs]
     across = [name for name, crossing in zip(named, crosses, strict=True) if crossing]
     within = [name for name, crossing in zip(named, crosses, strict=True) if not crossing]
+    least = "" if complete else "at least "
     what = "near-duplicates (mirrored, saved again or resized)"
     return [
-        *([f"{len(across)} pairs of test and training images are {what}: {listed(across)}"] if across else []),
-        *([f"{len(within)} pairs of images are {what}: {listed(within)}"] if within else []),
+        *([f"{least}{len(across)} pairs of test and training images are {what}: {listed(across)}"] if across else []),
+        *([f"{least}{len(within)} pairs of images are {what}: {listed(within)}"] if within else []),
     ]

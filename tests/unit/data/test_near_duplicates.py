@@ -28,7 +28,7 @@ def photographs(count: int, size: int = 32) -> Images:
 
 
 def pairs_of(images: Images) -> list[tuple[int, int]]:
-    return near_duplicates(thumbnails(images), np.arange(len(images)), lambda positions: images[positions])
+    return near_duplicates(thumbnails(images), np.arange(len(images)), lambda positions: images[positions]).pairs
 
 
 def saved(image: Image.Image) -> Image.Image:
@@ -64,8 +64,9 @@ def test_thousands_of_pictures_with_one_hash_take_bounded_work(monkeypatch: pyte
     images = np.random.default_rng(0).integers(0, 256, (5000, 1, 1, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
     monkeypatch.setattr(module, "MAX_CANDIDATES", 50)
     read: list[int] = []
-    near_duplicates(thumbnails(images), np.arange(5000), lambda at: read.extend(at.tolist()) or images[at])
+    found = near_duplicates(thumbnails(images), np.arange(5000), lambda at: read.extend(at.tolist()) or images[at])
     assert len(read) == 100
+    assert not found.complete
 
 
 def test_the_search_takes_little_memory_although_all_hashes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,3 +93,16 @@ def test_a_warning_names_the_pairs_and_says_which_are_between_training_and_test(
         "1 pairs of images are near-duplicates (mirrored, saved again or resized): image 8 ~ image 9",
     )
     assert sum(map(len, splits.values())) == 80  # reported, and left where they are
+
+
+@pytest.mark.parametrize("limit", ["MAX_CANDIDATES", "MAX_COMPARED_BYTES"])
+def test_a_warning_says_that_there_may_be_more_pairs_than_were_compared(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, test = noise([0, 1] * 20, 1), noise([0, 1] * 20, 2)
+    train.images[:20] = photographs(20)
+    train.images[20:] = train.images[:20, :, ::-1]
+    monkeypatch.setattr(module, limit, 10 if limit == "MAX_CANDIDATES" else 10 * 2 * train.images[0].nbytes)
+    with spooled(stream_of(train, test), ImageFormat(), quiet) as raw:
+        (warning,) = validate(raw)
+    assert warning.startswith("at least ")
