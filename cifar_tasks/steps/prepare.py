@@ -40,7 +40,7 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         earlier = next(iter(runs.find_runs(client, experiment, identity)), None)
         refuse_other_request(earlier, request, workflow)
         parent = runs.open_run(client, experiment, identity, workflow.name).info.run_id
-        runs.log_tags(client, parent, {REQUEST: request.model_dump_json(), "airflow.dag_run_url": workflow.url})
+        runs.log_tags(client, parent, {"airflow.dag_run_url": workflow.url})
         url = runs.run_url(parent, experiment)
         _log.info("MLflow run: %s", url)
         source = open_source(
@@ -52,6 +52,8 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         version = prepare(source, store, seed, _log.info, image_format)
         if earlier and earlier.data.tags.get(DATASET, version.digest) != version.digest:
             raise DataError(f"{request.source} has changed since run {workflow.name!r} began. Start a new run.")
+        # Not before the data are ready: a run that failed for its source is resumed with another one.
+        runs.log_tags(client, parent, {REQUEST: request.model_dump_json()})
         banner = PLACEHOLDER_BANNER if version.placeholder else None
         _describe_dataset(client, parent, version, workflow, banner)
         images = load_split(store, version, "train", settings.home / "cache")

@@ -83,6 +83,12 @@ class TestAWholeRun:
         with pytest.raises(DataError, match="has changed since run 'changed' began"):
             prepare_data(asked, workflow)
 
+    def test_a_run_that_failed_for_its_source_is_resumed_with_another_one(self, client, pictures, tmp_path):
+        workflow = WorkflowRun(id="cli/mistaken", name="mistaken")
+        with pytest.raises(CifarError):
+            prepare_data(request(tmp_path), workflow)
+        assert prepare_data(request(pictures), workflow).workflow == workflow
+
     def test_a_bucket_that_is_not_there_is_refused_before_a_run_is_opened(self, tracked):
         with pytest.raises(CifarError, match="no-such-bucket"):
             check_source(request("s3://no-such-bucket/pictures"))
