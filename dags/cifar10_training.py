@@ -22,6 +22,9 @@ queue have no torch."""
 
 _log = logging.getLogger("cifar10_training")  # Airflow imports DAG files under another name
 
+MLFLOW_RUN = "MLflow run: "
+"""A line of a step that begins with this tells the address of its MLflow run."""
+
 ABOUT = """\
 Prepares a dataset version, tunes hyperparameters if the form selects models to tune, trains the selected models in
 parallel, evaluates the saved models, registers them in MLflow and promotes the best version.
@@ -93,8 +96,15 @@ def run_task_step(step: str, **arguments: Any) -> Any:
     from cifar_tasks.errors import CifarError, Stopped
     from cifar_tasks.steps.process import run_step
 
+    def on_line(line: str) -> None:
+        _log.info("%s", line)
+        if line.startswith(MLFLOW_RUN):
+            show_mlflow_run(line.removeprefix(MLFLOW_RUN))
+
+    if url := mlflow_url(arguments):
+        show_mlflow_run(url)
     try:
-        return run_step(f"cifar_tasks.steps.{step}", **arguments)
+        return run_step(f"cifar_tasks.steps.{step}", on_line, **arguments)
     except Stopped as stop:
         with suppress(Exception):  # Airflow may have deleted the DAG run; the next one finds its MLflow runs
             end_mlflow_runs_of_marked_run()
@@ -103,6 +113,18 @@ def run_task_step(step: str, **arguments: Any) -> Any:
         message = " ".join(str(error).split())
         _log.error("%s", message)  # Airflow prints a traceback of its own above the message of an exception
         raise (AirflowException if error.retryable else AirflowFailException)(message) from None
+
+
+def mlflow_url(arguments: Any) -> str | None:
+    """The address of the MLflow run that a step continues: the outermost in its arguments."""
+    inner = arguments.values() if isinstance(arguments, dict) else arguments if isinstance(arguments, list) else ()
+    own = arguments.get("mlflow_url") if isinstance(arguments, dict) else None
+    return own or next((url for value in inner if (url := mlflow_url(value))), None)
+
+
+def show_mlflow_run(url: str) -> None:
+    """The button of the task while it runs and after a failure; when it succeeds, its result has the address."""
+    get_current_context()["ti"].xcom_push("mlflow_url", url)
 
 
 def as_list(values: Any) -> list[Any]:

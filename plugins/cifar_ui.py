@@ -1,7 +1,7 @@
 """Buttons on the tab *Details* of a task: its MLflow run, and the report of the whole run.
 
-The tasks return the addresses. Airflow stores them in XCom under the keys below, and the UI reads them from there. A
-task without an address shows no button.
+The tasks push the addresses as soon as they are known, so that running and failed tasks show their buttons too, and
+return them. Airflow stores them in XCom under the keys below, and the UI reads them from there.
 """
 
 from airflow.plugins_manager import AirflowPlugin

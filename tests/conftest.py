@@ -39,6 +39,7 @@ COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 WITH_AIRFLOW = (
     "tests/browser/",
     "tests/dags/test_dag_run.py",
+    "tests/faults/test_marked_runs.py",
     "tests/integration/test_doctor_airflow.py",
     "tests/integration/test_stack.py",
 )

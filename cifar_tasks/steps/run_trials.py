@@ -13,7 +13,7 @@ from cifar_tasks.steps.inputs import initial_model, load_training_images
 from cifar_tasks.steps.payloads import TrialWorker, WorkerResult
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.mlflow_run import MlflowCallback
-from cifar_tasks.tracking.runs import MODEL, STUDY, TRIAL, WORKFLOW
+from cifar_tasks.tracking.runs import MODEL, SEARCHED_IN, STUDY, TRIAL
 from cifar_tasks.training.callbacks import LogProgress
 from cifar_tasks.training.device import choose_device
 from cifar_tasks.training.setup import run_params, to_split
@@ -35,6 +35,8 @@ def run_trials(worker: TrialWorker) -> WorkerResult:
     queue and the error is raised: a retry of this worker continues.
     """
     data, config = worker.plan.data, worker.trial_config
+    url = runs.run_url(worker.study_run_id, data.experiment_id)
+    _log.info("MLflow run: %s", url)
     study, client, device = load_study(worker.study, worker.seed), runs.mlflow_client(), choose_device()
     space, images = free_space(config.model, worker.plan.fixed), load_training_images(data.dataset_uri, config)
     train, validation = (to_split(device, part.images, part.labels) for part in (images.train, images.validation))
@@ -64,7 +66,7 @@ def run_trials(worker: TrialWorker) -> WorkerResult:
         study_run_id=worker.study_run_id,
         name=worker.name,
         trials=trials,
-        mlflow_url=runs.run_url(worker.study_run_id, data.experiment_id),
+        mlflow_url=url,
     )
 
 
@@ -79,7 +81,7 @@ def _trial_run(client: "MlflowClient", worker: TrialWorker, trial: Trial) -> Ite
         client, worker.plan.data.experiment_id, identity, f"{model} trial {number}", parent=worker.study_run_id
     )
     trial.set_user_attr("mlflow_run_id", run.info.run_id)
-    runs.log_tags(client, run.info.run_id, {WORKFLOW: worker.plan.data.workflow.id})
+    runs.log_tags(client, run.info.run_id, {SEARCHED_IN: worker.plan.data.workflow.id})
     with runs.closing(client, run.info.run_id):
         try:
             yield run.info.run_id

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.lease_terms import TERMS
 from cifar_tasks.storage.s3 import S3Store, sha256_hex
-from cifar_tasks.tracking.runs import MODEL, WORKFLOW
+from cifar_tasks.tracking.runs import MODEL, SEARCHED_IN, WORKFLOW
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +26,7 @@ def workflow_lease(workflow: str) -> str:
 def end_runs(client: "MlflowClient", experiment: str, workflow: str, status: str) -> None:
     """End what is still running of a workflow run: its parent run, trainings, studies and trials."""
     for run in _running(client, experiment):
-        if run.data.tags.get(WORKFLOW) == workflow:
+        if workflow in (run.data.tags.get(WORKFLOW), run.data.tags.get(SEARCHED_IN)):
             client.set_terminated(run.info.run_id, status)
             _log.info("MLflow run %s of %s: %s", run.info.run_name, workflow, status)
 

@@ -18,7 +18,7 @@ from cifar_tasks.tracking.server import check_address, tracking_error
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 _UI = "workflowType=machine_learning"
 """Opens MLflow's pages for trained models; the others are for language models."""
@@ -31,6 +31,8 @@ NOTE = "mlflow.note.content"
 """Tag with the description of a run, in Markdown."""
 STUDY, TRIAL = "cifar.study", "cifar.trial"
 """The same of studies and trials: the study's name, the trial's number."""
+SEARCHED_IN = "cifar.searched_in"
+"""Tag of studies and trials: the workflow run that searches. Not `WORKFLOW`, by which its trainings are found."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,16 +75,24 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
         except MlflowException:
             if (found := client.get_experiment_by_name(name)) is None:
                 raise
-    if found.lifecycle_stage == "deleted":
-        try:
-            client.restore_experiment(found.experiment_id)
-        except MlflowException as error:
-            raise TrackingRefused(
-                f"the experiment {name} was deleted in MLflow and this user may not restore it. As its administrator: "
-                f"mlflow experiments restore --experiment-id {found.experiment_id}; or set CIFAR_EXPERIMENT."
-            ) from error
-        _log.warning("the experiment %s was deleted in MLflow: it is restored", name)
+    _restore_experiment(client, found)
     return str(found.experiment_id)
+
+
+def _restore_experiment(client: "MlflowClient", found: "Experiment") -> None:
+    """If somebody has deleted it. Its runs come back with it."""
+    from mlflow.exceptions import MlflowException
+
+    if found.lifecycle_stage != "deleted":
+        return
+    try:
+        client.restore_experiment(found.experiment_id)
+    except MlflowException as error:
+        raise TrackingRefused(
+            f"the experiment {found.name} was deleted in MLflow and this user may not restore it. As administrator: "
+            f"mlflow experiments restore --experiment-id {found.experiment_id}; or set CIFAR_EXPERIMENT."
+        ) from error
+    _log.warning("the experiment %s was deleted in MLflow: it is restored", found.name)
 
 
 def exists(client: "MlflowClient", run_id: str | None) -> bool:
@@ -103,6 +113,7 @@ def open_run(
     client: "MlflowClient", experiment: str, identity: Mapping[str, str], name: str, parent: str | None = None
 ) -> "Run":
     """The run whose tags are `identity`: found if an earlier try made it, else made; running either way."""
+    _restore_experiment(client, client.get_experiment(experiment))
     for run in find_runs(client, experiment, identity):
         if run.data.tags.get("mlflow.parentRunId") == parent:
             client.update_run(run.info.run_id, status="RUNNING")

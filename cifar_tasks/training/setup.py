@@ -81,7 +81,7 @@ def run_params(config: TrainConfig, model: nn.Module, pretrained: str | None, de
     """
     counted = {f"parameters_{kind}": number for kind, number in count_parameters(model).items()}
     weights = f"pretrained (SHA-256 {pretrained})" if pretrained else "random"
-    runs_on = {"device": describe(device), "processes": distributed.size()}
+    runs_on = {"device": describe(device), "processes": distributed.size(), "threads": torch.get_num_threads()}
     return {**flat(config), **counted, "initial_weights": weights, **runs_on}
 
 

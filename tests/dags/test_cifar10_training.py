@@ -149,7 +149,7 @@ ANYTHING = _Anything()
     ],
 )
 def test_only_what_a_retry_can_mend_is_retried(dag, monkeypatch, raised, airflow_fails):
-    def fail(step: str, **arguments: Any) -> None:
+    def fail(step: str, *on_line: Any, **arguments: Any) -> None:
         raise raised
 
     monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)
@@ -159,7 +159,7 @@ def test_only_what_a_retry_can_mend_is_retried(dag, monkeypatch, raised, airflow
 
 
 def test_an_error_stands_whole_in_one_line_of_the_task_log_before_airflow_s_traceback(dag, monkeypatch, caplog):
-    def fail(step: str, **arguments: Any) -> None:
+    def fail(step: str, *on_line: Any, **arguments: Any) -> None:
         raise ConfigError("what is wrong\nand what to do")
 
     monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)
@@ -174,7 +174,7 @@ def test_an_error_stands_whole_in_one_line_of_the_task_log_before_airflow_s_trac
     ("state", "status"), [("failed", "FAILED"), ("success", "FINISHED"), ("running", None), (RuntimeError(), None)]
 )
 def test_a_task_that_stops_because_its_dag_run_was_marked_ends_the_mlflow_runs(dag, monkeypatch, state, status):
-    def stop(step: str, **arguments: Any) -> None:
+    def stop(step: str, *on_line: Any, **arguments: Any) -> None:
         raise Stopped("stopped")
 
     def state_of_dag_run(dag_id: str, run_id: str) -> str:
@@ -194,6 +194,31 @@ def test_a_task_that_stops_because_its_dag_run_was_marked_ends_the_mlflow_runs(d
         sys.modules["cifar10_training"].run_task_step("train:train_model")
     ending = {"workflow": {"id": "dag/run", "name": "run"}, "status": status}
     assert started == ([("cifar_tasks.steps.report:end_workflow", ending)] if status else [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines", "urls"),
+    [
+        ({"plan": {"data": {"mlflow_url": "parent"}}}, ["MLflow run: child", "epoch 1"], ["parent", "child"]),
+        ({"trained": {"plan": {"data": {"mlflow_url": "parent"}}, "mlflow_url": "child"}}, [], ["child"]),
+        ({"plans": [{"data": {"mlflow_url": "parent"}}], "results": []}, ["a line"], ["parent"]),
+        ({"request": {"source": "digits"}}, ["MLflow run: parent"], ["parent"]),
+        ({"request": {"source": "digits"}}, ["a line"], []),
+    ],
+)
+def test_a_task_that_fails_shows_the_mlflow_run_that_it_worked_on(dag, monkeypatch, arguments, lines, urls):
+    def fail(step: str, on_line: Any, **arguments: Any) -> None:
+        for line in lines:
+            on_line(line)
+        raise ConfigError("no")
+
+    pushed: list[tuple[str, str]] = []
+    context = {"ti": SimpleNamespace(xcom_push=lambda key, value: pushed.append((key, value)))}
+    monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)
+    monkeypatch.setattr(sys.modules["cifar10_training"], "get_current_context", lambda: context)
+    with pytest.raises(AirflowFailException):
+        sys.modules["cifar10_training"].run_task_step("any:step", **arguments)
+    assert pushed == [("mlflow_url", url) for url in urls]
 
 
 def test_a_retry_waits_and_waits_longer_each_time(dag):

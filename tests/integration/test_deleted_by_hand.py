@@ -159,6 +159,15 @@ def test_a_deleted_experiment_is_restored_by_the_next_run_and_the_doctor_finds_i
     assert client.get_experiment(experiment).lifecycle_stage == "active"
 
 
+def test_an_experiment_deleted_between_two_tasks_comes_back_with_its_runs(client, monkeypatch, pictures):
+    monkeypatch.setenv("CIFAR_EXPERIMENT", "deleted-meanwhile")
+    data = prepared(pictures, "deleted-meanwhile")
+    client.delete_experiment(data.experiment_id)
+    trained = train_model(train_plan(data, epochs=1))
+    assert client.get_run(trained.run_id).info.status == "FINISHED"
+    assert client.get_run(data.parent_run_id).info.lifecycle_stage == "active"
+
+
 def test_a_study_whose_mlflow_run_was_deleted_gets_a_new_one_or_its_own_back(client, pictures):
     data = prepared(pictures, "deleted-study-run")
     plans = plans_for(data, 21, trials=1, search_workers=1)

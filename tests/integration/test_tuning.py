@@ -27,7 +27,7 @@ from cifar_tasks.tracking import runs
 from cifar_tasks.tuning.study import all_studies, best_trial, load_study
 from tests.conftest import RunningStack, connect
 from tests.searches import in_background, plans_for, states, workers_for
-from tests.trainings import as_json, prepared
+from tests.trainings import as_json, child_run, prepared
 
 
 @pytest.fixture
@@ -124,6 +124,13 @@ def test_the_study_has_an_mlflow_run_with_table_and_page_and_a_child_per_trial(s
         assert child.data.params["learning_rate"] == str(trial.params["learning_rate"])
         curve = client.get_metric_history(child.info.run_id, "validation_accuracy")
         assert {entry.step: entry.value for entry in curve} == trial.intermediate_values
+
+
+def test_trials_are_ended_with_their_workflow_run_and_are_not_taken_for_its_training(search, client):
+    workflow = search.plan.data.workflow.id
+    assert [run.info.run_id for run in child_run(client, workflow)] == [search.registered.evaluated.trained.run_id]
+    for run_id in [search.run_id, *(trial.user_attrs["mlflow_run_id"] for trial in load_study(search.name).trials)]:
+        assert client.get_run(run_id).data.tags["cifar.searched_in"] == workflow
 
 
 def test_a_run_without_a_search_reuses_the_best_params_for_its_data_and_registered_model(search, data, tracked):

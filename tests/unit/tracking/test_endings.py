@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cifar_tasks.tracking.endings import end_dead_runs, end_runs, workflow_lease
-from cifar_tasks.tracking.runs import MODEL, STUDY, WORKFLOW
+from cifar_tasks.tracking.runs import MODEL, SEARCHED_IN, STUDY, WORKFLOW
 from tests.stores import InMemoryStore
 
 AIRFLOW = "http://airflow.example:8080"
@@ -29,8 +29,10 @@ def status(client: MlflowClient, run_id: str) -> str:
 def test_parent_training_study_and_trial_end_together_and_what_has_ended_or_is_another_s_stays(
     mlflow_client, experiment
 ):
-    mine = [run(mlflow_client, experiment, "cli/a", model) for model in ("all", "cnn", "search cnn")]
-    mine.append(run(mlflow_client, experiment, "cli/a", "cnn", **{STUDY: "cnn-1"}))
+    mine = [run(mlflow_client, experiment, "cli/a", model) for model in ("all", "cnn")]
+    for model in ("search cnn", "cnn"):
+        made = mlflow_client.create_run(experiment, tags={SEARCHED_IN: "cli/a", MODEL: model, STUDY: "cnn-1"})
+        mine.append(made.info.run_id)
     finished, other = run(mlflow_client, experiment, "cli/a", "resnet50"), run(mlflow_client, experiment, "cli/b")
     mlflow_client.set_terminated(finished, "FINISHED")
     end_runs(mlflow_client, experiment, "cli/a", "FAILED")

@@ -118,3 +118,15 @@ def test_a_run_s_parameters_are_the_configuration_the_model_and_the_machine():
     assert params["initial_weights"] == "random"
     assert "threads" in params["device"]
     assert run_params(config, model, "0123abc", CPU)["initial_weights"] == "pretrained (SHA-256 0123abc)"
+
+
+def test_the_number_of_threads_is_recorded_because_it_changes_the_last_digits():
+    config = get_model("cnn").config("demo")
+    model = build_classifier(config, 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert run_params(config, model, None, CPU)["threads"] == threads
+    finally:
+        torch.set_num_threads(before)
