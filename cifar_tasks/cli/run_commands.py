@@ -1,0 +1,168 @@
+"""`cifar demo` and `cifar run`: the training workflow with and without Airflow."""
+
+import secrets
+import shlex
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from cifar_tasks.cli.connect import connect, give_up_soon, limit_threads, require_servers
+from cifar_tasks.cli.request import StrictCommand
+from cifar_tasks.cli.stack_commands import up
+from cifar_tasks.cli.terminal import INTERRUPTED, console, errors
+from cifar_tasks.config import PROFILES, RESIZES, Overrides
+from cifar_tasks.errors import StackError
+from cifar_tasks.models import available_models, default_models
+from cifar_tasks.settings import Settings, read_settings
+from cifar_tasks.steps.payloads import RunReport, RunRequest
+
+commands = typer.Typer()
+MODELS = available_models()
+
+
+def _help(field: str) -> str:
+    return str(RunRequest.model_fields[field].description)
+
+
+def _setting(name: str, metavar: str | None = None, more: str = "") -> Any:
+    """An option whose default is the setting of this name."""
+    default = Settings.model_fields[name].default or ",".join(default_models())
+    return typer.Option(
+        metavar=metavar,
+        help=f"{_help(name)} {more}",
+        default_factory=lambda: getattr(read_settings(), name) or default,
+        show_default=f"CIFAR_{name.upper()}, or {default}",
+    )
+
+
+Source = Annotated[str, _setting("source", "SOURCE", "Here the path may be relative.")]
+Models = Annotated[
+    str,
+    _setting("models", "MODEL[,MODEL…]", " ".join(f"[b]{s.name}[/b]: {s.description}" for s in MODELS.values())),
+]
+RunProfile = Annotated[str, _setting("profile", "|".join(PROFILES))]
+RegisteredModelName = Annotated[str, _setting("registered_model")]
+ImageSize = Annotated[int, _setting("image_size")]
+ResizeMode = Annotated[str, _setting("resize", "|".join(RESIZES))]
+Tune = Annotated[str, typer.Option(metavar="MODEL[,MODEL…]", help=_help("tune"))]
+Trials = Annotated[int | None, typer.Option(help=_help("trials"))]
+SetOverride = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help=f"Override a value of the recipe: {', '.join(Overrides.model_fields)}."
+    ),
+]
+
+
+@commands.command(cls=StrictCommand)
+def demo(
+    source: Source,
+    models: Models,
+    profile: RunProfile,
+    registered_model: RegisteredModelName,
+    image_size: ImageSize,
+    resize: ResizeMode,
+    tune: Tune = "",
+    trials: Trials = None,
+    override: SetOverride = None,
+) -> None:
+    """Start the stack, run the training DAG in Airflow, and print the results.
+
+    If CIFAR_AIRFLOW_API is set, the DAG runs in that Airflow.
+
+    Example: [b]cifar demo --source ~/pictures.zip --models cnn --set epochs=6[/b]
+    """
+    from cifar_tasks.cli import dag_run
+    from cifar_tasks.cli.request import build_request, check_source
+    from cifar_tasks.cli.summary import print_summary
+    from cifar_tasks.cli.watch import Watcher
+    from cifar_tasks.deployment import stack
+    from cifar_tasks.deployment.airflow_api import airflow
+
+    request = build_request(
+        source,
+        models,
+        tune,
+        override,
+        profile=profile,
+        registered_model=registered_model,
+        image_size=image_size,
+        resize=resize,
+        trials=trials,
+    )
+    settings = read_settings()
+    stored = request.source.startswith("s3://")
+    if not stored:
+        check_source(request)
+    access = dag_run.access_to_deployment(settings)
+    if access is None:
+        up()
+        connect(errors)
+        access = dag_run.access_to_embedded_stack(settings.home)
+    if stored:
+        check_source(request)
+    give_up_soon()
+    with airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
+        conf = request.model_dump(exclude={"overrides"}) | request.overrides.as_form()
+        run = dag_run.trigger(client, conf)
+        console.print(f"Airflow run {escape(run.run_id)}: {escape(run.url)}", soft_wrap=True)
+        try:
+            state = Watcher(console, run).watch()
+        except KeyboardInterrupt:
+            errors.print(f"Not watched any more. The run goes on: {escape(run.url)}", soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
+        if state != "success":
+            raise StackError(f"the run failed; its logs are at {run.url}")
+        print_summary(console, RunReport.model_validate(run.result("report")), access.hints)
+
+
+@commands.command(cls=StrictCommand)
+def run(
+    source: Source,
+    models: Models,
+    profile: RunProfile,
+    registered_model: RegisteredModelName,
+    image_size: ImageSize,
+    resize: ResizeMode,
+    name: Annotated[
+        str | None, typer.Option(help="With the name and the values of an earlier run it is resumed.")
+    ] = None,
+    tune: Tune = "",
+    trials: Trials = None,
+    override: SetOverride = None,
+) -> None:
+    """Run the same steps in this process, without Airflow. S3 and MLflow must be running (`cifar up --no-airflow`).
+
+    Example: [b]cifar run --source digits --models cnn --set epochs=3[/b]
+    """
+    from cifar_tasks.cli.request import build_request, check_name, check_source
+
+    name = check_name(f"run-{secrets.token_hex(4)}" if name is None else name)
+    settings = connect(errors)
+    request = build_request(
+        source,
+        models,
+        tune,
+        override,
+        profile=profile,
+        registered_model=registered_model,
+        image_size=image_size,
+        resize=resize,
+        trials=trials,
+        search_workers=1,  # one process
+    )
+    require_servers(settings)
+    check_source(request)
+    limit_threads()
+    from cifar_tasks.cli.local_run import run_workflow
+    from cifar_tasks.cli.summary import print_summary
+    from cifar_tasks.steps.process import log_to_stdout
+
+    log_to_stdout()
+    console.print(f"Run {escape(name)}")
+    try:
+        print_summary(console, run_workflow(name, request))
+    except KeyboardInterrupt:
+        errors.print(f"Stopped. To resume, give the same options and [b]--name {escape(shlex.quote(name))}[/]")
+        raise typer.Exit(INTERRUPTED) from None

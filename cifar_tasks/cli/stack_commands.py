@@ -1,0 +1,139 @@
+"""`cifar up`, `status`, `doctor`, `env` and `down`: the deployment."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from cifar_tasks.cli.connect import checked_settings, connect, give_up_soon
+from cifar_tasks.cli.request import StrictCommand
+from cifar_tasks.cli.terminal import console, errors
+from cifar_tasks.settings import read_settings
+
+if TYPE_CHECKING:
+    from cifar_tasks.deployment.doctor.check_runner import CheckResult
+
+commands = typer.Typer()
+
+
+@commands.command(cls=StrictCommand)
+def up(
+    airflow: Annotated[bool, typer.Option(help="Also start Airflow, which `cifar run` does not need.")] = True,
+) -> None:
+    """Start the services of the embedded stack that are not running.
+
+    Example: [b]cifar up --no-airflow[/b]
+    """
+    from cifar_tasks.deployment import stack
+
+    home = checked_settings().home
+    with console.status("Starting the stack"):
+        stack.up(home, report=lambda line: console.print(f"  {escape(line)}"), without=() if airflow else ("airflow",))
+    variables = stack.environment(home)
+    if airflow:
+        login = f"user admin, password in {stack.password_file(home)}"
+        console.print(f"Airflow  {variables['CIFAR_AIRFLOW_URL']}  ({login})", soft_wrap=True)
+    console.print(f"MLflow   {variables['MLFLOW_TRACKING_URI']}")
+    console.print(f"S3       {variables['AWS_ENDPOINT_URL_S3']}  (keys in {home / 'secrets.json'})", soft_wrap=True)
+    console.print("Show the services: [b]cifar status[/]. Stop them: [b]cifar down[/].")
+
+
+@commands.command(cls=StrictCommand)
+def status() -> None:
+    """Show the services of the embedded stack; the exit status is 1 if one is not running.
+
+    Example: [b]cifar status || cifar up[/b]
+    """
+    from cifar_tasks.deployment import stack
+
+    services = stack.status(read_settings().home)
+    if not services:
+        console.print("There is no embedded stack here. Start one: [b]cifar up[/]")
+        raise typer.Exit(1)
+    table = Table("service", "state", "process", "responds", "address")
+    for service in services:
+        colour = "green" if service.answering else "red"
+        responds = "yes" if service.answering else "no"
+        table.add_row(
+            service.name, f"[{colour}]{service.state}[/]", str(service.pid or "–"), responds, service.url or ""
+        )
+    console.print(table)
+    for service in services:
+        if service.state in ("exited", "fatal"):
+            console.print(f"{service.name} has exited. Log: {escape(str(service.log))}", soft_wrap=True)
+    if not all(service.answering for service in services):
+        console.print("Start the missing services: [b]cifar up[/]")
+        raise typer.Exit(1)
+
+
+@commands.command(cls=StrictCommand)
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="A list of objects instead of the table.")] = False,
+) -> None:
+    """Check the deployment and name a remedy for each problem; the exit status is 1 after a failure.
+
+    Example: [b]cifar doctor --json[/b]
+    """
+    from cifar_tasks.deployment.doctor import CHECKS
+    from cifar_tasks.deployment.doctor.check_runner import find_deployment, run_checks
+
+    user_variables = dict(os.environ)
+    deployment = find_deployment(connect(errors), user_variables)
+    give_up_soon()
+    with errors.status("Checking the deployment"):
+        results = run_checks(deployment, CHECKS)
+    if as_json:
+        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
+    else:
+        _print_results(results)
+    if any(result.status == "failure" for result in results):
+        raise typer.Exit(1)
+
+
+def _print_results(results: "Sequence[CheckResult]") -> None:
+    """One row per check, by area, with the remedy under the message; then the counts."""
+    colours = {"failure": "bold red", "warning": "yellow", "ok": "green", "skipped": "dim"}
+    table = Table.grid("", "", Column(overflow="fold", ratio=1), padding=(0, 2))
+    for area, found in groupby(results, key=lambda result: result.area):
+        table.add_row(f"[b]{area}[/]")
+        for result in found:
+            remedy = f"\n[b]→[/] {escape(result.remedy)}" if result.remedy else ""
+            status = f"  [{colours[result.status]}]{result.status}[/]"
+            table.add_row(status, result.check, escape(result.message) + remedy)
+    console.print(table, width=min(100, console.width))
+    counts = Counter(result.status for result in results)
+    console.print(", ".join(f"{counts[status]} {status}" for status in counts))
+
+
+@commands.command(cls=StrictCommand)
+def env() -> None:
+    """Print the variables that aws, airflow, mlflow and optuna-dashboard need to use the embedded stack.
+
+    They hold its passwords: let your shell read them, and do not log them.
+
+    Example: [b]eval "$(cifar env)"[/b]
+    """
+    from cifar_tasks.deployment import stack
+
+    for line in stack.shell_commands(read_settings().home, os.environ):
+        typer.echo(line)
+
+
+@commands.command(cls=StrictCommand)
+def down() -> None:
+    """Stop the embedded stack; runs, models and data stay.
+
+    Example: [b]cifar down[/b]
+    """
+    from cifar_tasks.deployment import stack
+
+    with console.status("Stopping the stack"):
+        stopped = stack.down(read_settings().home)
+    console.print("Stopped. Start again: [b]cifar up[/]" if stopped else "Nothing was running.")
