@@ -89,9 +89,11 @@ def _leaked(raw: RawDataset) -> list[str]:
     """Test images that are training images too: left out of training if they are few."""
     if not len(raw.left_out):
         return []
-    leaked = int(np.isin(raw.groups[raw.test], raw.groups[raw.left_out]).sum())
-    share, total = leaked / len(raw.test), len(raw.test)
-    pairs = _equal_pairs(raw, np.concatenate([raw.test, raw.left_out]))
+    trained = {int(raw.groups[position]): raw.names[position] for position in raw.left_out[::-1].tolist()}
+    tested = ((raw.names[position], int(raw.groups[position])) for position in raw.test.tolist())
+    named = [f"{name} = {trained[group]}" for name, group in tested if group in trained]
+    leaked, total, pairs = len(named), len(raw.test), listed(named)
+    share = leaked / total
     if share > MAX_LEAKED_TEST_SHARE:
         raise DataError(
             f"{raw.name}: {leaked:,} of {total:,} test images ({share:.1%}) are also in training, "

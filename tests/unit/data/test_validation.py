@@ -72,13 +72,15 @@ def test_a_few_test_images_in_training_give_a_warning(train: LabelledImages, tes
     test.images[:2] = train.images[:2]
     assert warnings(train, test) == (
         "2 of 200 test images are also in training (1.00%) and are left out there: "
-        "image 0 = image 200, image 1 = image 201",
+        "image 200 = image 0, image 201 = image 1",
     )
 
 
 def test_many_test_images_in_training_are_refused(train: LabelledImages, test: LabelledImages) -> None:
-    test.images[:3] = train.images[:3]
-    with pytest.raises(DataError, match=r"3 of 200 test images .* image 2 = image 202\.$"):
+    test.images[:4] = train.images[[0, 1, 2, 2]]
+    train.images[7] = train.images[2]
+    named = "image 200 = image 0, image 201 = image 1, image 202 = image 2, image 203 = image 2"
+    with pytest.raises(DataError, match=rf"4 of 200 test images .* one of the two: {named}\.$"):
         warnings(train, test)
 
 
