@@ -40,6 +40,8 @@ WITH_AIRFLOW = (
     "tests/browser/",
     "tests/dags/test_dag_run.py",
     "tests/faults/test_marked_runs.py",
+    "tests/faults/test_running_stack.py",
+    "tests/faults/test_marked_runs.py",
     "tests/integration/test_doctor_airflow.py",
     "tests/integration/test_stack.py",
 )

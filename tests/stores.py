@@ -114,8 +114,9 @@ class FolderStore(InMemoryStore):
     def entries(self, prefix: str) -> Iterator[ObjectEntry]:
         for key in sorted(self.objects):
             if key.startswith(prefix):
-                found = self._root.joinpath(quote(key, safe="")).stat()
-                yield ObjectEntry(key, found.st_size, str(found.st_mtime_ns))
+                path = self._root.joinpath(quote(key, safe=""))
+                with path.open("rb") as file:
+                    yield ObjectEntry(key, path.stat().st_size, hashlib.file_digest(file, "md5").hexdigest())
 
     def exists(self, key: str) -> bool:
         return self._root.joinpath(quote(key, safe="")).exists()

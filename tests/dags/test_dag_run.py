@@ -3,7 +3,6 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 import requests
 from mlflow import MlflowClient
@@ -168,32 +167,6 @@ def test_one_model_alone_is_trained_and_promoted_too(client, pictures, airflow: 
     skipped = {str(task.task_id) for task in run.tasks() if task.state.value == "skipped"}
     assert skipped == {"tuning.create_studies", "tuning.run_trials"}
     assert model_registry.version_with_alias(client, "alone", model_registry.CHAMPION) is not None
-
-
-def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(
-    dag_run, client, stack, pictures, airflow: "ApiClient"
-):
-    from airflow_client.client.api.task_instance_api import TaskInstanceApi
-    from airflow_client.client.models.patch_task_instance_body import PatchTaskInstanceBody
-
-    def trainings() -> list[psutil.Process]:
-        return [
-            p
-            for p in psutil.process_iter(["cmdline"])
-            if "cifar_tasks.steps.train:train_model" in (p.info["cmdline"] or [])
-        ]
-
-    run = trigger(airflow, {"source": str(pictures), "models": ["cnn"], "epochs": 1000})
-    wait_for(lambda: any(r.data.metrics for r in runs_of(client, run, "cnn")), 120)
-    (process,) = trainings()
-    assert process.ppid() != 1
-    TaskInstanceApi(airflow).patch_task_instance(
-        DAG, run.run_id, TRAIN, PatchTaskInstanceBody(new_state="failed"), map_index=0
-    )
-    assert wait_for(lambda: not process.is_running(), 20) < 10
-    wait_for(lambda: run.state() in ENDED, 30)
-    assert [r.info.status for r in runs_of(client, run, "cnn")] == ["KILLED"]
-    wait_for(lambda: runs_of(client, run, "all")[0].info.status == "FAILED", 30)
 
 
 @pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("models", ["vgg"]), ("learning_rate", 100)])

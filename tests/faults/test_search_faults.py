@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from cifar_tasks.errors import LeaseLost, TrackingError
+from cifar_tasks.config import with_values
+from cifar_tasks.errors import LeaseLost, SearchError, TrackingError
+from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.payloads import PreparedData
 from cifar_tasks.steps.run_trials import run_trials
+from cifar_tasks.steps.select_params import select_params
 from cifar_tasks.tracking import runs
 from cifar_tasks.tuning.study import count_ended, load_study
 from tests.conftest import RunningStack, connect
-from tests.searches import first_epoch_ended, in_background, states, workers_for
+from tests.searches import first_epoch_ended, in_background, plans_for, states, workers_for
 from tests.trainings import prepared, wait_until
 
 
@@ -109,3 +112,28 @@ def test_a_worker_that_loses_mlflow_ends_with_an_error_worth_a_retry_and_its_tri
     assert states(worker) == ["FAIL", "COMPLETE"]
     (run_id,) = {trial.user_attrs["mlflow_run_id"] for trial in load_study(worker.study).trials}
     assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_trials_that_fail_are_failed_trials_and_their_runs_say_why(data, client):
+    worker = workers_for(data, 3, trials=4)[0]
+    study = load_study(worker.study)
+    study.enqueue_trial({"learning_rate": 1e30})
+    study.enqueue_trial({"hidden_units": 18 * 10**9})
+    assert run_trials(worker).trials == 4
+    assert states(worker) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    for trial, reason in zip(study.trials[1:3], ("the loss is", "can't allocate memory"), strict=True):
+        assert reason in trial.user_attrs["error"]
+        run = client.get_run(trial.user_attrs["mlflow_run_id"])
+        assert run.info.status == "FAILED"
+        assert (run.data.tags["cifar.state"], run.data.tags["cifar.error"]) == ("FAIL", trial.user_attrs["error"])
+
+
+def test_if_every_trial_fails_the_selection_says_why_the_first_did(data, client):
+    plans = plans_for(data, 4, trials=2)
+    diverging = with_values(plans[0].config, {"learning_rate": 1e30})
+    plans = [plans[0].model_copy(update={"config": diverging, "fixed": [*plans[0].fixed, "learning_rate"]})]
+    result = run_trials(create_studies(plans)[0])
+    with pytest.raises(SearchError, match=r"2 failed.*the loss is"):
+        select_params(plans, [result])
+    assert client.get_run(result.study_run_id).info.status == "FAILED"
+    assert "trials.csv" in {entry.path for entry in client.list_artifacts(result.study_run_id)}

@@ -1,11 +1,10 @@
-"""Names of classes, data sets and runs that are data to every part of a run, and up to 1,000 of them."""
+"""Names of classes, data sets and runs are data to every part of a run."""
 
 import json
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
@@ -69,19 +68,3 @@ def test_a_run_of_any_names_ends_with_a_report_a_version_and_predictions(client,
     picture_file.write_bytes(picture((40, 60, 200), np.random.default_rng(0)))
     (prediction,) = predict([picture_file], "any names").found
     assert prediction.label in classes
-
-
-def test_1000_classes_whose_names_fill_no_tag_are_trained_reported_and_promoted(client, tmp_path):
-    names = [f"{number:04} {'long name ' * 12}." for number in range(1000)]
-    source = class_folders(tmp_path / "thousand", names, train=2)
-    overrides = {"epochs": 1, "batch_size": 256}
-    summary = run_workflow("thousand", request(source, registered_model="thousand", image_size=16, overrides=overrides))
-    assert summary.rows[0].aliases == ["champion"]
-    version = model_registry.version_with_alias(client, "thousand", "champion")
-    assert version is not None
-    assert model_registry.CLASSES not in version.tags
-    assert model_registry.class_names(version) == tuple(names)
-    assert mlflow.models.get_model_info(version.source).metadata["classes"] == names
-    (parent,) = child_run(client, "cli/thousand", "all")
-    page = Path(client.download_artifacts(parent.info.run_id, "report.html", str(tmp_path)))
-    assert page.stat().st_size < 5_000_000

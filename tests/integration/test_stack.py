@@ -2,7 +2,6 @@
 
 import json
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -115,38 +114,6 @@ def test_the_inner_servers_of_the_storage_refuse_anonymous_access(stack: Running
             continue  # speaks gRPC only
     assert codes
     assert codes <= {401, 404}
-
-
-def test_a_killed_service_is_seen_and_repaired_and_its_children_do_not_stay(stack: RunningStack) -> None:
-    before = pids(stack.home)
-    killed = psutil.Process(before["mlflow"])
-    children = killed.children(recursive=True)
-    assert children
-    kill(killed)
-    seen = {service.name: service for service in embedded.status(stack.home)}
-    assert seen["mlflow"].state == "exited"
-    assert not seen["mlflow"].answering
-
-    reported: list[str] = []
-    embedded.up(stack.home, reported.append)
-    assert len(reported) == 1
-    assert reported[0].startswith("mlflow ready")
-    assert all(service.answering for service in embedded.status(stack.home))
-    assert not any(child.is_running() for child in children)
-    assert {name for name, pid in pids(stack.home).items() if pid != before[name]} == {"mlflow"}
-
-
-def test_the_heartbeat_of_a_killed_scheduler_does_not_count_for_the_next_one(stack: RunningStack) -> None:
-    kill(psutil.Process(pids(stack.home)["airflow-scheduler"]))
-    began = datetime.now(UTC)
-    embedded.up(stack.home, print)
-    health = requests.get(f"{stack.airflow_url}/api/v2/monitor/health", timeout=30).json()["scheduler"]
-    assert datetime.fromisoformat(health["latest_scheduler_heartbeat"]) > began
-
-
-def kill(process: psutil.Process) -> None:
-    process.kill()
-    process.wait(timeout=10)
 
 
 def test_other_ports_or_gpu_slots_need_a_restart(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> None:

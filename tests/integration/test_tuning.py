@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cifar_tasks.cli.main import app
 from cifar_tasks.config import flat, trial_config, with_values
-from cifar_tasks.errors import ConfigError, SearchError
+from cifar_tasks.errors import ConfigError
 from cifar_tasks.steps import create_studies as steps_create_studies
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.evaluate import evaluate_model
@@ -219,31 +219,6 @@ def test_a_pruned_trial_is_no_failure_of_its_mlflow_run(data, client):
     assert trial.intermediate_values.keys() == {1, 2}
     run = client.get_run(trial.user_attrs["mlflow_run_id"])
     assert (run.info.status, run.data.tags["cifar.state"]) == ("FINISHED", "PRUNED")
-
-
-def test_trials_that_fail_are_failed_trials_and_their_runs_say_why(data, client):
-    worker = workers_for(data, 3, trials=4)[0]
-    study = load_study(worker.study)
-    study.enqueue_trial({"learning_rate": 1e30})
-    study.enqueue_trial({"hidden_units": 18 * 10**9})
-    assert run_trials(worker).trials == 4
-    assert states(worker) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
-    for trial, reason in zip(study.trials[1:3], ("the loss is", "can't allocate memory"), strict=True):
-        assert reason in trial.user_attrs["error"]
-        run = client.get_run(trial.user_attrs["mlflow_run_id"])
-        assert run.info.status == "FAILED"
-        assert (run.data.tags["cifar.state"], run.data.tags["cifar.error"]) == ("FAIL", trial.user_attrs["error"])
-
-
-def test_if_every_trial_fails_the_selection_says_why_the_first_did(data, client):
-    plans = plans_for(data, 4, trials=2)
-    diverging = with_values(plans[0].config, {"learning_rate": 1e30})
-    plans = [plans[0].model_copy(update={"config": diverging, "fixed": [*plans[0].fixed, "learning_rate"]})]
-    result = run_trials(create_studies(plans)[0])
-    with pytest.raises(SearchError, match=r"2 failed.*the loss is"):
-        select_params(plans, [result])
-    assert client.get_run(result.study_run_id).info.status == "FAILED"
-    assert "trials.csv" in {entry.path for entry in client.list_artifacts(result.study_run_id)}
 
 
 def test_no_trial_begins_after_the_minutes_of_the_request(data, tracked):

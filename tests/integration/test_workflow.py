@@ -3,7 +3,6 @@
 import html
 import shutil
 import zipfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,14 @@ from cifar_tasks.cli.local_run import run_workflow
 from cifar_tasks.cli.predict import predict
 from cifar_tasks.cli.request import check_source
 from cifar_tasks.data.source import PLACEHOLDER_BANNER
-from cifar_tasks.errors import CifarError, ConfigError, DataError, IntegrityError, StorageError
+from cifar_tasks.errors import CifarError, ConfigError, DataError
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.payloads import RunReport, WorkflowRun
-from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.prepare import prepare_data
-from cifar_tasks.steps.train import train_model
-from cifar_tasks.storage import s3
 from cifar_tasks.storage.s3 import S3Store, sha256_hex
 from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import COLOURS, RunningStack, connect, picture
-from tests.trainings import child_run, prepared, request, train_plan
+from tests.trainings import child_run, request
 
 
 @pytest.fixture
@@ -186,27 +181,6 @@ class TestAWholeRun:
         assert model_registry.version_with_alias(client, "whole-classifier", "challenger").version == "2"
 
 
-def test_a_stored_model_that_was_altered_is_not_evaluated(client, pictures):
-    data = prepared(pictures, "altered")
-    trained = train_model(train_plan(data, epochs=1))
-    artifacts_of = S3Store("mlflow")
-    (program,) = [key for key in artifacts_of.keys("") if key.endswith("model.pt2") and trained.saved.model_id in key]
-    artifacts_of.put(program, artifacts_of.get(program)[:-1000])
-    with pytest.raises(IntegrityError, match="is damaged"):
-        evaluate_model(trained)
-
-
-def test_a_model_that_scores_otherwise_than_in_training_fails_the_run(client, pictures):
-    """The report's second defect: 95.72 % in training, 80 % in evaluation."""
-    data = prepared(pictures, "disagrees")
-    trained = train_model(train_plan(data, epochs=1))
-    with pytest.raises(IntegrityError, match="what was saved is not what was trained"):
-        evaluate_model(trained.model_copy(update={"validation_accuracy": trained.validation_accuracy - 0.1572}))
-    (run,) = child_run(client, "test/disagrees")
-    assert run.info.status == "FAILED"
-    assert "test_accuracy" not in run.data.metrics
-
-
 def test_placeholder_data_says_so_wherever_a_result_is_shown(client):
     summary = run_named("digits", "digits", overrides={"epochs": 1})
     (parent,) = child_run(client, "cli/digits", "all")
@@ -216,12 +190,3 @@ def test_placeholder_data_says_so_wherever_a_result_is_shown(client):
     page = Path(client.download_artifacts(parent.info.run_id, "report.html")).read_text()
     assert PLACEHOLDER_BANNER in html.unescape(page)
     assert child.data.params["flip"] == "False"
-
-
-def test_storage_that_is_gone_is_an_error_worth_a_retry(client, pictures, monkeypatch):
-    data = prepared(pictures, "storage-gone")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    monkeypatch.setattr(s3, "s3_client", partial(s3.s3_client, attempts=1))
-    with pytest.raises(StorageError) as caught:
-        plan_training(data)
-    assert caught.value.retryable

@@ -1,0 +1,81 @@
+"""Services of a running stack are killed, and a task is stopped in Airflow."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+import requests
+from mlflow import MlflowClient
+
+from cifar_tasks.cli.dag_run import DAG, ENDED, trigger
+from cifar_tasks.cli.watch import TRAIN
+from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.tracking import runs
+from tests.conftest import RunningStack
+from tests.dags.test_dag_run import runs_of, wait_for
+from tests.integration.test_stack import pids
+
+if TYPE_CHECKING:
+    from airflow_client.client import ApiClient
+
+
+@pytest.fixture
+def client(connected: RunningStack) -> MlflowClient:
+    return runs.mlflow_client()
+
+
+def test_a_killed_service_is_seen_and_repaired_and_its_children_do_not_stay(stack: RunningStack) -> None:
+    before = pids(stack.home)
+    killed = psutil.Process(before["mlflow"])
+    children = killed.children(recursive=True)
+    assert children
+    kill(killed)
+    seen = {service.name: service for service in embedded.status(stack.home)}
+    assert seen["mlflow"].state == "exited"
+    assert not seen["mlflow"].answering
+
+    reported: list[str] = []
+    embedded.up(stack.home, reported.append)
+    assert len(reported) == 1
+    assert reported[0].startswith("mlflow ready")
+    assert all(service.answering for service in embedded.status(stack.home))
+    assert not any(child.is_running() for child in children)
+    assert {name for name, pid in pids(stack.home).items() if pid != before[name]} == {"mlflow"}
+
+
+def test_the_heartbeat_of_a_killed_scheduler_does_not_count_for_the_next_one(stack: RunningStack) -> None:
+    kill(psutil.Process(pids(stack.home)["airflow-scheduler"]))
+    began = datetime.now(UTC)
+    embedded.up(stack.home, print)
+    health = requests.get(f"{stack.airflow_url}/api/v2/monitor/health", timeout=30).json()["scheduler"]
+    assert datetime.fromisoformat(health["latest_scheduler_heartbeat"]) > began
+
+
+def kill(process: psutil.Process) -> None:
+    process.kill()
+    process.wait(timeout=10)
+
+
+def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(client, pictures, airflow: "ApiClient"):
+    from airflow_client.client.api.task_instance_api import TaskInstanceApi
+    from airflow_client.client.models.patch_task_instance_body import PatchTaskInstanceBody
+
+    def trainings() -> list[psutil.Process]:
+        return [
+            p
+            for p in psutil.process_iter(["cmdline"])
+            if "cifar_tasks.steps.train:train_model" in (p.info["cmdline"] or [])
+        ]
+
+    run = trigger(airflow, {"source": str(pictures), "models": ["cnn"], "epochs": 1000})
+    wait_for(lambda: any(r.data.metrics for r in runs_of(client, run, "cnn")), 120)
+    (process,) = trainings()
+    assert process.ppid() != 1
+    TaskInstanceApi(airflow).patch_task_instance(
+        DAG, run.run_id, TRAIN, PatchTaskInstanceBody(new_state="failed"), map_index=0
+    )
+    assert wait_for(lambda: not process.is_running(), 20) < 10
+    wait_for(lambda: run.state() in ENDED, 30)
+    assert [r.info.status for r in runs_of(client, run, "cnn")] == ["KILLED"]
+    wait_for(lambda: runs_of(client, run, "all")[0].info.status == "FAILED", 30)
