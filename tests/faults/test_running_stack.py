@@ -79,3 +79,21 @@ def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(client, p
     wait_for(lambda: run.state() in ENDED, 30)
     assert [r.info.status for r in runs_of(client, run, "cnn")] == ["KILLED"]
     wait_for(lambda: runs_of(client, run, "all")[0].info.status == "FAILED", 30)
+
+
+def test_a_run_that_is_refused_fails_in_one_try_with_one_line_and_shows_its_mlflow_run(
+    client, stack, airflow: "ApiClient"
+):
+    run = trigger(airflow, {"source": "s3://no-such-bucket/pictures.zip"})
+    wait_for(lambda: run.state() in ENDED, 60)
+    (prepare,) = [task for task in run.tasks() if task.task_id == "prepare"]
+    assert (prepare.state.value, prepare.try_number) == ("failed", 1)
+    wait_for(lambda: [parent.info.status for parent in runs_of(client, run, "all")] == ["FAILED"], 30)
+    links = f"{stack.airflow_url}/api/v2/dags/{DAG}/dagRuns/{run.run_id}/taskInstances/prepare"
+    headers = {"Authorization": f"Bearer {airflow.configuration.access_token}"}
+    shown = requests.get(f"{links}/links", headers=headers, timeout=10).json()["extra_links"]["MLflow run"]
+    assert runs_of(client, run, "all")[0].info.run_id in shown
+    log = requests.get(f"{links}/logs/1", headers=headers, timeout=10).json()["content"]
+    (first, *_) = [line for line in log if line.get("level") == "error"]
+    assert first["event"].startswith("storage refused s3://no-such-bucket/pictures.zip")
+    assert "error_detail" not in first

@@ -1,4 +1,4 @@
-"""A training of a model from an installed package resumes as those of the product do."""
+"""A model from an installed package goes the whole way, and its training resumes, as those of the product do."""
 
 import os
 import subprocess
@@ -6,10 +6,26 @@ import sys
 import time
 from pathlib import Path
 
-from cifar_tasks.tracking import runs
+from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import RunningStack
 from tests.integration.test_third_party_model import cifar, installed  # noqa: F401 – a fixture
 from tests.trainings import child_run
+
+
+def test_it_is_tuned_trained_evaluated_registered_and_promoted(
+    installed,  # noqa: F811
+    tracked: RunningStack,
+    pictures: Path,
+):
+    words = ["--source", str(pictures), "--models", "tiny", "--registered-model", "tiny-classifier", "--name", "tiny"]
+    done = cifar(installed, "run", *words, "--tune", "tiny", "--trials", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    client = runs.mlflow_client()
+    champion = model_registry.version_with_alias(client, "tiny-classifier", model_registry.CHAMPION)
+    assert champion is not None
+    assert champion.tags["cifar.model"] == "tiny"
+    assert float(champion.tags["cifar.test_accuracy"]) > 0.8
+    assert champion.tags["cifar.params_source"].startswith("study tiny-")
 
 
 def test_its_training_resumes_after_a_kill(

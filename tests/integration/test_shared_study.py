@@ -18,20 +18,14 @@ from optuna.trial import Trial, TrialState
 
 from benchmarks.temporary_stack import free_port
 from cifar_tasks.deployment.stack.environment import HOST
-from cifar_tasks.errors import ConfigError, SearchError, Stopped, StorageError, TrackingError
+from cifar_tasks.errors import ConfigError, SearchError, StorageError
 from cifar_tasks.settings import Settings
 from cifar_tasks.tuning.space import free_space, suggest
-from cifar_tasks.tuning.study import all_studies, count_ended, create_study, load_study, optimize
+from cifar_tasks.tuning.study import all_studies, create_study, load_study, optimize
 from cifar_tasks.tuning.trial import trial_errors
 from tests.trainings import wait_until
 
 SPACE = free_space("cnn", [])
-
-
-@pytest.fixture
-def short_heartbeat(tracked, monkeypatch):
-    """A trial is lost after three seconds."""
-    monkeypatch.setenv("CIFAR_TRIAL_HEARTBEAT", "1")
 
 
 def objective(outcome: Callable[[Trial], object]) -> Callable[[Trial], float]:
@@ -114,31 +108,6 @@ def test_a_trial_that_fails_by_itself_is_one_failed_trial_and_the_search_continu
     assert optimize(study, objective(second_fails), 3) == 3
     assert states(study) == ["COMPLETE", "FAIL", "COMPLETE"]
     assert study.trials[1].user_attrs["error"] == "RuntimeError: out of memory"
-
-
-def test_an_interrupted_trial_ends_its_worker_and_is_retried_when_its_heartbeat_is_missing(short_heartbeat):
-    errors = [TrackingError("MLflow is away"), KeyboardInterrupt(), Stopped()]
-    for error in errors:
-        with pytest.raises(type(error)):
-            optimize(create_study(f"interrupted-{type(error).__name__}"), objective(failing(error)), 2)
-    time.sleep(3.5)
-    for error in errors:
-        study = load_study(f"interrupted-{type(error).__name__}")
-        assert (states(study), count_ended(study)) == (["RUNNING"], 0)
-        assert optimize(study, at_once, 2) == 2
-        assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
-        assert study.trials[1].params == study.trials[0].params
-
-
-def test_a_long_trial_keeps_its_worker(short_heartbeat):
-    create_study("long")
-    slow = threading.Thread(target=lambda: optimize(load_study("long", 1), objective(lambda _: time.sleep(5)), 1))
-    slow.start()
-    wait_until(lambda: states(load_study("long")) == ["RUNNING"])
-    time.sleep(4)
-    assert optimize(load_study("long", 2), at_once, 1) == 1
-    slow.join()
-    assert states(load_study("long")) == ["COMPLETE", "COMPLETE"]
 
 
 def test_a_search_that_scores_one_model_for_all_trials_ends_with_the_second(tracked):

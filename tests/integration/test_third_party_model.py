@@ -10,8 +10,6 @@ from subprocess import CompletedProcess
 import pytest
 
 from cifar_tasks.settings import PROJECT
-from cifar_tasks.tracking import model_registry, runs
-from tests.conftest import RunningStack
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +44,3 @@ def test_the_trigger_form_offers_it_but_a_default_run_does_not_train_it(installe
     offered, chosen = json.loads(done.stdout.splitlines()[-1])
     assert "tiny" in offered
     assert chosen == [name for name in offered if name != "tiny"]
-
-
-def test_it_is_tuned_trained_evaluated_registered_and_promoted(installed, tracked: RunningStack, pictures: Path):
-    words = ["--source", str(pictures), "--models", "tiny", "--registered-model", "tiny-classifier", "--name", "tiny"]
-    done = cifar(installed, "run", *words, "--tune", "tiny", "--trials", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    client = runs.mlflow_client()
-    champion = model_registry.version_with_alias(client, "tiny-classifier", model_registry.CHAMPION)
-    assert champion is not None
-    assert champion.tags["cifar.model"] == "tiny"
-    assert float(champion.tags["cifar.test_accuracy"]) > 0.8
-    assert champion.tags["cifar.params_source"].startswith("study tiny-")
