@@ -27,7 +27,7 @@ demo: setup ## Start the stack and run the training DAG; DATA=… is a folder, a
 test: setup ## Run the tests, about six minutes on two cores; ARGS=… is passed to pytest
 	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder --ignore tests/faults $(ARGS)
 
-test-faults: setup ## Run the fault tests, which kill and damage trainings and services; about five minutes
+test-faults: setup ## Run the fault tests, which kill and damage trainings and services, and what is slow; about nine minutes
 	@$(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
 
 test-mutants: setup ## Break MODULE=… (promotion, data/splits, data) on purpose and count what its tests notice

@@ -18,7 +18,7 @@ from cifar_tasks.steps.payloads import PreparedData, RunRequest, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.endings import end_dead_runs
-from cifar_tasks.tracking.runs import DATASET, MODEL, REQUEST, WORKFLOW
+from cifar_tasks.tracking.runs import DATASET, MODEL, REQUEST, STORE, WORKFLOW
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,7 +40,7 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         earlier = next(iter(runs.find_runs(client, experiment, identity)), None)
         refuse_other_request(earlier, request, workflow)
         parent = runs.open_run(client, experiment, identity, workflow.name).info.run_id
-        runs.log_tags(client, parent, {"airflow.dag_run_url": workflow.url})
+        runs.log_tags(client, parent, {"airflow.dag_run_url": workflow.url, STORE: store.uri("")})
         url = runs.run_url(parent, experiment)
         _log.info("MLflow run: %s", url)
         source = open_source(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.lease_terms import TERMS
 from cifar_tasks.storage.s3 import S3Store, sha256_hex
-from cifar_tasks.tracking.runs import MODEL, SEARCHED_IN, WORKFLOW
+from cifar_tasks.tracking.runs import MODEL, SEARCHED_IN, STORE, WORKFLOW
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,7 +35,7 @@ def end_dead_runs(client: "MlflowClient", experiment: str, store: S3Store, workf
     """End the runs of workflow runs that nothing works on any more, found when the run `workflow` begins.
 
     A DAG has one active run, so that any other run of the same DAG in the same Airflow has ended: it was marked as
-    failed or success in the UI. A `cifar run` is dead when its lease has expired.
+    failed or success in the UI. A `cifar run` in this bucket is dead when its lease has expired.
     """
     kind, _, _ = workflow.partition("/")
     airflow = Settings().airflow_url
@@ -44,7 +44,7 @@ def end_dead_runs(client: "MlflowClient", experiment: str, store: S3Store, workf
         if run.data.tags.get(MODEL) != "all" or other == workflow:
             continue
         if other.startswith(CLI):
-            dead = _has_expired(store, workflow_lease(other))
+            dead = run.data.tags.get(STORE) == store.uri("") and _has_expired(store, workflow_lease(other))
         else:
             dead = bool(airflow) and other.startswith(f"{kind}/") and url.startswith(f"{airflow}/")
         if dead:

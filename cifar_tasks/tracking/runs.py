@@ -25,6 +25,8 @@ _UI = "workflowType=machine_learning"
 
 WORKFLOW, MODEL, TRAINING, DATASET = "cifar.workflow", "cifar.model", "cifar.training", "cifar.dataset"
 """Tags by which runs are found again: workflow run, model, training digest, dataset digest."""
+STORE = "cifar.store"
+"""Tag of a parent run: where its data and leases lie. Several deployments may share an MLflow server."""
 REQUEST = "cifar.request"
 """Tag of a parent run: what was asked for, as JSON."""
 NOTE = "mlflow.note.content"

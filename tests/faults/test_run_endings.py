@@ -20,9 +20,10 @@ from tests.conftest import RunningStack
 from tests.trainings import child_run, request, wait_until
 
 PROGRAM = """
-import sys
+import signal, sys
 from cifar_tasks.cli.local_run import run_workflow
 from tests.trainings import request
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs in the background that ignore it
 run_workflow(sys.argv[1], request(sys.argv[2], registered_model="endings", overrides={"epochs": 500}))
 """
 

@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cifar_tasks.tracking.endings import end_dead_runs, end_runs, workflow_lease
-from cifar_tasks.tracking.runs import MODEL, SEARCHED_IN, STUDY, WORKFLOW
+from cifar_tasks.tracking.runs import MODEL, SEARCHED_IN, STORE, STUDY, WORKFLOW
 from tests.stores import InMemoryStore
 
 AIRFLOW = "http://airflow.example:8080"
@@ -42,13 +42,22 @@ def test_parent_training_study_and_trial_end_together_and_what_has_ended_or_is_a
 
 @pytest.mark.parametrize(("age", "ends"), [(0, "RUNNING"), (61, "KILLED"), (None, "KILLED")])
 def test_a_run_of_the_command_line_is_dead_once_its_lease_has_expired(mlflow_client, experiment, age, ends):
-    parent, child = (run(mlflow_client, experiment, "cli/it's", model) for model in ("all", "cnn"))
     store = InMemoryStore()
+    parent, child = (
+        run(mlflow_client, experiment, "cli/it's", model, **{STORE: store.uri("")}) for model in ("all", "cnn")
+    )
     if age is not None:
         store.put(workflow_lease("cli/it's"), b"{}")
         store.written[workflow_lease("cli/it's")] -= age
     end_dead_runs(mlflow_client, experiment, store, "cli/next")
     assert {status(mlflow_client, run_id) for run_id in (parent, child)} == {ends}
+
+
+def test_a_run_of_another_deployment_on_the_same_server_is_left_alone(mlflow_client, experiment):
+    """Its lease lies in another bucket."""
+    other = run(mlflow_client, experiment, "cli/other", **{STORE: "s3://another/"})
+    end_dead_runs(mlflow_client, experiment, InMemoryStore(), "cli/next")
+    assert status(mlflow_client, other) == "RUNNING"
 
 
 @pytest.mark.parametrize(
