@@ -140,17 +140,6 @@ def test_a_retried_lane_makes_no_second_run_version_or_object(dag_run, client, a
     assert dag_run.result("report")["rows"] == rows
 
 
-def test_one_model_alone_is_trained_and_promoted_too(client, pictures, airflow: "ApiClient"):
-    conf = {"source": str(pictures), "models": ["cnn"], "epochs": 1, "registered_model": "alone"}
-    run = trigger(airflow, conf)
-    wait_for(lambda: run.state() in ENDED, 180)
-    assert run.state() == "success"
-    assert [row["model"] for row in run.result("report")["rows"]] == ["cnn"]
-    skipped = {str(task.task_id) for task in run.tasks() if task.state.value == "skipped"}
-    assert skipped == {"tuning.create_studies", "tuning.run_trials"}
-    assert model_registry.version_with_alias(client, "alone", model_registry.CHAMPION) is not None
-
-
 @pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("models", ["vgg"]), ("learning_rate", 100)])
 def test_the_api_refuses_a_bad_value_and_names_it(airflow: "ApiClient", name, value):
     with pytest.raises(ConfigError, match=name):

@@ -1,4 +1,4 @@
-"""Services of a running stack are killed, and a task is stopped in Airflow."""
+"""DAG runs on a stack whose services are killed, a task that is stopped in Airflow, a run that is refused."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from cifar_tasks.cli.dag_run import DAG, ENDED, trigger
 from cifar_tasks.cli.watch import TRAIN
 from cifar_tasks.deployment import stack as embedded
-from cifar_tasks.tracking import runs
+from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import RunningStack
 from tests.dags.test_dag_run import runs_of, wait_for
 from tests.integration.test_stack import pids
@@ -97,3 +97,14 @@ def test_a_run_that_is_refused_fails_in_one_try_with_one_line_and_shows_its_mlfl
     (first, *_) = [line for line in log if line.get("level") == "error"]
     assert first["event"].startswith("storage refused s3://no-such-bucket/pictures.zip")
     assert "error_detail" not in first
+
+
+def test_one_model_alone_is_trained_and_promoted_too(client, pictures, airflow: "ApiClient"):
+    conf = {"source": str(pictures), "models": ["cnn"], "epochs": 1, "registered_model": "alone"}
+    run = trigger(airflow, conf)
+    wait_for(lambda: run.state() in ENDED, 180)
+    assert run.state() == "success"
+    assert [row["model"] for row in run.result("report")["rows"]] == ["cnn"]
+    skipped = {str(task.task_id) for task in run.tasks() if task.state.value == "skipped"}
+    assert skipped == {"tuning.create_studies", "tuning.run_trials"}
+    assert model_registry.version_with_alias(client, "alone", model_registry.CHAMPION) is not None

@@ -1,4 +1,4 @@
-"""`cifar doctor` on an Airflow that runs, with faults put in. Celery's workers run in this process."""
+"""`cifar doctor` on an Airflow that runs, with faults put in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,6 @@ from cifar_tasks.deployment.doctor import CHECKS
 from cifar_tasks.deployment.doctor.check_runner import CheckResult, Deployment, find_deployment, run_checks
 from cifar_tasks.errors import StackError
 from cifar_tasks.settings import read_settings
-from tests.celery_worker import worker
 from tests.conftest import RunningStack
 
 if TYPE_CHECKING:
@@ -75,20 +74,6 @@ def test_a_pool_of_another_size_is_a_warning_and_none_a_failure(
         none = check("gpu pool", deployment)
     assert none.status == "failure"
     assert "no pool gpu" in none.message
-
-
-def test_slots_without_workers_and_workers_without_slots_are_a_warning(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIRFLOW__CELERY__BROKER_URL", "memory://")
-    short = replace(deployment, timeout=3)
-    idle = check("GPU slots", short)
-    assert (idle.status, idle.message) == ("warning", "2 slots, 0 GPU workers with room for 0 trainings")
-    assert "CIFAR_GPU_SLOTS" in idle.remedy
-    with worker("gpu"):
-        assert check("GPU slots", short).status == "ok"
-        with worker("default"):
-            assert check("GPU slots", short).message == "2 slots, 1 GPU workers with room for 2 trainings"
 
 
 def test_a_broker_must_wait_longer_than_work_and_queue_together(
