@@ -90,6 +90,8 @@ def decode_image(content: bytes | Images, image_format: ImageFormat) -> Images:
         raise UnusableImage(f"is too large to decode ({error}). Remove it or make it smaller.") from error
     except UnidentifiedImageError:
         raise UnusableImage("is no PNG or JPEG by its content. Replace or remove it.") from None
+    except MemoryError as error:
+        raise UnusableImage("needs more memory to decode than there is. Make it smaller.") from error
     except Exception as error:  # Pillow's decoders raise many kinds for damaged bytes
         raise UnusableImage(f"cannot be decoded ({error}). Replace or remove it.") from error
 
