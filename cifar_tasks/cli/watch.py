@@ -152,7 +152,7 @@ class Watcher:
         for child in runs.find_runs(
             client, experiment.experiment_id, {WORKFLOW: f"{DAG}/{self.run.run_id}", MODEL: model}
         ):
-            done = len(client.get_metric_history(child.info.run_id, "validation_accuracy"))
+            done = len(runs.logged_steps(client, child.info.run_id, "validation_accuracy"))  # the best one stands twice
             accuracy = child.data.metrics.get("validation_accuracy")
             reached = f", validation accuracy {accuracy:.1%}" if accuracy is not None else ""
             return f"{model}: epoch {done}/{child.data.params.get('epochs', '?')} done{reached}"

@@ -137,6 +137,20 @@ def test_a_training_that_runs_is_looked_up_by_the_model_of_its_plan(monkeypatch)
     assert asked == ["resnet50"]
 
 
+def test_the_best_epoch_that_is_logged_once_more_at_the_end_does_not_count_as_another_one(monkeypatch):
+    data = SimpleNamespace(metrics={"validation_accuracy": 0.9}, params={"epochs": "4"})
+    training = SimpleNamespace(info=SimpleNamespace(run_id="child"), data=data)
+    server = SimpleNamespace(
+        get_experiment_by_name=lambda name: SimpleNamespace(experiment_id="1"),
+        get_metric_history=lambda run_id, name: [SimpleNamespace(step=step) for step in (1, 2, 3, 4, 4)],
+    )
+    monkeypatch.setattr("cifar_tasks.cli.watch.runs.mlflow_client", lambda: server)
+    monkeypatch.setattr("cifar_tasks.cli.watch.runs.find_runs", lambda *_: [training])
+    run = SimpleNamespace(run_id="run", result={"select_params": [{"config": {"model": "cnn"}}]}.get)
+    shown = Watcher(Console(file=io.StringIO()), run=run)._training(0)
+    assert shown == "cnn: epoch 4/4 done, validation accuracy 90.0%"
+
+
 class MlflowWithoutRuns:
     """MLflow before the training has opened its run."""
 
