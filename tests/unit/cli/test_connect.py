@@ -78,9 +78,9 @@ def test_without_a_stack_the_shell_s_servers_are_used(tmp_path: Path, monkeypatc
     ],
 )
 def test_aws_is_asked_only_for_a_bucket_that_the_user_names(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], missing: str | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], missing: str | None
 ) -> None:
-    monkeypatch.setattr(os, "environ", variables)
+    monkeypatch.setattr(os, "environ", variables | {"CIFAR_HOME": str(tmp_path)})
     if missing is None:
         require_servers(Settings())
     else:
