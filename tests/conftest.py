@@ -27,6 +27,7 @@ from cifar_tasks.storage.s3 import S3Store
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
+    from mlflow import MlflowClient
 
 # Tests run in parallel, beside the stack: with more threads than cores a training takes minutes instead of seconds.
 # OpenMP reads these variables when torch is imported.
@@ -136,6 +137,14 @@ def tracked(backend: RunningStack, monkeypatch: pytest.MonkeyPatch) -> RunningSt
     """Storage and MLflow, with this process as one of their clients."""
     connect(monkeypatch, backend.environment)
     return backend
+
+
+@pytest.fixture
+def client(tracked: RunningStack) -> "MlflowClient":
+    """Of the MLflow in `tracked`."""
+    from cifar_tasks.tracking import runs
+
+    return runs.mlflow_client()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from functools import partial
 
 import pytest
-from mlflow import MlflowClient
 
 from cifar_tasks.errors import IntegrityError, StorageError
 from cifar_tasks.steps.evaluate import evaluate_model
@@ -11,14 +10,7 @@ from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage import s3
 from cifar_tasks.storage.s3 import S3Store
-from cifar_tasks.tracking import runs
-from tests.conftest import RunningStack
 from tests.trainings import child_run, prepared, train_plan
-
-
-@pytest.fixture
-def client(tracked: RunningStack) -> MlflowClient:
-    return runs.mlflow_client()
 
 
 def test_a_stored_model_that_was_altered_is_not_evaluated(client, pictures):

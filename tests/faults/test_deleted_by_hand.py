@@ -28,11 +28,6 @@ from tests.searches import plans_for
 from tests.trainings import prepared, train_plan
 
 
-@pytest.fixture
-def client(tracked: RunningStack) -> MlflowClient:
-    return runs.mlflow_client()
-
-
 @pytest.fixture(scope="module")
 def evaluated(backend: RunningStack, pictures: Path) -> EvaluatedModel:
     """One trained model; the tests register it under names of their own."""

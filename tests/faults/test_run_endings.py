@@ -16,7 +16,6 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.storage.lease_terms import LeaseTerms
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import endings, runs
-from tests.conftest import RunningStack
 from tests.trainings import child_run, request, wait_until
 
 PROGRAM = """
@@ -26,11 +25,6 @@ from tests.trainings import request
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs in the background that ignore it
 run_workflow(sys.argv[1], request(sys.argv[2], registered_model="endings", overrides={"epochs": 500}))
 """
-
-
-@pytest.fixture
-def client(tracked: RunningStack) -> MlflowClient:
-    return runs.mlflow_client()
 
 
 def statuses(client: MlflowClient, name: str, model: str = "cnn") -> list[str]:

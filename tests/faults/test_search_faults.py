@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from cifar_tasks.config import with_values
 from cifar_tasks.errors import LeaseLost, SearchError, TrackingError
@@ -14,16 +13,10 @@ from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.payloads import PreparedData
 from cifar_tasks.steps.run_trials import run_trials
 from cifar_tasks.steps.select_params import select_params
-from cifar_tasks.tracking import runs
 from cifar_tasks.tuning.study import count_ended, load_study
 from tests.conftest import RunningStack, connect
 from tests.searches import first_epoch_ended, in_background, plans_for, states, workers_for
 from tests.trainings import prepared, wait_until
-
-
-@pytest.fixture
-def client(tracked: RunningStack) -> MlflowClient:
-    return runs.mlflow_client()
 
 
 @pytest.fixture

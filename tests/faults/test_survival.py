@@ -47,11 +47,6 @@ TRAIN_ON_SHORT_TERMS = "tests.trainings:train_on_short_terms"
 METRICS = ("train_loss", "validation_loss", "validation_accuracy")
 
 
-@pytest.fixture
-def client(tracked: RunningStack) -> MlflowClient:
-    return runs.mlflow_client()
-
-
 @pytest.fixture(autouse=True)
 def short_terms(monkeypatch: pytest.MonkeyPatch) -> None:
     """A retry waits for the lease of the try that was killed: not for a minute."""

@@ -15,16 +15,11 @@ from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
 from cifar_tasks.steps.promote import promote
 from cifar_tasks.steps.register import register_model
 from cifar_tasks.steps.train import train_model
-from cifar_tasks.tracking import model_registry, runs
+from cifar_tasks.tracking import model_registry
 from tests.conftest import COLOURS, RunningStack, connect, picture
 from tests.trainings import prepared, train_plan
 
 Register = Callable[..., RegisteredModel]
-
-
-@pytest.fixture
-def client(tracked: RunningStack) -> MlflowClient:
-    return runs.mlflow_client()
 
 
 @pytest.fixture(scope="module")

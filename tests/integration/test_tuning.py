@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from optuna.trial import Trial, TrialState
 from typer.testing import CliRunner
 
@@ -28,11 +27,6 @@ from cifar_tasks.tuning.study import all_studies, best_trial, load_study
 from tests.conftest import RunningStack, connect
 from tests.searches import in_background, plans_for, states, workers_for
 from tests.trainings import as_json, child_run, prepared
-
-
-@pytest.fixture
-def client(tracked: RunningStack) -> MlflowClient:
-    return runs.mlflow_client()
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,7 @@ from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.storage.s3 import S3Store, sha256_hex
 from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import COLOURS, RunningStack, connect, picture
-from tests.trainings import child_run, request
-
-
-@pytest.fixture
-def client(tracked: RunningStack) -> MlflowClient:
-    return runs.mlflow_client()
+from tests.trainings import child_run, prepared, request
 
 
 def run_named(name: str, source: Path | str, **changes: Any) -> RunReport:
@@ -190,3 +185,8 @@ def test_placeholder_data_says_so_wherever_a_result_is_shown(client):
     page = Path(client.download_artifacts(parent.info.run_id, "report.html")).read_text()
     assert PLACEHOLDER_BANNER in html.unescape(page)
     assert child.data.params["flip"] == "False"
+
+
+def test_the_seed_of_the_request_decides_which_images_validate(tracked, pictures):
+    first, again, other = (prepared(pictures, f"seed-{n}", overrides={"seed": n // 2}).dataset_uri for n in range(3))
+    assert first == again != other
