@@ -36,14 +36,14 @@ def _cron(expression: str) -> str:
         croniter(expression).get_next()
     except CroniterError as error:
         raise ValueError(
-            f"is no cron expression that ever comes true ({error}); at 3 o'clock every Monday: 0 3 * * 1"
+            f"not a cron expression with a next date ({error}). Example, every Monday at 3:00: 0 3 * * 1"
         ) from None
     return expression
 
 
 def _timezone(name: str) -> str:
     if name != "UTC" and name not in (names := available_timezones()):
-        raise ValueError(f"is no IANA time zone{nearest(name, names)}; for example Europe/Berlin")
+        raise ValueError(f"not an IANA time zone{nearest(name, names)}. Example: Europe/Berlin")
     return name
 
 
