@@ -13,6 +13,11 @@ def printable(name: str) -> str:
     return "".join(char if char.isprintable() or char in JOINERS else _escape(char) for char in name)
 
 
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines: a terminal that shows it obeys no escape sequence in it."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def shortened(name: str, length: int) -> str:
     """At most this many characters: the middle is left out, because names differ at their ends."""
     if len(name) <= length:

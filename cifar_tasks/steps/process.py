@@ -24,6 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from cifar_tasks import errors
 from cifar_tasks.errors import CifarError, PayloadError, Stopped, WorkerLost, problems
+from cifar_tasks.evaluation.names import printable_lines
 from cifar_tasks.settings import Settings, training_threads
 
 STEP_ENV = {
@@ -182,7 +183,8 @@ def main() -> None:
     try:
         answer = b'{"result":%b}' % call(step, arguments)
     except CifarError as error:
-        answer = json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}).encode()
+        message = printable_lines(str(error))
+        answer = json.dumps({"error": {"type": type(error).__name__, "message": message}}).encode()
     except Stopped:
         os.killpg(os.getpgrp(), signal.SIGKILL)  # cleaned up; nothing that the step started may outlive it
     for descriptor in result_fd:
@@ -211,9 +213,18 @@ def call(step: str, arguments: str) -> bytes:
         raise PayloadError(f"{step} returned something else than it promises: {'; '.join(problems(error))}") from None
 
 
+class PrintableFormatter(logging.Formatter):
+    """Messages hold names that users choose."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 def log_to_stdout() -> None:
     """Log lines of the steps as plain text; of libraries, warnings only."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(PrintableFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("cifar_tasks").setLevel(logging.INFO)
 
 

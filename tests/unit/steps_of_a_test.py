@@ -1,5 +1,6 @@
 """What `tests/unit/steps/test_process.py` runs in processes of their own."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -44,6 +45,12 @@ def repeat(letter: str, times: int) -> str:
 
 def fail(kind: str) -> None:
     raise {"config": ConfigError, "storage": StorageError, "bug": ZeroDivisionError}[kind]("what is wrong")
+
+
+def name_what_is_wrong(name: str) -> None:
+    """In the log and in an error of two lines."""
+    logging.getLogger("cifar_tasks.test").warning("warned of %s\nand went on", name)
+    raise ConfigError(f"cannot use {name}\nrename it")
 
 
 def die() -> None:

@@ -12,8 +12,10 @@ import psutil
 import pytest
 
 from cifar_tasks.errors import ConfigError, PayloadError, Stopped, StorageError, WorkerLost
+from cifar_tasks.evaluation.names import printable
 from cifar_tasks.settings import cpu_cores
 from cifar_tasks.steps.process import run_step
+from tests.names import NASTY_NAMES
 
 STEPS = "tests.unit.steps_of_a_test"
 
@@ -37,6 +39,16 @@ def wait_until_gone(pids: list[int]) -> float:
         assert time.monotonic() - began < 20, "processes are left"
         time.sleep(0.05)
     return time.monotonic() - began
+
+
+def test_no_name_moves_the_cursor_of_who_reads_the_log_or_the_error():
+    name = " ".join(name for name in NASTY_NAMES if name.isascii()).replace("\n", "")
+    assert "\x1b" in name
+    lines: list[str] = []
+    with pytest.raises(ConfigError) as refusal:
+        run_step(f"{STEPS}:name_what_is_wrong", lines.append, name=name)
+    assert lines == [f"warned of {printable(name)}", "and went on"]
+    assert str(refusal.value) == f"cannot use {printable(name)}\nrename it"
 
 
 def test_the_result_comes_back_and_the_output_is_logged():
