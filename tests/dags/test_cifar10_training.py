@@ -1,35 +1,30 @@
 """The DAG as Airflow reads it: what it imports, what its form refuses, how its tasks are run."""
 
-import importlib.util
 import inspect
 import json
 import os
 import subprocess
 import sys
 from datetime import timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException
 
+import cifar10_training
 from cifar_tasks.cli import local_run
 from cifar_tasks.config import Overrides
-from cifar_tasks.errors import ConfigError, Stopped, StorageError
 from cifar_tasks.settings import PROJECT
 from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
 
-DAG_FILE = PROJECT / "dags" / "cifar10_training.py"
+DAGS = PROJECT / "dags"
 HEAVY = ("torch", "torchvision", "mlflow", "numpy", "pandas", "sklearn", "boto3", "matplotlib", "optuna", "PIL")
 
 
 @pytest.fixture(scope="module")
 def dag():
-    spec = importlib.util.spec_from_file_location("cifar10_training", DAG_FILE)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.cifar10_training()
+    return cifar10_training.cifar10_training()
 
 
 def parse_elsewhere(program: str, **variables: str) -> str:
@@ -37,7 +32,7 @@ def parse_elsewhere(program: str, **variables: str) -> str:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "CIFAR", "AWS"))
     }
-    code = f"import json, sys; sys.path.insert(0, {str(DAG_FILE.parent)!r}); import airflow.sdk; {program}"
+    code = f"import json, sys; sys.path.insert(0, {str(DAGS)!r}); import airflow.sdk; {program}"
     answer = subprocess.run(
         [sys.executable, "-c", code], env={**environment, **variables}, capture_output=True, text=True, check=True
     )
@@ -62,7 +57,7 @@ sys.addaudithook(refuse)
 import cifar10_training
 print(cifar10_training.cifar10_training().dag_id)
 """
-    code = f"import sys; sys.path.insert(0, {str(DAG_FILE.parent)!r}); import airflow.sdk\n{program}"
+    code = f"import sys; sys.path.insert(0, {str(DAGS)!r}); import airflow.sdk\n{program}"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip() == "cifar10_training"
@@ -92,7 +87,7 @@ def test_the_flow_is_one_line_with_a_branch_around_the_search(dag):
 def test_the_branch_leads_to_the_search_only_if_the_form_asks_for_one(dag, monkeypatch, tune, leads_to):
     pushed = {}
     context = {"ti": SimpleNamespace(xcom_push=pushed.__setitem__)}
-    monkeypatch.setattr(sys.modules["cifar10_training"], "get_current_context", lambda: context)
+    monkeypatch.setattr(cifar10_training, "get_current_context", lambda: context)
     branch = dag.get_task("branch_on_tuning").python_callable
     assert branch(plans=["plan"], params={"tune": tune}) == leads_to
     assert pushed == {"plans": ["plan"]}
@@ -117,11 +112,10 @@ def test_the_command_line_does_the_same_steps_in_the_same_order(dag, monkeypatch
 def steps_of(dag: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The step that each task runs, in the order of the flow."""
     called: list[str] = []
-    module = sys.modules["cifar10_training"]
-    monkeypatch.setattr(module, "run_task_step", lambda step, **_: called.append(step))
-    monkeypatch.setattr(module, "workflow_run", dict)
-    monkeypatch.setattr(module, "run_request", dict)
-    monkeypatch.setattr(module, "show_name", lambda name: None)
+    monkeypatch.setattr(cifar10_training, "run_task_step", lambda step, **_: called.append(step))
+    monkeypatch.setattr(cifar10_training, "workflow_run", dict)
+    monkeypatch.setattr(cifar10_training, "run_request", dict)
+    monkeypatch.setattr(cifar10_training, "show_name", lambda name: None)
     for task in dag.topological_sort():
         function = task.python_callable if hasattr(task, "python_callable") else task.operator_class.python_callable
         if task.task_id != "branch_on_tuning":
@@ -140,87 +134,6 @@ class _Anything(dict):
 ANYTHING = _Anything()
 
 
-@pytest.mark.parametrize(
-    ("raised", "airflow_fails"),
-    [
-        (ConfigError("no"), AirflowFailException),
-        (StorageError("away"), AirflowException),
-        (Stopped("stopped"), AirflowException),
-    ],
-)
-def test_only_what_a_retry_can_mend_is_retried(dag, monkeypatch, raised, airflow_fails):
-    def fail(step: str, *on_line: Any, **arguments: Any) -> None:
-        raise raised
-
-    monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)
-    with pytest.raises(AirflowException) as caught:
-        sys.modules["cifar10_training"].run_task_step("train:train_model")
-    assert type(caught.value) is airflow_fails
-
-
-def test_an_error_stands_whole_in_one_line_of_the_task_log_before_airflow_s_traceback(dag, monkeypatch, caplog):
-    def fail(step: str, *on_line: Any, **arguments: Any) -> None:
-        raise ConfigError("what is wrong\nand what to do")
-
-    monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)
-    with pytest.raises(AirflowFailException, match=r"^what is wrong and what to do$") as caught:
-        sys.modules["cifar10_training"].run_task_step("train:train_model")
-    assert caught.value.__suppress_context__
-    (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert (line.getMessage(), line.exc_info) == ("what is wrong and what to do", None)
-
-
-@pytest.mark.parametrize(
-    ("state", "status"), [("failed", "FAILED"), ("success", "FINISHED"), ("running", None), (RuntimeError(), None)]
-)
-def test_a_task_that_stops_because_its_dag_run_was_marked_ends_the_mlflow_runs(dag, monkeypatch, state, status):
-    def stop(step: str, *on_line: Any, **arguments: Any) -> None:
-        raise Stopped("stopped")
-
-    def state_of_dag_run(dag_id: str, run_id: str) -> str:
-        if isinstance(state, Exception):
-            raise state
-        return state
-
-    started: list[tuple[str, dict[str, Any]]] = []
-    context = {
-        "dag_run": SimpleNamespace(dag_id="dag", run_id="run"),
-        "ti": SimpleNamespace(get_dagrun_state=state_of_dag_run),
-    }
-    monkeypatch.setattr("cifar_tasks.steps.process.run_step", stop)
-    monkeypatch.setattr("cifar_tasks.steps.process.start_step", lambda step, **given: started.append((step, given)))
-    monkeypatch.setattr(sys.modules["cifar10_training"], "get_current_context", lambda: context)
-    with pytest.raises(AirflowException, match="stopped"):
-        sys.modules["cifar10_training"].run_task_step("train:train_model")
-    ending = {"workflow": {"id": "dag/run", "name": "run"}, "status": status}
-    assert started == ([("cifar_tasks.steps.report:end_workflow", ending)] if status else [])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "lines", "urls"),
-    [
-        ({"plan": {"data": {"mlflow_url": "parent"}}}, ["MLflow run: child", "epoch 1"], ["parent", "child"]),
-        ({"trained": {"plan": {"data": {"mlflow_url": "parent"}}, "mlflow_url": "child"}}, [], ["child"]),
-        ({"plans": [{"data": {"mlflow_url": "parent"}}], "results": []}, ["a line"], ["parent"]),
-        ({"request": {"source": "digits"}}, ["MLflow run: parent"], ["parent"]),
-        ({"request": {"source": "digits"}}, ["a line"], []),
-    ],
-)
-def test_a_task_that_fails_shows_the_mlflow_run_that_it_worked_on(dag, monkeypatch, arguments, lines, urls):
-    def fail(step: str, on_line: Any, **arguments: Any) -> None:
-        for line in lines:
-            on_line(line)
-        raise ConfigError("no")
-
-    pushed: list[tuple[str, str]] = []
-    context = {"ti": SimpleNamespace(xcom_push=lambda key, value: pushed.append((key, value)))}
-    monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)
-    monkeypatch.setattr(sys.modules["cifar10_training"], "get_current_context", lambda: context)
-    with pytest.raises(AirflowFailException):
-        sys.modules["cifar10_training"].run_task_step("any:step", **arguments)
-    assert pushed == [("mlflow_url", url) for url in urls]
-
-
 def test_a_retry_waits_and_waits_longer_each_time(dag):
     for task in dag.tasks:
         assert timedelta(seconds=10) <= task.retry_delay < task.max_retry_delay
@@ -229,9 +142,8 @@ def test_a_retry_waits_and_waits_longer_each_time(dag):
 
 def test_the_form_s_values_become_the_request_of_the_steps(dag, monkeypatch):
     given = {}
-    module = sys.modules["cifar10_training"]
-    monkeypatch.setattr(module, "workflow_run", lambda: {"id": "dag/run", "name": "run"})
-    monkeypatch.setattr(module, "run_task_step", lambda step, **arguments: given.update(arguments))
+    monkeypatch.setattr(cifar10_training, "workflow_run", lambda: {"id": "dag/run", "name": "run"})
+    monkeypatch.setattr(cifar10_training, "run_task_step", lambda step, **arguments: given.update(arguments))
     params = {**dag.params.validate(), "seed": 7, "epochs": 2, "flip": "off", "tune": ["cnn"]}
     dag.get_task("prepare").python_callable(params=params)
     request = RunRequest.model_validate_json(json.dumps(given["request"]), strict=True)
@@ -242,7 +154,7 @@ def test_the_form_s_values_become_the_request_of_the_steps(dag, monkeypatch):
 def test_a_whole_number_with_a_point_is_that_number(dag, monkeypatch):
     """To JSON 2.0 is an integer: Airflow's form accepts it."""
     params = {**dag.params.validate(), "seed": 1.0, "epochs": dag.params.get_param("epochs").resolve(2.0)}
-    request = sys.modules["cifar10_training"].run_request(params)
+    request = cifar10_training.run_request(params)
     overrides = RunRequest.model_validate_json(json.dumps(request), strict=True).overrides.given()
     assert overrides == {"epochs": 2, "seed": 1}
 
@@ -347,7 +259,3 @@ def test_the_settings_give_schedule_and_values():
     runs = {"CIFAR_SOURCE": "s3://b/k.zip", "CIFAR_MODELS": "cnn", "CIFAR_PROFILE": "full"}
     printed = parse_elsewhere(program, CIFAR_SCHEDULE="0 3 * * *", CIFAR_SCHEDULE_TIMEZONE="Europe/Berlin", **runs)
     assert json.loads(printed) == ["0 3 * * *", "Europe/Berlin", False, "s3://b/k.zip", ["cnn"], "full"]
-
-
-def test_no_dag_file_is_left_untested():
-    assert {path.name for path in Path(PROJECT / "dags").glob("*.py")} == {"cifar10_training.py"}

@@ -1,0 +1,123 @@
+"""What the DAG files share: forms made from payloads, tasks that run a step, addresses, retries.
+
+Airflow does not parse this file as a DAG file: `.airflowignore`.
+"""
+
+import logging
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+from airflow.sdk import Param, get_current_context
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from cifar_tasks.config import AS_RECIPE
+from cifar_tasks.settings import Settings
+
+SETTINGS = Settings()
+GPU = {"pool": "gpu", "queue": "gpu"}
+"""For tasks that need torch: the pool has one slot per training that may run at the same time, and workers of the other
+queue have no torch."""
+RETRIES = {
+    "retries": 2,
+    "retry_delay": timedelta(seconds=10),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=10),
+    "execution_timeout": timedelta(hours=1),
+}
+"""Of every task, where it has none of its own."""
+MLFLOW_RUN = "MLflow run: "
+"""A line of a step that begins with this tells the address of its MLflow run."""
+
+_log = logging.getLogger(__name__)
+
+
+def form_field(schema: dict[str, Any], value: Any) -> Param:
+    """A field of a pydantic model as Airflow's form shows it. What may be none may be left empty.
+
+    A choice cannot be left empty in the form, so that it offers the word `recipe` for none.
+    """
+    value_schema = schema.get("anyOf", [{}])[0]  # what is optional is any of this and null
+    schema = {name: part for name, part in schema.items() if name not in ("default", "anyOf")} | value_schema
+    optional = value is None
+    if optional and (schema["type"] == "boolean" or "enum" in schema):
+        choices = [AS_RECIPE, *schema.get("enum", ["on", "off"])]
+        return Param(AS_RECIPE, **{**schema, "type": "string", "enum": choices})
+    return Param(value, **{**schema, "type": ["null", schema["type"]] if optional else schema["type"]})
+
+
+def run_task_step(step: str, **arguments: Any) -> Any:
+    """Run a step (`module:function` of `cifar_tasks.steps`) in its own process; arguments and result are JSON.
+
+    An error that is not retryable fails the task without a retry.
+    """
+    from cifar_tasks.errors import CifarError, Stopped
+    from cifar_tasks.steps.process import run_step
+
+    def on_line(line: str) -> None:
+        _log.info("%s", line)
+        if line.startswith(MLFLOW_RUN):
+            show_mlflow_run(line.removeprefix(MLFLOW_RUN))
+
+    if url := mlflow_url(arguments):
+        show_mlflow_run(url)
+    try:
+        return run_step(f"cifar_tasks.steps.{step}", on_line, **arguments)
+    except Stopped as stop:
+        with suppress(Exception):  # Airflow may have deleted the DAG run; the next one finds its MLflow runs
+            end_mlflow_runs_of_marked_run()
+        raise AirflowException(str(stop)) from None
+    except CifarError as error:
+        message = " ".join(str(error).split())
+        _log.error("%s", message)  # Airflow prints a traceback of its own above the message of an exception
+        raise (AirflowException if error.retryable else AirflowFailException)(message) from None
+
+
+def mlflow_url(arguments: Any) -> str | None:
+    """The address of the MLflow run that a step continues: the outermost in its arguments."""
+    inner = arguments.values() if isinstance(arguments, dict) else arguments if isinstance(arguments, list) else ()
+    own = arguments.get("mlflow_url") if isinstance(arguments, dict) else None
+    return own or next((url for value in inner if (url := mlflow_url(value))), None)
+
+
+def show_mlflow_run(url: str) -> None:
+    """The button of the task while it runs and after a failure; when it succeeds, its result has the address."""
+    get_current_context()["ti"].xcom_push("mlflow_url", url)
+
+
+def as_list(values: Any) -> list[Any]:
+    """Results of mapped tasks: Airflow passes a sequence, or the value itself if there is one task."""
+    return [values] if isinstance(values, dict) else list(values or ())
+
+
+def show_name(name: str) -> None:
+    """The name of a mapped task in the UI, instead of its number."""
+    get_current_context()["name"] = name  # type: ignore[typeddict-unknown-key]
+
+
+def workflow_run() -> dict[str, Any]:
+    """Identifies this DAG run in all steps, also in retries."""
+    run = get_current_context()["dag_run"]
+    page = f"{SETTINGS.airflow_url}/dags/{run.dag_id}/runs/{quote(run.run_id)}" if SETTINGS.airflow_url else None
+    return {"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id, "url": page}
+
+
+def end_workflow(run: Any, state: str) -> dict[str, Any]:
+    """Arguments of the step that ends the MLflow runs of a DAG run in this state."""
+    workflow = {"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id}
+    return {"workflow": workflow, "status": "FINISHED" if state == "success" else "FAILED"}
+
+
+def end_mlflow_runs_of_marked_run() -> None:
+    """The same for a DAG run that a person marks in the UI: Airflow stops its tasks and calls no callback.
+
+    Not in this process, which Airflow kills five seconds after it was told to stop.
+    """
+    from cifar_tasks.steps.process import start_step
+
+    context = get_current_context()
+    run = context["dag_run"]
+    state = context["ti"].get_dagrun_state(run.dag_id, run.run_id)
+    if state in ("success", "failed"):
+        start_step("cifar_tasks.steps.report:end_workflow", **end_workflow(run, state))

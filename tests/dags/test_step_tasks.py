@@ -1,0 +1,107 @@
+"""What the DAG files share: how a task runs its step, what is retried, which button a task shows."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+import step_tasks
+from cifar_tasks.errors import ConfigError, Stopped, StorageError
+from cifar_tasks.settings import PROJECT
+
+DAGS = PROJECT / "dags"
+
+
+def test_airflow_parses_the_dag_files_alone():
+    from airflow._shared.module_loading.file_discovery import find_path_from_directory
+
+    parsed = {Path(path).name for path in find_path_from_directory(DAGS, ".airflowignore") if path.endswith(".py")}
+    assert parsed == {path.name for path in DAGS.glob("cifar10_*.py")}
+
+
+def test_no_dag_file_is_left_untested():
+    tested = {path.name.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
+    assert {path.name for path in DAGS.glob("*.py")} <= tested
+
+
+@pytest.mark.parametrize(
+    ("raised", "airflow_fails"),
+    [
+        (ConfigError("no"), AirflowFailException),
+        (StorageError("away"), AirflowException),
+        (Stopped("stopped"), AirflowException),
+    ],
+)
+def test_only_what_a_retry_can_mend_is_retried(monkeypatch, raised, airflow_fails):
+    def fail(step: str, *on_line: Any, **arguments: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)
+    with pytest.raises(AirflowException) as caught:
+        step_tasks.run_task_step("train:train_model")
+    assert type(caught.value) is airflow_fails
+
+
+def test_an_error_stands_whole_in_one_line_of_the_task_log_before_airflow_s_traceback(monkeypatch, caplog):
+    def fail(step: str, *on_line: Any, **arguments: Any) -> None:
+        raise ConfigError("what is wrong\nand what to do")
+
+    monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)
+    with pytest.raises(AirflowFailException, match=r"^what is wrong and what to do$") as caught:
+        step_tasks.run_task_step("train:train_model")
+    assert caught.value.__suppress_context__
+    (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert (line.getMessage(), line.exc_info) == ("what is wrong and what to do", None)
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [("failed", "FAILED"), ("success", "FINISHED"), ("running", None), (RuntimeError(), None)]
+)
+def test_a_task_that_stops_because_its_dag_run_was_marked_ends_the_mlflow_runs(monkeypatch, state, status):
+    def stop(step: str, *on_line: Any, **arguments: Any) -> None:
+        raise Stopped("stopped")
+
+    def state_of_dag_run(dag_id: str, run_id: str) -> str:
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    started: list[tuple[str, dict[str, Any]]] = []
+    context = {
+        "dag_run": SimpleNamespace(dag_id="dag", run_id="run"),
+        "ti": SimpleNamespace(get_dagrun_state=state_of_dag_run),
+    }
+    monkeypatch.setattr("cifar_tasks.steps.process.run_step", stop)
+    monkeypatch.setattr("cifar_tasks.steps.process.start_step", lambda step, **given: started.append((step, given)))
+    monkeypatch.setattr(step_tasks, "get_current_context", lambda: context)
+    with pytest.raises(AirflowException, match="stopped"):
+        step_tasks.run_task_step("train:train_model")
+    ending = {"workflow": {"id": "dag/run", "name": "run"}, "status": status}
+    assert started == ([("cifar_tasks.steps.report:end_workflow", ending)] if status else [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines", "urls"),
+    [
+        ({"plan": {"data": {"mlflow_url": "parent"}}}, ["MLflow run: child", "epoch 1"], ["parent", "child"]),
+        ({"trained": {"plan": {"data": {"mlflow_url": "parent"}}, "mlflow_url": "child"}}, [], ["child"]),
+        ({"plans": [{"data": {"mlflow_url": "parent"}}], "results": []}, ["a line"], ["parent"]),
+        ({"request": {"source": "digits"}}, ["MLflow run: parent"], ["parent"]),
+        ({"request": {"source": "digits"}}, ["a line"], []),
+    ],
+)
+def test_a_task_that_fails_shows_the_mlflow_run_that_it_worked_on(monkeypatch, arguments, lines, urls):
+    def fail(step: str, on_line: Any, **arguments: Any) -> None:
+        for line in lines:
+            on_line(line)
+        raise ConfigError("no")
+
+    pushed: list[tuple[str, str]] = []
+    context = {"ti": SimpleNamespace(xcom_push=lambda key, value: pushed.append((key, value)))}
+    monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)
+    monkeypatch.setattr(step_tasks, "get_current_context", lambda: context)
+    with pytest.raises(AirflowFailException):
+        step_tasks.run_task_step("any:step", **arguments)
+    assert pushed == [("mlflow_url", url) for url in urls]
