@@ -1,4 +1,4 @@
-"""A run of the training DAG through Airflow's public API: log-in, trigger, tasks in order, results."""
+"""A run of a DAG through Airflow's public API: log-in, trigger, tasks in order, results."""
 
 import json
 import time
@@ -62,21 +62,22 @@ class DagRun:
 
     client: "ApiClient"
     run_id: str
+    dag_id: str = DAG
     _order: dict[str, int] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         pages = Settings().airflow_url or self.client.configuration.host
-        return f"{pages}/dags/{DAG}/runs/{quote(self.run_id)}"
+        return f"{pages}/dags/{self.dag_id}/runs/{quote(self.run_id)}"
 
     def state(self) -> str:
         from airflow_client.client.api.dag_run_api import DagRunApi
 
-        return str(DagRunApi(self.client).get_dag_run(DAG, self.run_id).state.value)
+        return str(DagRunApi(self.client).get_dag_run(self.dag_id, self.run_id).state.value)
 
     def is_paused(self) -> bool:
         """Whether the DAG is: then Airflow starts no task of its runs."""
-        dag = find_dag(self.client)
+        dag = find_dag(self.client, self.dag_id)
         return dag is not None and dag.is_paused
 
     def tasks(self) -> list["TaskInstanceResponse"]:
@@ -85,7 +86,7 @@ class DagRun:
 
         api, found = TaskInstanceApi(self.client), list["TaskInstanceResponse"]()
         while True:
-            page = api.get_task_instances(DAG, self.run_id, limit=PAGE, offset=len(found))
+            page = api.get_task_instances(self.dag_id, self.run_id, limit=PAGE, offset=len(found))
             found += page.task_instances
             if not page.task_instances or len(found) >= page.total_entries:  # type: ignore[operator]
                 break
@@ -102,7 +103,7 @@ class DagRun:
         from airflow_client.client.api.x_com_api import XComApi
 
         entry = XComApi(self.client).get_xcom_entry(
-            DAG, task_id, self.run_id, "return_value", map_index=map_index, deserialize=True
+            self.dag_id, task_id, self.run_id, "return_value", map_index=map_index, deserialize=True
         )
         value = getattr(entry.actual_instance, "value", None)
         return json.loads(value) if isinstance(value, str) else value
@@ -110,7 +111,7 @@ class DagRun:
     def _downstream(self) -> dict[str, list[str]]:
         from airflow_client.client.api.task_api import TaskApi
 
-        tasks = TaskApi(self.client).get_tasks(DAG).tasks
+        tasks = TaskApi(self.client).get_tasks(self.dag_id).tasks
         return {str(task.task_id): list(task.downstream_task_ids or ()) for task in tasks}
 
 
@@ -128,7 +129,7 @@ def _group(task_id: str) -> str:
     return task_id.rpartition(".")[0] or task_id
 
 
-def trigger(client: "ApiClient", conf: Mapping[str, Any], patience: float = 60.0) -> DagRun:
+def trigger(client: "ApiClient", conf: Mapping[str, Any], dag_id: str = DAG, patience: float = 60.0) -> DagRun:
     """Start the DAG as soon as Airflow has parsed it.
 
     `ConfigError` for a value that the form refuses, `StackError` if the DAG cannot be imported or is paused.
@@ -137,26 +138,26 @@ def trigger(client: "ApiClient", conf: Mapping[str, Any], patience: float = 60.0
     from airflow_client.client.exceptions import BadRequestException
     from airflow_client.client.models.trigger_dag_run_post_body import TriggerDAGRunPostBody
 
-    _wait_for_dag(client, patience)
+    _wait_for_dag(client, dag_id, patience)
     try:
-        run = DagRunApi(client).trigger_dag_run(DAG, TriggerDAGRunPostBody(conf=dict(conf)))
+        run = DagRunApi(client).trigger_dag_run(dag_id, TriggerDAGRunPostBody(conf=dict(conf)))
     except BadRequestException as error:
         detail = str(json.loads(error.body or "{}").get("detail", error.reason)).splitlines()[0]
         raise ConfigError(detail) from None
-    return DagRun(client, str(run.dag_run_id))
+    return DagRun(client, str(run.dag_run_id), dag_id)
 
 
-def _wait_for_dag(client: "ApiClient", patience: float) -> None:
+def _wait_for_dag(client: "ApiClient", dag_id: str, patience: float) -> None:
     deadline = time.monotonic() + patience
     while True:
-        dag = find_dag(client)
+        dag = find_dag(client, dag_id)
         if broken := import_errors(client):
             raise StackError("Airflow cannot import the DAG. " + "\n".join(broken))
         if dag is not None and dag.is_paused:
-            page = f"{Settings().airflow_url or client.configuration.host}/dags/{DAG}"
-            raise StackError(f"the DAG {DAG} is paused: a run would wait. Unpause it, with the switch on {page}")
+            page = f"{Settings().airflow_url or client.configuration.host}/dags/{dag_id}"
+            raise StackError(f"the DAG {dag_id} is paused: a run would wait. Unpause it, with the switch on {page}")
         if dag is not None and not dag.is_stale:
             return
         if time.monotonic() > deadline:
-            raise StackError(f"Airflow does not know the DAG {DAG} after {patience:.0f} s. Check: `cifar doctor`")
+            raise StackError(f"Airflow does not know the DAG {dag_id} after {patience:.0f} s. Check: `cifar doctor`")
         time.sleep(1)

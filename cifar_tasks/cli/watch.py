@@ -15,7 +15,7 @@ from rich.table import Table
 from urllib3.exceptions import HTTPError
 
 from cifar_tasks.cli.dag_run import ENDED, DagRun
-from cifar_tasks.deployment.airflow_api import DAG, reason
+from cifar_tasks.deployment.airflow_api import reason
 from cifar_tasks.errors import StackError
 from cifar_tasks.settings import Settings
 from cifar_tasks.tracking import runs
@@ -32,6 +32,8 @@ AWAY_SECONDS = 120.0
 """How long to wait for an Airflow that does not answer: it may be starting again."""
 QUEUED_SECONDS = 15.0
 """A run that waits longer is waiting for another one."""
+AWAITING_INPUT = "awaiting_input"
+"""State of a task that waits for an answer of a person."""
 PAUSED = "The DAG is paused in Airflow: the tasks wait until you unpause it, with the switch on its page."
 QUEUED = "The run is queued: Airflow starts it when the run before it has ended."
 COLOURS = {
@@ -41,6 +43,7 @@ COLOURS = {
     "upstream_failed": "red",
     "running": "cyan",
     "up_for_retry": "yellow",
+    AWAITING_INPUT: "yellow",
 }
 
 
@@ -56,7 +59,10 @@ class Watcher:
     """What keeps the run waiting, as far as it was printed."""
 
     def watch(self) -> str:
-        """Wait until the run ends; returns its state. `StackError` if Airflow does not answer for `AWAY_SECONDS`."""
+        """Wait until the run ends, and return its state, or until a task waits for a person: `AWAITING_INPUT`.
+
+        `StackError` if Airflow does not answer for `AWAY_SECONDS`.
+        """
         if not self.console.is_terminal:
             return self._follow(self._print_changes)
         with Live(console=self.console, refresh_per_second=4, transient=True) as live:
@@ -69,13 +75,16 @@ class Watcher:
         while True:
             try:
                 state = self.run.state()
-                show(self.run.tasks())
+                tasks = self.run.tasks()
+                show(tasks)
                 self._note("paused", self.run.is_paused(), PAUSED)
                 self._note("queued", state == "queued" and time.monotonic() - began > QUEUED_SECONDS, QUEUED)
                 self._note("away", False, "")
                 away_since = None
                 if state in ENDED:
                     return state
+                if AWAITING_INPUT in map(_state, tasks):
+                    return AWAITING_INPUT
             except (ApiException, HTTPError) as error:
                 away_since = self._while_away(error, away_since)
             time.sleep(POLL_SECONDS)
@@ -150,7 +159,7 @@ class Watcher:
         if experiment is None:
             return model
         for child in runs.find_runs(
-            client, experiment.experiment_id, {WORKFLOW: f"{DAG}/{self.run.run_id}", MODEL: model}
+            client, experiment.experiment_id, {WORKFLOW: f"{self.run.dag_id}/{self.run.run_id}", MODEL: model}
         ):
             done = len(runs.logged_steps(client, child.info.run_id, "validation_accuracy"))  # the best one stands twice
             accuracy = child.data.metrics.get("validation_accuracy")

@@ -1,4 +1,4 @@
-"""Airflow's public API, logged in, and what it tells about the training DAG."""
+"""Airflow's public API, logged in, and what it tells about the DAGs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from airflow_client.client.models.dag_response import DAGResponse
 
 DAG = "cifar10_training"
+PROMOTION_DAG = "cifar10_promotion"
 REQUEST_SECONDS = 30.0
 """Limit of one request, where its caller gives none."""
 
@@ -71,13 +72,13 @@ def reason(error: Exception) -> str:
     return f"{status} {first}" if status else first
 
 
-def find_dag(client: "ApiClient", **named: Any) -> "DAGResponse | None":
-    """The training DAG; none as long as Airflow has not parsed it."""
+def find_dag(client: "ApiClient", dag_id: str = DAG, **named: Any) -> "DAGResponse | None":
+    """None as long as Airflow has not parsed it."""
     from airflow_client.client.api.dag_api import DAGApi
     from airflow_client.client.exceptions import NotFoundException
 
     try:
-        return DAGApi(client).get_dag(DAG, **named)
+        return DAGApi(client).get_dag(dag_id, **named)
     except NotFoundException:
         return None
 

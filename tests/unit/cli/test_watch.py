@@ -104,6 +104,15 @@ def test_a_dag_that_is_paused_meanwhile_is_said_once(monkeypatch):
     assert printed.count("The DAG is paused") == 1
 
 
+def test_a_run_that_waits_for_a_person_is_not_watched_any_longer(monkeypatch):
+    monkeypatch.setattr("cifar_tasks.cli.watch.POLL_SECONDS", 0)
+    run = RunThatEnds(task("approve", state=SimpleNamespace(value="awaiting_input")), task("record"))
+    run.states = repeat("running")
+    console = Console(file=io.StringIO(), width=100)
+    assert Watcher(console, run).watch() == "awaiting_input"
+    assert console.file.getvalue() == "  approve: awaiting_input\n"
+
+
 def test_a_run_that_waits_for_another_one_is_said_once(monkeypatch):
     monkeypatch.setattr("cifar_tasks.cli.watch.QUEUED_SECONDS", 0.02)
     _, printed = watched(monkeypatch, ["queued"] * 8 + ["running", "success"])
@@ -122,7 +131,7 @@ def test_progress_that_cannot_be_read_does_not_end_the_watching(monkeypatch):
 def test_looking_at_a_training_creates_no_experiment(monkeypatch):
     server = SimpleNamespace(get_experiment_by_name=lambda name: None)  # any other request is an AttributeError
     monkeypatch.setattr("cifar_tasks.cli.watch.runs", SimpleNamespace(mlflow_client=lambda: server))
-    run = SimpleNamespace(run_id="run", result={"select_params": [{"config": {"model": "cnn"}}]}.get)
+    run = SimpleNamespace(dag_id="dag", run_id="run", result={"select_params": [{"config": {"model": "cnn"}}]}.get)
     assert Watcher(Console(file=io.StringIO()), run=run)._training(0) == "cnn"
 
 
@@ -132,7 +141,7 @@ def test_a_training_that_runs_is_looked_up_by_the_model_of_its_plan(monkeypatch)
     asked = []
     monkeypatch.setattr("cifar_tasks.cli.watch.runs", MlflowWithoutRuns(asked))
     running = task("model.train", map_index=1, rendered_map_index="1", state=SimpleNamespace(value="running"))
-    run = SimpleNamespace(run_id="run", result={"select_params": plans}.get)
+    run = SimpleNamespace(dag_id="dag", run_id="run", result={"select_params": plans}.get)
     assert Watcher(Console(file=io.StringIO()), run=run)._progress(running) == "resnet50"
     assert asked == ["resnet50"]
 
@@ -146,7 +155,7 @@ def test_the_best_epoch_that_is_logged_once_more_at_the_end_does_not_count_as_an
     )
     monkeypatch.setattr("cifar_tasks.cli.watch.runs.mlflow_client", lambda: server)
     monkeypatch.setattr("cifar_tasks.cli.watch.runs.find_runs", lambda *_: [training])
-    run = SimpleNamespace(run_id="run", result={"select_params": [{"config": {"model": "cnn"}}]}.get)
+    run = SimpleNamespace(dag_id="dag", run_id="run", result={"select_params": [{"config": {"model": "cnn"}}]}.get)
     shown = Watcher(Console(file=io.StringIO()), run=run)._training(0)
     assert shown == "cnn: epoch 4/4 done, validation accuracy 90.0%"
 
