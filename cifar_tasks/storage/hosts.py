@@ -33,6 +33,8 @@ def is_unknown_host(error: BaseException | None) -> bool:
 
 def worth_a_retry(status: int) -> bool:
     """Whether the same HTTP request may succeed later: the server is busy, restarts, or others wrote meanwhile."""
+    if status == HTTPStatus.NOT_IMPLEMENTED:
+        return False
     return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in (
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.CONFLICT,

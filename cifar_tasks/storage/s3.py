@@ -27,6 +27,7 @@ REMEDIES = {
     "AccessDenied": "Give this key access to the bucket, or use another one.",
     "RequestTimeTooSkewed": "Set the clocks of both machines (NTP).",
     "ExpiredToken": "Renew the credentials: AWS_SESSION_TOKEN has expired.",
+    "NotImplemented": "Use a server with conditional writes (SeaweedFS 4.48, AWS, MinIO, Ceph).",
 }
 """What to do about the code of a refusal."""
 

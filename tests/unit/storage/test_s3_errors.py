@@ -33,6 +33,7 @@ def said(code: str) -> str:
         (403, "SignatureDoesNotMatch", "keys"),
         (403, "RequestTimeTooSkewed", "put"),
         (400, "ExpiredToken", "get"),
+        (501, "NotImplemented", "put_if"),
         *((403, "AccessDenied", call) for call in CALLS),
     ],
 )
