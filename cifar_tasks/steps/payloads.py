@@ -5,7 +5,8 @@ A value holds the one that it continues, so that a task needs nothing but what t
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Self
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -22,6 +23,8 @@ from cifar_tasks.config import (
 from cifar_tasks.errors import ConfigError, nearest, problems
 from cifar_tasks.models.registry import check_models
 from cifar_tasks.tracking.saved_model import SavedModel
+
+Mode = Literal["auto", "approve", "never", "force"]
 
 
 class Payload(BaseModel):
@@ -235,6 +238,60 @@ class Promotion(Payload):
     challenger: int | None
     reasons: list[str]
     mlflow_url: str
+
+
+class PromotionRequest(Payload):
+    """Which version may become the champion; the form of the promotion DAG takes titles and texts from here."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    registered_model: RegisteredModelName = Field(title="Registered model")
+    """Name in the MLflow model registry."""
+    version: int = Field(ge=1, title="Candidate version")
+    """The version that is compared with the champion on the same test images."""
+    mode: Mode = Field(default="auto", title="Mode")
+    """auto: the evidence decides. approve: a person decides, if the evidence is for the candidate. never: compare and
+    log only. force: promote against the evidence, for the reason that you give."""
+    reason: str = Field(default="", max_length=2_000, title="Reason")
+    """Why, in your words; it is kept in the promotion log. The mode force needs it."""
+
+
+class Proposal(Payload):
+    """The decision that the evidence leads to, before a person is asked and before anything moves."""
+
+    request: PromotionRequest
+    workflow: WorkflowRun
+    champion: int | None
+    """The version that the candidate was compared with."""
+    promote: bool
+    needs_approval: bool
+    reasons: list[str]
+    markdown: str
+    """The comparison, as the person who decides sees it."""
+    comparison_url: str | None
+    mlflow_url: str
+
+
+class Answer(Payload):
+    """What the person who was asked said."""
+
+    approved: bool
+    by: str | None
+    """None if nobody answered in time."""
+    at: datetime | None = None
+
+
+class RollbackRequest(Payload):
+    """Which version becomes the champion again; the form of the rollback DAG takes titles and texts from here."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    registered_model: RegisteredModelName = Field(title="Registered model")
+    """Name in the MLflow model registry."""
+    version: int | None = Field(default=None, ge=1, title="Version")
+    """The version that becomes the champion. Empty: the one that was the champion before."""
+    reason: str = Field(min_length=1, max_length=2_000, title="Reason")
+    """Why, in your words; it is kept in the promotion log."""
 
 
 class ReportRow(Payload):
