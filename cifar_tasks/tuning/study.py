@@ -162,11 +162,11 @@ def optimize(
         if count_ended(study) >= trials:
             study.stop()
 
-    timeout = None if deadline is None else deadline - time.time()
     try:
         with database_errors(study.study_name):
             if count_ended(study) >= trials:
                 return 0
+            timeout = None if deadline is None else deadline - time.time()
             study.optimize(
                 objective, timeout=timeout, catch=TrainingError, callbacks=[*callbacks, check_distinct, stop_when_spent]
             )
