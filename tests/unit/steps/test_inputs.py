@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torchvision import models
 
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.data.images import LabelledImages
@@ -73,6 +75,40 @@ def test_a_file_that_holds_no_weights_is_one_error_that_names_it(monkeypatch, tm
     with pytest.raises(WeightsError, match=r"weights\.pth does not hold the weights of resnet50"):
         initial_model(resnet50("required"), images)
     assert initial_model(resnet50("preferred"), images)[2] is None
+
+
+def test_the_full_profile_stops_without_its_pretrained_weights_and_the_demo_goes_on(monkeypatch, images):
+    nowhere = {"resnet50": {"source": "/nowhere/weights.pth", "sha256": "0" * 64}}
+    monkeypatch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps(nowhere))
+    with pytest.raises(WeightsError, match=r"/nowhere/weights\.pth"):
+        initial_model(get_model("resnet50").config("full"), images)
+    assert initial_model(get_model("resnet50").config("demo"), images)[2] is None
+
+
+def test_random_weights_start_with_the_statistics_of_the_images(images):
+    model, _, _ = initial_model(get_model("cnn").config("demo"), images)
+    normalised: list[torch.Tensor] = []
+    first = next(layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d))
+    first.register_forward_hook(lambda layer, inputs, output: normalised.append(output))
+    with torch.inference_mode():
+        model.eval()(torch.from_numpy(images.train.images))
+    values = normalised[0].transpose(0, 1).flatten(1)
+    assert values.mean(1).abs().max() < 0.01
+    assert values.std(1) == pytest.approx(1, abs=0.05)
+
+
+def test_pretrained_weights_keep_their_statistics_and_their_seed_draws_the_head(monkeypatch, tmp_path, images):
+    torch.manual_seed(1)
+    state = models.resnet50(weights=None).state_dict()
+    state["bn1.running_mean"] += 0.5
+    torch.save(state, tmp_path / "weights.pth")
+    use(monkeypatch, tmp_path / "weights.pth")
+    first, other = (
+        initial_model(with_values(resnet50("required"), {"seed": seed}), images)[0].network.state_dict()
+        for seed in (0, 1)
+    )
+    assert torch.equal(first["bn1.running_mean"], state["bn1.running_mean"])
+    assert not torch.equal(first["fc.0.weight"], other["fc.0.weight"])
 
 
 def test_the_result_of_an_earlier_try_is_read_back():
