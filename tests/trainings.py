@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,13 +78,6 @@ class Background(threading.Thread):
 
     def child(self) -> psutil.Process:
         return next(p for p in psutil.Process().children() if self.step in p.cmdline())
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
 
 
 def train_and_hang_while_writing_a_checkpoint(plan: TrainPlan) -> None:

@@ -7,7 +7,8 @@ import pytest
 from cifar_tasks.cli.dag_run import DAG, trigger
 from cifar_tasks.tracking import runs
 from tests.conftest import RunningStack
-from tests.trainings import child_run, wait_until
+from tests.trainings import child_run
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient

@@ -16,7 +16,8 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.storage.lease_terms import LeaseTerms
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import endings, runs
-from tests.trainings import child_run, request, wait_until
+from tests.trainings import child_run, request
+from tests.waiting import wait_until
 
 PROGRAM = """
 import signal, sys

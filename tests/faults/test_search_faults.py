@@ -16,7 +16,8 @@ from cifar_tasks.steps.select_params import select_params
 from cifar_tasks.tuning.study import count_ended, load_study
 from tests.conftest import RunningStack, connect
 from tests.searches import first_epoch_ended, in_background, plans_for, states, workers_for
-from tests.trainings import prepared, wait_until
+from tests.trainings import prepared
+from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -40,8 +40,8 @@ from tests.trainings import (
     child_run,
     prepared,
     train_plan,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 TRAIN_ON_SHORT_TERMS = "tests.trainings:train_on_short_terms"
 METRICS = ("train_loss", "validation_loss", "validation_accuracy")

@@ -20,7 +20,8 @@ from PIL import Image
 
 from cifar_tasks.cli.local_run import run_workflow
 from tests.conftest import COLOURS, RunningStack, connect
-from tests.trainings import request, wait_until
+from tests.trainings import request
+from tests.waiting import wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
 MODEL = "models:/predictions@champion"

@@ -23,14 +23,17 @@ def test_an_object_larger_than_a_chunk_of_the_server_comes_back_whole(s3_store: 
     assert s3_store.get("large", ref.sha256) == data
 
 
-def test_an_anonymous_reader_is_refused(s3_store: S3Store) -> None:
+def test_an_anonymous_reader_is_refused(s3_store: S3Store, tracked: RunningStack) -> None:
     s3_store.put("a", b"private")
+    anonymous = s3_client(unsigned=True)
+    assert anonymous.meta.endpoint_url == tracked.s3_url
     with pytest.raises(ClientError, match="AccessDenied"):
-        s3_client(unsigned=True).get_object(Bucket=s3_store.bucket, Key="a")
+        anonymous.get_object(Bucket=s3_store.bucket, Key="a")
 
 
 def test_a_wrong_signature_is_refused(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     s3_store.put("a", b"private")
+    assert S3Store(s3_store.bucket).get("a") == b"private"  # the same server with the right key
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "guessed")
     with pytest.raises(StorageRefused, match=r"SignatureDoesNotMatch\. Correct AWS_SECRET_ACCESS_KEY"):
         S3Store(s3_store.bucket).get("a")

@@ -7,6 +7,7 @@ import pytest
 
 from cifar_tasks.data import parallel
 from cifar_tasks.data.parallel import MemoryBudget, bounded_map
+from tests.waiting import wait_until
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -50,7 +51,8 @@ def test_threads_share_a_budget(needed: int, together: int) -> None:
         with budget.taken(needed):
             inside.append(number)
             most.append(len(inside))
-            time.sleep(0.05)
+            wait_until(lambda: max(most) >= together)  # all that fit are inside at once
+            time.sleep(0.05)  # nor does another one come in
             inside.remove(number)
 
     list(bounded_map(work, range(8), 4))
@@ -64,7 +66,7 @@ def test_what_waits_is_not_started_after_an_error() -> None:
         started.append(number)
         if number == 0:
             raise ValueError("0")
-        time.sleep(0.2)
+        time.sleep(1)
 
     with pytest.raises(ValueError, match="0"):
         list(bounded_map(work, range(100), 2))

@@ -127,8 +127,10 @@ def test_few_images_are_read_ahead_where_they_are_large(
     stream = ImageStream("large", ("ant", "bee"), labels, labels, images(), BadFiles("large"))
     thread = threading.Thread(target=lambda: list(bad_files(stream, ImageFormat(size))))
     thread.start()
-    time.sleep(0.3)  # nothing is decoded meanwhile
-    ahead = len(taken)
+    ahead = 0
+    while len(taken) == 0 or len(taken) > ahead:  # until it waits: nothing is decoded meanwhile
+        ahead = len(taken)
+        time.sleep(0.3)
     decoding.set()
     thread.join()
     assert 0 < ahead * max(file_bytes, 1) <= AHEAD_BYTES + 2 * spool.BATCH_BYTES

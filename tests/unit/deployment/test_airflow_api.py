@@ -58,6 +58,7 @@ def test_what_airflow_s_client_raises_is_one_line_without_headers() -> None:
 def test_a_server_that_stops_answering_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cifar_tasks.deployment.airflow_api.REQUEST_SECONDS", 0.3)
     with HTTPServer(("127.0.0.1", 0), LogsInOnly) as server:
+        LogsInOnly.given_up.clear()
         threading.Thread(target=server.serve_forever).start()
         began = time.monotonic()
         try:
@@ -66,19 +67,22 @@ def test_a_server_that_stops_answering_is_not_waited_for_without_end(monkeypatch
                 airflow(f"http://127.0.0.1:{server.server_port}", "admin", "word") as client,
             ):
                 find_dag(client)
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < 20
         finally:
+            LogsInOnly.given_up.set()
             server.shutdown()
 
 
 class LogsInOnly(BaseHTTPRequestHandler):
+    given_up = threading.Event()
+
     def do_POST(self) -> None:
         self.send_response(201)
         self.end_headers()
         self.wfile.write(b'{"access_token": "token"}')
 
     def do_GET(self) -> None:
-        time.sleep(2)
+        self.given_up.wait(60)
 
     def log_message(self, *_words: object) -> None:
         pass

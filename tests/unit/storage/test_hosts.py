@@ -8,11 +8,12 @@ import pytest
 from cifar_tasks.storage import hosts
 
 
-def test_a_host_that_exists_is_known_at_once() -> None:
+def test_a_host_that_exists_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 60)
     began = time.monotonic()
     assert hosts.is_known("localhost")
     assert hosts.is_known("127.0.0.1")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30
 
 
 def test_an_unknown_name_is_looked_up_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
