@@ -4,9 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, dag, get_current_context, task, task_group
-from airflow.sdk.exceptions import AirflowFailException
 
-from cifar_tasks.config import Overrides
 from cifar_tasks.models import available_models, default_models, parse_models
 from cifar_tasks.steps.payloads import RunRequest
 from step_tasks import (
@@ -15,7 +13,8 @@ from step_tasks import (
     SETTINGS,
     as_list,
     end_workflow,
-    form_field,
+    form_params,
+    form_request,
     run_task_step,
     show_name,
     workflow_run,
@@ -41,12 +40,11 @@ result shows a warning.
 
 
 def form() -> dict[str, Param]:
-    """The trigger form: the fields of `RunRequest`, with the defaults of the settings, and `Overrides`."""
+    """The trigger form, with the defaults of the settings."""
     names = list(MODELS)
     models = {"items": {"type": "string", "enum": names}, "examples": names, "uniqueItems": True}  # a multi-select
     described = " ".join(f"{name}: {spec.description}" for name, spec in MODELS.items())
-    fields = RunRequest.model_json_schema()["properties"]
-    del fields["overrides"]
+    fields = RunRequest.form_fields()
     fields["models"] |= models | {"description": f"{fields['models']['description']} {described}"}
     fields["tune"] |= models
     values = {
@@ -57,19 +55,7 @@ def form() -> dict[str, Param]:
         "image_size": SETTINGS.image_size,
         "resize": SETTINGS.resize,
     }
-    for name, schema in Overrides.model_json_schema()["properties"].items():
-        fields[name] = {**schema, "section": "Override the recipe (what is empty, or `recipe`, stays as it is)"}
-    return {name: form_field(schema, values.get(name, schema.get("default"))) for name, schema in fields.items()}
-
-
-def run_request(params: dict[str, Any]) -> dict[str, Any]:
-    """What the form asks for. A key that it does not have fails the task at once: a run by API may have any."""
-    from cifar_tasks.errors import ConfigError
-
-    try:
-        return RunRequest.from_form(params).model_dump(mode="json")
-    except ConfigError as error:
-        raise AirflowFailException(str(error)) from None
+    return form_params(fields, values)
 
 
 def end_mlflow_runs(context: Any) -> None:
@@ -97,7 +83,7 @@ def end_mlflow_runs(context: Any) -> None:
 def cifar10_training():
     @task(doc_md="Create the dataset version of the source, or find it; validate the images; log 32 of them.")
     def prepare(params: dict[str, Any]) -> dict[str, Any]:
-        return run_task_step("prepare:prepare_data", request=run_request(params), workflow=workflow_run())
+        return run_task_step("prepare:prepare_data", request=form_request(RunRequest, params), workflow=workflow_run())
 
     @task(doc_md="Create a training plan for each selected model: its recipe with the overrides of the form.")
     def plan_training(data: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from cifar_tasks.config import AS_RECIPE
 from cifar_tasks.settings import Settings
+from cifar_tasks.steps.payloads import FormRequest
 
 SETTINGS = Settings()
 GPU = {"pool": "gpu", "queue": "gpu"}
@@ -33,11 +34,21 @@ MLFLOW_RUN = "MLflow run: "
 _log = logging.getLogger(__name__)
 
 
+def form_params(fields: dict[str, dict[str, Any]], values: dict[str, Any]) -> dict[str, Param]:
+    """The trigger form: fields as JSON schema, and defaults in place of their own. The user must give what has none."""
+    defaults = {name: schema["default"] for name, schema in fields.items() if "default" in schema} | values
+    return {
+        name: form_field(schema, defaults[name]) if name in defaults else Param(**schema)
+        for name, schema in fields.items()
+    }
+
+
 def form_field(schema: dict[str, Any], value: Any) -> Param:
-    """A field of a pydantic model as Airflow's form shows it. What may be none may be left empty.
+    """A field of a pydantic model as Airflow's form shows it. What may be none, or no text, may be left empty.
 
     A choice cannot be left empty in the form, so that it offers the word `recipe` for none.
     """
+    value = None if value == "" else value
     value_schema = schema.get("anyOf", [{}])[0]  # what is optional is any of this and null
     schema = {name: part for name, part in schema.items() if name not in ("default", "anyOf")} | value_schema
     optional = value is None
@@ -45,6 +56,16 @@ def form_field(schema: dict[str, Any], value: Any) -> Param:
         choices = [AS_RECIPE, *schema.get("enum", ["on", "off"])]
         return Param(AS_RECIPE, **{**schema, "type": "string", "enum": choices})
     return Param(value, **{**schema, "type": ["null", schema["type"]] if optional else schema["type"]})
+
+
+def form_request(kind: type[FormRequest], params: dict[str, Any]) -> dict[str, Any]:
+    """What the form asks for. A key that it does not have fails the task at once: a run by API may have any."""
+    from cifar_tasks.errors import ConfigError
+
+    try:
+        return kind.from_form(params).model_dump(mode="json")
+    except ConfigError as error:
+        raise AirflowFailException(str(error)) from None
 
 
 def run_task_step(step: str, **arguments: Any) -> Any:
@@ -101,6 +122,18 @@ def workflow_run() -> dict[str, Any]:
     run = get_current_context()["dag_run"]
     page = f"{SETTINGS.airflow_url}/dags/{run.dag_id}/runs/{quote(run.run_id)}" if SETTINGS.airflow_url else None
     return {"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id, "url": page}
+
+
+def show_in_note(reasons: list[str]) -> None:
+    """Add the reasons to the note of the DAG run. Only Airflow's public API writes notes, and it needs a log-in."""
+    from cifar_tasks.deployment.airflow_api import set_note
+    from cifar_tasks.evaluation.names import markdown
+
+    run = get_current_context()["dag_run"]
+    try:
+        set_note(SETTINGS, run.dag_id, run.run_id, [f"- {markdown(reason)}" for reason in reasons])
+    except Exception as error:  # what was decided is decided
+        _log.warning("the note of this DAG run does not show the reasons: %s", error)
 
 
 def end_workflow(run: Any, state: str) -> dict[str, Any]:

@@ -5,11 +5,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from cifar_tasks.deployment import stack
 from cifar_tasks.deployment.airflow_api import DAG, find_dag, import_errors
 from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.settings import Settings
@@ -21,39 +19,6 @@ if TYPE_CHECKING:
 ENDED = ("success", "failed")
 PAGE = 100
 """Task instances per request: the most that Airflow's API returns."""
-
-
-@dataclass(frozen=True)
-class Access:
-    """An Airflow, the password of its admin, and hints for the user."""
-
-    url: str
-    password: str = field(repr=False)
-    hints: Mapping[str, str]
-
-
-def access_to_deployment(settings: Settings) -> Access | None:
-    """The Airflow of the settings, if they name one; `ConfigError` if they do so without its password."""
-    if not settings.airflow_api:
-        return None
-    if not settings.airflow_password:
-        raise ConfigError(
-            f"CIFAR_AIRFLOW_API is {settings.airflow_api}, and CIFAR_AIRFLOW_PASSWORD is not set. Set the password "
-            "of its admin, or unset the address to use the embedded stack."
-        )
-    hints = {"Log in": "user admin, password in .env: AIRFLOW_ADMIN_PASSWORD (MLflow: MLFLOW_ADMIN_PASSWORD)"}
-    return Access(settings.airflow_api.rstrip("/"), settings.airflow_password.get_secret_value(), hints)
-
-
-def access_to_embedded_stack(home: Path) -> Access:
-    """The Airflow of the running stack in `home`. From here on this process uses that stack."""
-    stack.use(home)
-    file = stack.password_file(home)
-    hints = {
-        "Log in": f"user {stack.AIRFLOW_USER}, password in {file}",
-        "Stop": "make down   (runs, models and data are kept)",
-    }
-    return Access(stack.environment(home)["CIFAR_AIRFLOW_URL"], json.loads(file.read_text())[stack.AIRFLOW_USER], hints)
 
 
 @dataclass

@@ -77,8 +77,7 @@ def demo(
     from cifar_tasks.cli.request import build_request, check_source
     from cifar_tasks.cli.summary import print_summary
     from cifar_tasks.cli.watch import Watcher
-    from cifar_tasks.deployment import stack
-    from cifar_tasks.deployment.airflow_api import airflow
+    from cifar_tasks.deployment import airflow_api, stack
 
     request = build_request(
         source,
@@ -95,15 +94,15 @@ def demo(
     stored = request.source.startswith("s3://")
     if not stored:
         check_source(request)
-    access = dag_run.access_to_deployment(settings)
+    access = airflow_api.access_to_deployment(settings)
     if access is None:
         up()
         connect(errors)
-        access = dag_run.access_to_embedded_stack(settings.home)
+        access = airflow_api.access_to_embedded_stack(settings.home)
     if stored:
         check_source(request)
     give_up_soon()
-    with airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
+    with airflow_api.airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
         conf = request.model_dump(exclude={"overrides"}) | request.overrides.as_form()
         run = dag_run.trigger(client, conf)
         console.print(f"Airflow run {escape(run.run_id)}: {escape(run.url)}", soft_wrap=True)

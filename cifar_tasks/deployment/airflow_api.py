@@ -1,10 +1,15 @@
 """Airflow's public API, logged in, and what it tells about the DAGs."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_tasks.errors import StackError
+from cifar_tasks.deployment import stack
+from cifar_tasks.errors import ConfigError, StackError
+from cifar_tasks.settings import Settings
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -14,6 +19,38 @@ DAG = "cifar10_training"
 PROMOTION_DAG = "cifar10_promotion"
 REQUEST_SECONDS = 30.0
 """Limit of one request, where its caller gives none."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """An Airflow, the password of its admin, and hints for the user."""
+
+    url: str
+    password: str = field(repr=False)
+    hints: Mapping[str, str]
+
+
+def access_to_deployment(settings: Settings) -> Access | None:
+    """The Airflow of the settings, if they name one; `ConfigError` if they do so without its password."""
+    if not settings.airflow_api:
+        return None
+    if not settings.airflow_password:
+        raise ConfigError(
+            f"CIFAR_AIRFLOW_API is {settings.airflow_api}, and CIFAR_AIRFLOW_PASSWORD is not set. Set the password "
+            "of its admin, or unset the address to use the embedded stack."
+        )
+    hints = {"Log in": "user admin, password in .env: AIRFLOW_ADMIN_PASSWORD (MLflow: MLFLOW_ADMIN_PASSWORD)"}
+    return Access(settings.airflow_api.rstrip("/"), settings.airflow_password.get_secret_value(), hints)
+
+
+def access_to_embedded_stack(home: Path) -> Access:
+    """The Airflow of the stack in `home`."""
+    file = stack.password_file(home)
+    hints = {
+        "Log in": f"user {stack.AIRFLOW_USER}, password in {file}",
+        "Stop": "make down   (runs, models and data are kept)",
+    }
+    return Access(stack.environment(home)["CIFAR_AIRFLOW_URL"], json.loads(file.read_text())[stack.AIRFLOW_USER], hints)
 
 
 @contextmanager
@@ -89,3 +126,29 @@ def import_errors(client: "ApiClient", **named: Any) -> list[str]:
 
     found = ImportErrorApi(client).get_import_errors(**named).import_errors
     return [f"{each.filename}: {(each.stack_trace.strip().splitlines() or ['no reason'])[-1]}" for each in found]
+
+
+MAX_NOTE = 1000
+"""Characters of a note: Airflow's own limit."""
+
+
+def set_note(settings: Settings, dag_id: str, run_id: str, lines: list[str]) -> None:
+    """Add these lines of Markdown, once, to the note of a DAG run; those that do not fit are left out.
+
+    `ConfigError` if this process has no log-in to Airflow: its tasks have none unless the settings give them one.
+    """
+    access = access_to_deployment(settings)
+    if access is None and stack.exists(settings.home):
+        access = access_to_embedded_stack(settings.home)
+    if access is None:
+        raise ConfigError("CIFAR_AIRFLOW_API and CIFAR_AIRFLOW_PASSWORD are not set.")
+    from airflow_client.client.api.dag_run_api import DagRunApi
+    from airflow_client.client.models.dag_run_patch_body import DAGRunPatchBody
+
+    with airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
+        api = DagRunApi(client)
+        note = api.get_dag_run(dag_id, run_id).note or ""  # a person may have written one
+        for line in lines:
+            if line not in note.splitlines() and len(note) + 1 + len(line) <= MAX_NOTE:
+                note = f"{note}\n{line}".strip()
+        api.patch_dag_run(dag_id, run_id, DAGRunPatchBody(note=note), update_mask=["note"])

@@ -6,7 +6,7 @@ A value holds the one that it continues, so that a task needs nothing but what t
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -55,15 +55,69 @@ class WorkflowRun(Payload):
     """Its page in Airflow."""
 
 
+class FormRequest(Payload):
+    """What a trigger form asks for. It takes titles, texts and bounds from here."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    group: ClassVar[str | None] = None
+    """The field whose own fields stand in the form beside the others, under its title."""
+
+    @classmethod
+    def form_fields(cls) -> dict[str, dict[str, Any]]:
+        """JSON schema of each field of the form."""
+        fields: dict[str, dict[str, Any]] = cls.model_json_schema()["properties"]
+        if cls.group:
+            section = fields.pop(cls.group)["title"]
+            fields |= {
+                name: {**schema, "section": section}
+                for name, schema in cls._grouped().model_json_schema()["properties"].items()
+            }
+        return fields
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], name: Callable[[str], str] = str) -> Self:
+        """`ConfigError` has a line for each value that does not fit; `name` is how the user knows a field."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError("\n".join(problems(error, name))) from None
+
+    @classmethod
+    def from_form(cls, values: Mapping[str, Any]) -> Self:
+        """From the values of the trigger form; a field that was left empty has its default.
+
+        `ConfigError` names all that does not fit. A run that is triggered by API may have keys that the form has not:
+        Airflow passes them on.
+        """
+        fields = cls.form_fields()
+        if unknown := [f"{key!r}{nearest(key, fields)}" for key in values if key not in fields]:
+            raise ConfigError(f"the form has no field {', '.join(unknown)}; its fields: {', '.join(sorted(fields))}.")
+        given = {key: value for key, value in values.items() if value is not None}
+        if cls.group:
+            inner = cls._grouped().model_fields
+            given[cls.group] = {key: given.pop(key) for key in list(given) if key in inner}
+        try:
+            return cls.checked(given)
+        except ConfigError as error:
+            raise ConfigError(re.sub(f"^{cls.group}\\.", "", str(error), flags=re.MULTILINE)) from None
+
+    @classmethod
+    def _grouped(cls) -> type[BaseModel]:
+        grouped = cls.model_fields[cls.group or ""].annotation
+        assert isinstance(grouped, type)  # noqa: S101  (for mypy)
+        return grouped
+
+
 MAX_WORKERS = 100
 """Of one study. Airflow maps a task at most 1,024 times, over the workers of all studies."""
 _TUNING: Any = {"section": "Tuning (Optuna)"}
 
 
-class RunRequest(Payload):
-    """What the user asks for: the trigger form and the command line take titles, texts and bounds from here."""
+class RunRequest(FormRequest):
+    """What the user asks for; the command line takes titles, texts and bounds from here too."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    group = "overrides"
 
     source: SourceName = Field(title="Data source")
     """auto (CIFAR-10, or digits without network), cifar10, digits, the absolute path of a folder, zip or tar with
@@ -87,7 +141,9 @@ class RunRequest(Payload):
     """No trial starts after this many minutes. Empty: no limit."""
     search_workers: int | None = Field(default=None, ge=1, le=MAX_WORKERS, title="Workers", json_schema_extra=_TUNING)
     """Tasks that share the trials of each study. Empty: the number of trainings that may run at the same time."""
-    overrides: Overrides = Overrides()
+    overrides: Overrides = Field(
+        default=Overrides(), title="Override the recipe (what is empty, or `recipe`, stays as it is)"
+    )
 
     @field_validator("tune")
     @classmethod
@@ -97,31 +153,6 @@ class RunRequest(Payload):
                 f"{', '.join(untrained)} is not among the models to train: add it there, or take it out here"
             )
         return tune
-
-    @classmethod
-    def checked(cls, values: Mapping[str, Any], name: Callable[[str], str] = str) -> Self:
-        """`ConfigError` has a line for each value that does not fit; `name` is how the user knows a field."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError("\n".join(problems(error, name))) from None
-
-    @classmethod
-    def from_form(cls, values: Mapping[str, Any]) -> Self:
-        """From the trigger form, which has the overrides beside the other fields.
-
-        `ConfigError` names all that does not fit. A run that is triggered by API may have keys that the form has not:
-        Airflow passes them on.
-        """
-        fields = [*(cls.model_fields.keys() - {"overrides"}), *Overrides.model_fields]
-        if unknown := [f"{key!r}{nearest(key, fields)}" for key in values if key not in fields]:
-            raise ConfigError(f"the form has no field {', '.join(unknown)}; its fields: {', '.join(sorted(fields))}.")
-        overrides = {key: value for key, value in values.items() if key in Overrides.model_fields}
-        others = {key: value for key, value in values.items() if key not in overrides}
-        try:
-            return cls.checked({**others, "overrides": overrides})
-        except ConfigError as error:
-            raise ConfigError(re.sub("^overrides\\.", "", str(error), flags=re.MULTILINE)) from None
 
 
 class PreparedData(Payload):
@@ -240,10 +271,8 @@ class Promotion(Payload):
     mlflow_url: str
 
 
-class PromotionRequest(Payload):
+class PromotionRequest(FormRequest):
     """Which version may become the champion; the form of the promotion DAG takes titles and texts from here."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     registered_model: RegisteredModelName = Field(title="Registered model")
     """Name in the MLflow model registry."""
@@ -281,10 +310,8 @@ class Answer(Payload):
     at: datetime | None = None
 
 
-class RollbackRequest(Payload):
+class RollbackRequest(FormRequest):
     """Which version becomes the champion again; the form of the rollback DAG takes titles and texts from here."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     registered_model: RegisteredModelName = Field(title="Registered model")
     """Name in the MLflow model registry."""

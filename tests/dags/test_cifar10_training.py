@@ -114,7 +114,7 @@ def steps_of(dag: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     called: list[str] = []
     monkeypatch.setattr(cifar10_training, "run_task_step", lambda step, **_: called.append(step))
     monkeypatch.setattr(cifar10_training, "workflow_run", dict)
-    monkeypatch.setattr(cifar10_training, "run_request", dict)
+    monkeypatch.setattr(cifar10_training, "form_request", lambda kind, params: {})
     monkeypatch.setattr(cifar10_training, "show_name", lambda name: None)
     for task in dag.topological_sort():
         function = task.python_callable if hasattr(task, "python_callable") else task.operator_class.python_callable
@@ -154,7 +154,7 @@ def test_the_form_s_values_become_the_request_of_the_steps(dag, monkeypatch):
 def test_a_whole_number_with_a_point_is_that_number(dag, monkeypatch):
     """To JSON 2.0 is an integer: Airflow's form accepts it."""
     params = {**dag.params.validate(), "seed": 1.0, "epochs": dag.params.get_param("epochs").resolve(2.0)}
-    request = cifar10_training.run_request(params)
+    request = cifar10_training.form_request(RunRequest, params)
     overrides = RunRequest.model_validate_json(json.dumps(request), strict=True).overrides.given()
     assert overrides == {"epochs": 2, "seed": 1}
 

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, ParamValidationError
 
 import step_tasks
 from cifar_tasks.errors import ConfigError, Stopped, StorageError
 from cifar_tasks.settings import PROJECT
+from cifar_tasks.steps.payloads import PromotionRequest, RollbackRequest
 
 DAGS = PROJECT / "dags"
 
@@ -24,6 +25,31 @@ def test_airflow_parses_the_dag_files_alone():
 def test_no_dag_file_is_left_untested():
     tested = {path.name.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
     assert {path.name for path in DAGS.glob("*.py")} <= tested
+
+
+def test_the_form_demands_what_has_no_default_and_lets_other_texts_and_numbers_stay_empty():
+    params = step_tasks.form_params(RollbackRequest.form_fields(), {"registered_model": "mine"})
+    assert params["registered_model"].value == "mine"
+    assert params["version"].resolve() is None
+    assert params["version"].resolve(3) == 3
+    for name, value in (("reason", None), ("reason", ""), ("version", 0), ("registered_model", "a/b")):
+        with pytest.raises(ParamValidationError):
+            params[name].resolve(value)
+    request = step_tasks.form_request(PromotionRequest, {"registered_model": "mine", "version": 3, "reason": None})
+    assert request["reason"] == ""
+    assert step_tasks.form_params(PromotionRequest.form_fields(), {})["reason"].resolve() is None
+
+
+def test_a_note_that_cannot_be_written_fails_no_task(monkeypatch, caplog):
+    def fail(settings: Any, dag_id: str, run_id: str, lines: list[str]) -> None:
+        assert (dag_id, run_id, lines) == ("dag", "run", ["- class &#60;b&#62; is worse"])
+        raise StorageError("away")
+
+    monkeypatch.setattr("cifar_tasks.deployment.airflow_api.set_note", fail)
+    context = {"dag_run": SimpleNamespace(dag_id="dag", run_id="run")}
+    monkeypatch.setattr(step_tasks, "get_current_context", lambda: context)
+    step_tasks.show_in_note(["class <b> is worse"])
+    assert caplog.messages == ["the note of this DAG run does not show the reasons: away"]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,11 @@
-"""A DAG run through Airflow's API: which Airflow, and in which order its tasks are shown."""
+"""A DAG run through Airflow's API: in which order its tasks are shown."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
-from cifar_tasks.cli.dag_run import DagRun, access_to_deployment, flow_order
-from cifar_tasks.errors import ConfigError
-from cifar_tasks.settings import Settings
+from cifar_tasks.cli.dag_run import DagRun, flow_order
 
 DOWNSTREAM = {
     "report": [],
@@ -19,17 +16,6 @@ DOWNSTREAM = {
     "select": ["model.train"],
     "search.create": ["search.run"],
 }
-
-
-def test_a_deployment_is_used_where_its_address_and_its_password_are_known():
-    password = SecretStr("s3cret-of-the-admin")
-    with pytest.raises(ConfigError, match="CIFAR_AIRFLOW_PASSWORD is not set"):
-        access_to_deployment(Settings(airflow_api="http://airflow:8080"))
-    assert access_to_deployment(Settings(airflow_password=password)) is None
-    access = access_to_deployment(Settings(airflow_api="http://airflow:8080/", airflow_password=password))
-    assert access is not None
-    assert (access.url, access.password) == ("http://airflow:8080", "s3cret-of-the-admin")
-    assert "s3cret" not in repr(access)
 
 
 def test_tasks_are_ordered_by_what_follows_what():

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from cifar_tasks.cli.dag_run import Access
 from cifar_tasks.cli.main import app
 from cifar_tasks.cli.request import MAX_NAME, build_request, check_name
+from cifar_tasks.deployment.airflow_api import Access
 from cifar_tasks.errors import ConfigError, DataError
 
 GOOD = {"profile": "demo", "registered_model": "test", "image_size": 32, "resize": "crop", "trials": None}
@@ -116,7 +116,9 @@ def test_an_interrupted_run_says_how_it_is_resumed(tmp_path: Path, monkeypatch: 
 def test_an_interrupted_demo_says_that_the_run_goes_on_and_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
     run = SimpleNamespace(run_id="mine", url="http://airflow/dags/x/runs/mine")
-    monkeypatch.setattr("cifar_tasks.cli.dag_run.access_to_deployment", lambda _: Access("http://airflow", "word", {}))
+    monkeypatch.setattr(
+        "cifar_tasks.deployment.airflow_api.access_to_deployment", lambda _: Access("http://airflow", "word", {})
+    )
     monkeypatch.setattr("cifar_tasks.deployment.airflow_api.airflow", lambda *_: nullcontext())
     monkeypatch.setattr("cifar_tasks.cli.dag_run.trigger", lambda *_: run)
     monkeypatch.setattr("cifar_tasks.cli.watch.Watcher.watch", interrupted)

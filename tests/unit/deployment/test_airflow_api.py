@@ -4,12 +4,15 @@ import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from airflow_client.client.exceptions import ApiException
+from pydantic import SecretStr
 
-from cifar_tasks.deployment.airflow_api import airflow, find_dag, reason
-from cifar_tasks.errors import StackError
+from cifar_tasks.deployment.airflow_api import access_to_deployment, airflow, find_dag, reason, set_note
+from cifar_tasks.errors import ConfigError, StackError
+from cifar_tasks.settings import Settings
 from tests.unit.data.server import Site, serving
 
 
@@ -86,3 +89,19 @@ class LogsInOnly(BaseHTTPRequestHandler):
 
     def log_message(self, *_words: object) -> None:
         pass
+
+
+def test_without_a_log_in_no_note_is_written_and_the_settings_that_are_missing_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="CIFAR_AIRFLOW_API and CIFAR_AIRFLOW_PASSWORD are not set"):
+        set_note(Settings(home=tmp_path), "dag", "run", ["a reason"])
+
+
+def test_a_deployment_is_used_where_its_address_and_its_password_are_known() -> None:
+    password = SecretStr("s3cret-of-the-admin")
+    with pytest.raises(ConfigError, match="CIFAR_AIRFLOW_PASSWORD is not set"):
+        access_to_deployment(Settings(airflow_api="http://airflow:8080"))
+    assert access_to_deployment(Settings(airflow_password=password)) is None
+    access = access_to_deployment(Settings(airflow_api="http://airflow:8080/", airflow_password=password))
+    assert access is not None
+    assert (access.url, access.password) == ("http://airflow:8080", "s3cret-of-the-admin")
+    assert "s3cret" not in repr(access)
