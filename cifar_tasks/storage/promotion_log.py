@@ -152,7 +152,8 @@ def altered(store: S3Store, name: str, number: int, what: str = "was altered") -
     """The error that names an entry and what to do."""
     return IntegrityError(
         f"entry {number} of the promotion log of {name} {what}: {store.uri(key(name, number))}. Restore this object "
-        f"from a backup. To begin a new log move the folder {ROOT}/{name} away."
+        f"from a backup. To begin a new log move the folder {ROOT}/{name} away, and delete the tag cifar.promotion of "
+        "the registered model in MLflow."
     )
 
 
