@@ -1,10 +1,11 @@
-"""What a model's answers are worth: the report's three evaluations, from logits alone."""
+"""What a model's answers are worth: the report's three evaluations, from predictions alone."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from cifar_tasks.evaluation.names import printable, shortened
 
@@ -13,8 +14,6 @@ from cifar_tasks.evaluation.names import printable, shortened
 class Evaluation:
     """Of one model on one split."""
 
-    loss: float
-    """Mean cross-entropy in nats."""
     accuracy: float
     """Share of 0–1."""
     confusion: NDArray[np.int64]
@@ -25,13 +24,32 @@ class Evaluation:
     """The same to be read, with names of at most 40 characters."""
 
 
-def evaluate(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: tuple[str, ...]) -> Evaluation:
-    """Score float32 logits (N, classes) against int64 labels (N,)."""
-    from scipy.special import log_softmax
+class ClassScores(BaseModel):
+    """Of one class on one split; shares of 0–1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    images: int
+    recall: float
+    precision: float
+    f1: float
+
+
+class ConfusedPair(BaseModel):
+    """Images of one class that were taken for another."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    true: str
+    predicted: str
+    images: int
+
+
+def evaluate(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: tuple[str, ...]) -> Evaluation:
+    """Score predicted classes (N,) against the true ones (N,)."""
     from sklearn.metrics import accuracy_score, classification_report, confusion_matrix
 
-    predicted = logits.argmax(axis=1)
-    log_probabilities = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
     numbers = list(range(len(classes)))
     options: dict[str, Any] = {"labels": numbers, "zero_division": 0}
     # By number: a class may have the name of an average.
@@ -39,11 +57,41 @@ def evaluate(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: tu
     by_class = {name: report.pop(str(number)) for number, name in enumerate(classes)}
     shown = [shortened(printable(name), 40) for name in classes]
     return Evaluation(
-        loss=float(-log_probabilities.mean()),
         accuracy=float(accuracy_score(labels, predicted)),
         confusion=confusion_matrix(labels, predicted, labels=numbers),
         report={"classes": by_class, **report},
         table=classification_report(labels, predicted, digits=3, target_names=shown, **options),
+    )
+
+
+def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Mean in nats, of logits (N, classes)."""
+    from scipy.special import log_softmax
+
+    return float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean())
+
+
+def class_scores(evaluation: Evaluation) -> tuple[ClassScores, ...]:
+    """The table of the classes, in the order of the logits."""
+    return tuple(
+        ClassScores(
+            name=name, images=int(row["support"]), recall=row["recall"], precision=row["precision"], f1=row["f1-score"]
+        )
+        for name, row in evaluation.report["classes"].items()
+    )
+
+
+def confused_pairs(
+    confusion: NDArray[np.int64], classes: tuple[str, ...], wanted: int = 10
+) -> tuple[ConfusedPair, ...]:
+    """The pairs that are confused most often, the most frequent first; of equals the earlier classes."""
+    mistakes = confusion - np.diag(np.diag(confusion))
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:wanted]
+    pairs = zip(*np.unravel_index(order, mistakes.shape), strict=True)
+    return tuple(
+        ConfusedPair(true=classes[true], predicted=classes[predicted], images=int(mistakes[true, predicted]))
+        for true, predicted in pairs
+        if mistakes[true, predicted] > 0
     )
 
 

@@ -19,7 +19,8 @@ from cifar_tasks.steps.inputs import earlier_result, sample
 from cifar_tasks.steps.payloads import EvaluatedModel, TrainedModel
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
-from cifar_tasks.tracking.saved_model import load_model
+from cifar_tasks.tracking.evaluations import StoredEvaluation, ensure_evaluated, read_evaluation, read_probabilities
+from cifar_tasks.tracking.saved_model import open_model
 from cifar_tasks.training.device import choose_device
 from cifar_tasks.training.logits import predict_logits
 
@@ -40,27 +41,31 @@ def evaluate_model(trained: TrainedModel) -> EvaluatedModel:
     settings = Settings()
     store, client = S3Store(settings.bucket), runs.mlflow_client()
     done = f"{trained.prefix}/evaluated.json"
-    if earlier := earlier_result(store, done, EvaluatedModel):
+    earlier = earlier_result(store, done, EvaluatedModel)
+    if earlier and read_evaluation(store, earlier.test_set, trained.saved.sha256):
         _log.info("evaluated already")
         return earlier
     version = load_version(store, trained.plan.data.dataset_uri)
     with runs.tracking_errors(), runs.closing(client, trained.run_id):
         runs.restore(client, trained.run_id)
         client.update_run(trained.run_id, status="RUNNING")
-        model = load_model(trained.saved, choose_device())
-        cache = settings.home / "cache"
-        _check_validation_accuracy(model, load_split(store, version, "validation", cache), trained)
-        test = load_split(store, version, "test", cache)
-        logits = predict_logits(model, test.images)
-        result = evaluate(logits, test.labels, version.classes)
-        _log_evaluation(client, trained, result, version)
-        _log_test_grid(client, trained, test, logits.argmax(axis=1), version)
+        opened, cache = open_model(trained.saved, choose_device()), settings.home / "cache"
+        _check_validation_accuracy(opened.module, load_split(store, version, "validation", cache), trained)
+        evaluation = ensure_evaluated(store, trained.saved, version, cache, opened=opened)
+        test = load_split(store, version, "test", cache)  # for pictures
+        predicted = read_probabilities(store, evaluation).argmax(axis=1)
+        _log_evaluation(client, trained, evaluation, evaluate(predicted, test.labels, version.classes), version)
+        _log_test_grid(client, trained, test, predicted, version)
     evaluated = EvaluatedModel(
-        trained=trained, mlflow_url=trained.mlflow_url, test_loss=result.loss, test_accuracy=result.accuracy
+        trained=trained,
+        mlflow_url=trained.mlflow_url,
+        test_set=evaluation.test_set.digest,
+        test_loss=evaluation.loss,
+        test_accuracy=evaluation.accuracy,
     )
     store.put(done, evaluated.model_dump_json().encode())
     model_name = trained.plan.config.model
-    _log.info("%s: test accuracy %.2f %% on %d images", model_name, 100 * result.accuracy, len(test))
+    _log.info("%s: test accuracy %.2f %% on %d images", model_name, 100 * evaluation.accuracy, len(test))
     return evaluated
 
 
@@ -76,10 +81,16 @@ def _check_validation_accuracy(model: torch.nn.Module, validation: LabelledImage
     _log.info("validation accuracy of the reloaded model: %.4f, as training logged", accuracy)
 
 
-def _log_evaluation(client: "MlflowClient", trained: TrainedModel, result: Evaluation, version: DatasetVersion) -> None:
+def _log_evaluation(
+    client: "MlflowClient",
+    trained: TrainedModel,
+    evaluation: StoredEvaluation,
+    result: Evaluation,
+    version: DatasetVersion,
+) -> None:
     run_id = trained.run_id
     # MLflow sorts charts by name: its comparisons open on `accuracy`.
-    numbers = {"accuracy": result.accuracy, "test_loss": result.loss, "test_accuracy": result.accuracy}
+    numbers = {"accuracy": result.accuracy, "test_loss": evaluation.loss, "test_accuracy": result.accuracy}
     averages = {f"test_macro_{name}": result.report["macro avg"][name] for name in ("precision", "recall", "f1-score")}
     runs.log_metrics(client, run_id, {**numbers, **averages}, model_id=trained.saved.model_id)
     runs.log_dataset(client, run_id, version, "testing")

@@ -247,6 +247,8 @@ class TrainedModel(Payload):
 class EvaluatedModel(Payload):
     trained: TrainedModel
     mlflow_url: str
+    test_set: str
+    """Digest of the test images: names the stored evaluation, together with the digest of the saved model."""
     test_loss: float
     """Mean cross-entropy in nats."""
     test_accuracy: float

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cifar_tasks.errors import IntegrityError
 
@@ -120,16 +120,29 @@ def save_model(
     return SavedModel(info.model_uri, digest)
 
 
+class OpenedModel(NamedTuple):
+    """A stored model that was read."""
+
+    module: "torch.nn.Module"
+    size: int
+    """Bytes of its file."""
+
+
 def load_model(saved: SavedModel, device: "torch.device | None" = None) -> "torch.nn.Module":
     """The stored model, ready to classify; `IntegrityError` if its file is not the one that was saved."""
+    return open_model(saved, device).module
+
+
+def open_model(saved: SavedModel, device: "torch.device | None" = None) -> OpenedModel:
+    """As `load_model`, with the size of the file."""
     with _downloaded(saved.uri) as (folder, digest):
         if digest != saved.sha256:
             raise IntegrityError(
                 f"the model stored at {saved.uri} is damaged: SHA-256 {digest[:12]}… instead of {saved.sha256[:12]}…. "
                 "Train again, or restore the object."
             )
-        model = _open(folder)
-    return model if device is None else model.to(device)
+        model, size = _open(folder), (folder / PROGRAM).stat().st_size
+    return OpenedModel(model if device is None else model.to(device), size)
 
 
 @contextmanager

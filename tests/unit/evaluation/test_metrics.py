@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifar_tasks.evaluation.metrics import agrees, evaluate
+from cifar_tasks.evaluation.metrics import agrees, class_scores, confused_pairs, cross_entropy, evaluate
 from tests.names import NASTY_NAMES
 
 CLASSES = ("cat", "dog", "ship")
@@ -15,21 +15,22 @@ def test_loss_and_accuracy_are_torch_s():
     random = np.random.default_rng(0)
     logits = random.normal(size=(50, 3)).astype(np.float32)
     labels = random.integers(0, 3, 50)
-    result = evaluate(logits, labels, CLASSES)
-    assert result.loss == pytest.approx(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item())
+    result = evaluate(logits.argmax(1), labels, CLASSES)
+    assert cross_entropy(logits, labels) == pytest.approx(
+        F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
+    )
     assert result.accuracy == pytest.approx((logits.argmax(1) == labels).mean())
     assert result.confusion.sum() == 50
     assert np.trace(result.confusion) / 50 == pytest.approx(result.accuracy)
 
 
 def test_rows_of_the_confusion_matrix_are_true_classes():
-    logits = np.array([[0, 9, 0], [0, 9, 0], [0, 0, 9]], dtype=np.float32)
-    result = evaluate(logits, np.array([0, 1, 2]), CLASSES)
+    result = evaluate(np.array([1, 1, 2]), np.array([0, 1, 2]), CLASSES)
     assert result.confusion.tolist() == [[0, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
 def test_the_report_names_each_class_and_the_averages_even_if_one_is_never_predicted():
-    result = evaluate(np.eye(3, dtype=np.float32)[[0, 0, 1]], np.array([0, 2, 1]), CLASSES)
+    result = evaluate(np.array([0, 0, 1]), np.array([0, 2, 1]), CLASSES)
     assert result.report.keys() == {"classes", "accuracy", "macro avg", "weighted avg"}
     assert tuple(result.report["classes"]) == CLASSES
     assert result.report["classes"]["ship"] == {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 1.0}
@@ -38,13 +39,27 @@ def test_the_report_names_each_class_and_the_averages_even_if_one_is_never_predi
 
 def test_classes_with_the_names_of_averages_and_other_names_have_rows_of_their_own():
     labels = np.arange(len(NASTY_NAMES))
-    result = evaluate(np.eye(len(labels), dtype=np.float32), labels, NASTY_NAMES)
+    result = evaluate(labels, labels, NASTY_NAMES)
     assert tuple(result.report["classes"]) == NASTY_NAMES
     assert {row["support"] for row in result.report["classes"].values()} == {1.0}
     assert result.report["accuracy"] == 1.0
     assert result.report["macro avg"]["support"] == len(labels)
     assert len(result.table.splitlines()) == len(NASTY_NAMES) + 6
     assert max(map(len, result.table.splitlines())) < 90
+
+
+def test_the_table_of_classes_has_one_row_per_class_in_the_order_of_the_logits():
+    rows = class_scores(evaluate(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), CLASSES))
+    assert [(row.name, row.images) for row in rows] == [("cat", 1), ("dog", 3), ("ship", 0)]
+    assert (rows[0].recall, rows[0].precision) == (1, 0.5)
+    assert (rows[1].recall, rows[1].precision, rows[1].f1) == pytest.approx((2 / 3, 1, 0.8))
+
+
+def test_confused_pairs_come_by_their_number_and_never_with_what_is_right():
+    pairs = confused_pairs(np.array([[9, 1, 2], [3, 9, 0], [1, 0, 9]]), CLASSES, wanted=3)
+    found = [(pair.true, pair.predicted, pair.images) for pair in pairs]
+    assert found == [("dog", "cat", 3), ("cat", "ship", 2), ("cat", "dog", 1)]
+    assert confused_pairs(np.diag([4, 0, 7]), CLASSES) == ()
 
 
 @pytest.mark.parametrize(
