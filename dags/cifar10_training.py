@@ -1,4 +1,4 @@
-"""The training workflow: prepare data, tune, train each model, evaluate, register, promote, report."""
+"""The training workflow: prepare data, tune, train each model, evaluate, register, report, promote."""
 
 from datetime import timedelta
 from typing import Any
@@ -146,15 +146,19 @@ def cifar10_training():
         return run_task_step("register:register_model", evaluated=evaluated)
 
     @task(
-        **GPU,
-        doc_md="Compare the best new version with the champion on the same test images; promote it if it is better.",
+        doc_md="Write one page with table, figures and links to the MLflow parent run; choose the candidate of the run "
+        "by validation accuracy."
     )
-    def promote(candidates: Any) -> dict[str, Any]:
-        return run_task_step("promote:promote", candidates=as_list(candidates))
+    def report(registered: Any) -> dict[str, Any]:
+        return run_task_step("report:report", registered=as_list(registered))
 
-    @task(doc_md="Write one page with table, decision, figures and links to the MLflow parent run.")
-    def report(promotion: dict[str, Any]) -> dict[str, Any]:
-        return run_task_step("report:report", promotion=promotion)
+    @task(**GPU, doc_md="Compare the candidate with the champion on the same test images.")
+    def propose(report: dict[str, Any]) -> dict[str, Any]:
+        return run_task_step("promote:propose", request=report["promotion"], workflow=workflow_run())
+
+    @task(doc_md="Enter the decision into the promotion log; the aliases follow it.")
+    def record(proposal: dict[str, Any]) -> dict[str, Any]:
+        return run_task_step("promote:record", proposal=proposal, answer=None)
 
     @task_group
     def tuning(plans: Any) -> Any:
@@ -166,7 +170,7 @@ def cifar10_training():
 
     plans = branch_on_tuning(plan_training(prepare()))["plans"]
     selected = select_params(plans, tuning(plans))
-    report(promote(model.expand(plan=selected)))
+    record(propose(report(model.expand(plan=selected))))
 
 
 cifar10_training()

@@ -11,10 +11,10 @@ from cifar_tasks.errors import Stopped
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.evaluate import evaluate_model
-from cifar_tasks.steps.payloads import RunReport, RunRequest, WorkflowRun
+from cifar_tasks.steps.payloads import Promotion, RunReport, RunRequest, WorkflowRun
 from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.prepare import prepare_data
-from cifar_tasks.steps.promote import promote
+from cifar_tasks.steps.promote import propose, record
 from cifar_tasks.steps.register import register_model
 from cifar_tasks.steps.report import end_workflow, report
 from cifar_tasks.steps.run_trials import run_trials
@@ -26,7 +26,7 @@ from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.endings import CLI, workflow_lease
 
 
-def run_workflow(name: str, request: RunRequest) -> RunReport:
+def run_workflow(name: str, request: RunRequest) -> tuple[RunReport, Promotion]:
     """The same `name` again resumes where the earlier run of that name ended, or waits while that run goes on.
 
     However it ends, no MLflow run of it is left running; after a SIGKILL the next run sees to that.
@@ -37,12 +37,13 @@ def run_workflow(name: str, request: RunRequest) -> RunReport:
         return run_steps(workflow, request)
 
 
-def run_steps(workflow: WorkflowRun, request: RunRequest) -> RunReport:
+def run_steps(workflow: WorkflowRun, request: RunRequest) -> tuple[RunReport, Promotion]:
     """The flow itself."""
     plans = plan_training(prepare_data(request, workflow))
     results = [run_trials(worker) for worker in create_studies(plans)] if request.tune else []
     plans = select_params(plans, results)
-    return report(promote([register_model(evaluate_model(train_model(plan))) for plan in plans]))
+    reported = report([register_model(evaluate_model(train_model(plan))) for plan in plans])
+    return reported, record(propose(reported.promotion, workflow), None)
 
 
 @contextmanager

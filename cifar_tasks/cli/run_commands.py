@@ -15,7 +15,7 @@ from cifar_tasks.config import PROFILES, RESIZES, Overrides
 from cifar_tasks.errors import StackError
 from cifar_tasks.models import available_models, default_models
 from cifar_tasks.settings import Settings, read_settings
-from cifar_tasks.steps.payloads import RunReport, RunRequest
+from cifar_tasks.steps.payloads import Promotion, RunReport, RunRequest
 
 commands = typer.Typer()
 MODELS = available_models()
@@ -113,7 +113,8 @@ def demo(
             raise typer.Exit(INTERRUPTED) from None
         if state != "success":
             raise StackError(f"the run failed; its logs are at {run.url}")
-        print_summary(console, RunReport.model_validate(run.result("report")), access.hints)
+        reported = RunReport.model_validate(run.result("report"))
+        print_summary(console, reported, Promotion.model_validate(run.result("record")), access.hints)
 
 
 @commands.command(cls=StrictCommand)
@@ -161,7 +162,7 @@ def run(
     log_to_stdout()
     console.print(f"Run {escape(name)}")
     try:
-        print_summary(console, run_workflow(name, request))
+        print_summary(console, *run_workflow(name, request))
     except KeyboardInterrupt:
         errors.print(f"Stopped. To resume, give the same options and [b]--name {escape(shlex.quote(name))}[/]")
         raise typer.Exit(INTERRUPTED) from None

@@ -7,14 +7,16 @@ from rich.markup import escape
 
 from cifar_tasks.cli.tables import print_table
 from cifar_tasks.evaluation.names import printable
-from cifar_tasks.steps.payloads import RunReport
+from cifar_tasks.steps.payloads import Promotion, RunReport
 
 
-def print_summary(console: Console, report: RunReport, hints: Mapping[str, str] | None = None) -> None:
+def print_summary(
+    console: Console, report: RunReport, promotion: Promotion, hints: Mapping[str, str] | None = None
+) -> None:
     """Print text that can be pasted; `hints` are titles and texts."""
     if report.banner:
         console.print(f"[bold yellow]{escape(report.banner)}[/]")
-    columns = "model", "parameters", "epochs", "validation", "test", "version", "alias"
+    columns = "model", "parameters", "epochs", "validation", "test", "version", "candidate"
     rows = [
         (
             row.model,
@@ -23,15 +25,15 @@ def print_summary(console: Console, report: RunReport, hints: Mapping[str, str] 
             f"{row.validation_accuracy:.2%}",
             f"{row.test_accuracy:.2%}",
             str(row.version),
-            ", ".join(row.aliases),
+            "yes" if row.candidate else "",
         )
         for row in report.rows
     ]
     print_table(console, columns, rows)
     for warning in report.warnings:
         console.print(f"  [yellow]warning: {escape(printable(warning))}[/]", soft_wrap=True)
-    for reason in report.reasons:
-        console.print(f"  {escape(reason)}", soft_wrap=True)
+    for reason in [*report.reasons, *promotion.reasons]:
+        console.print(f"  {escape(printable(reason))}", soft_wrap=True)
     links = {
         "Report": report.report_url,
         "MLflow run": report.mlflow_url,

@@ -22,6 +22,7 @@ from cifar_tasks.config import (
 )
 from cifar_tasks.errors import ConfigError, nearest, problems
 from cifar_tasks.models.registry import check_models
+from cifar_tasks.storage.promotion_log import Action
 from cifar_tasks.tracking.saved_model import SavedModel
 
 Mode = Literal["auto", "approve", "never", "force"]
@@ -141,6 +142,9 @@ class RunRequest(FormRequest):
     """No trial starts after this many minutes. Empty: no limit."""
     search_workers: int | None = Field(default=None, ge=1, le=MAX_WORKERS, title="Workers", json_schema_extra=_TUNING)
     """Tasks that share the trials of each study. Empty: the number of trainings that may run at the same time."""
+    promotion: Mode = Field(default="auto", title="Promotion")
+    """Who decides about the best version of this run. auto: the evidence. approve: a person, if the evidence is for it.
+    never: nobody; the champion stays."""
     overrides: Overrides = Field(
         default=Overrides(), title="Override the recipe (what is empty, or `recipe`, stays as it is)"
     )
@@ -262,17 +266,6 @@ class RegisteredModel(Payload):
     version: int
 
 
-class Promotion(Payload):
-    """The decision about the versions of one workflow run."""
-
-    candidates: list[RegisteredModel]
-    champion: int
-    replaced: int | None
-    challenger: int | None
-    reasons: list[str]
-    mlflow_url: str
-
-
 class PromotionRequest(FormRequest):
     """Which version may become the champion; the form of the promotion DAG takes titles and texts from here."""
 
@@ -296,7 +289,11 @@ class Proposal(Payload):
     """The version that the candidate was compared with."""
     promote: bool
     needs_approval: bool
+    challenger: bool
+    """It gets the alias `challenger` if it is not promoted."""
     reasons: list[str]
+    decision: dict[str, Any]
+    """Evidence, limits and checks, for the promotion log."""
     markdown: str
     """The comparison, as the person who decides sees it."""
     comparison_url: str | None
@@ -310,6 +307,22 @@ class Answer(Payload):
     by: str | None
     """None if nobody answered in time."""
     at: datetime | None = None
+
+
+class Promotion(Payload):
+    """What was entered into the promotion log, and where the aliases are."""
+
+    registered_model: str
+    number: int
+    """Of the entry."""
+    action: Action
+    candidate: int
+    """The version that was decided about."""
+    champion: int | None
+    previous: int | None
+    challenger: int | None
+    reasons: list[str]
+    mlflow_url: str
 
 
 class RollbackRequest(FormRequest):
@@ -332,7 +345,8 @@ class ReportRow(Payload):
     validation_accuracy: float
     test_accuracy: float
     version: int
-    aliases: list[str]
+    candidate: bool
+    """Chosen by validation accuracy; the promotion compares it with the champion."""
     mlflow_url: str
     registry_url: str
 
@@ -345,6 +359,8 @@ class RunReport(Payload):
     warnings: list[str] = []
     """Of the data."""
     reasons: list[str]
+    """Why this candidate."""
+    promotion: PromotionRequest
     airflow_url: str | None
     mlflow_url: str
     compare_url: str

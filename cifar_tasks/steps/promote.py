@@ -1,4 +1,4 @@
-"""Promotion: the best new version is compared with the champion, and the aliases follow the decision."""
+"""Promotion: a proposal from the evidence, its entry in the promotion log, then the aliases, which follow the log."""
 
 import json
 import logging
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.versions import DatasetVersion, load_version
 from cifar_tasks.errors import IntegrityError
-from cifar_tasks.promotion import Candidate, Unscored, best_of, decide
+from cifar_tasks.promotion import Candidate, Unscored, decide
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import Promotion, RegisteredModel
+from cifar_tasks.steps.payloads import Answer, Promotion, PromotionRequest, Proposal, WorkflowRun
+from cifar_tasks.storage.promotion_log import Entry, Log, Outcome, decide_and_append
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
+from cifar_tasks.tracking.aliases import follow_log, read_registry
+from cifar_tasks.tracking.decisions import note_decision, run_page
 from cifar_tasks.tracking.runs import DATASET, MODEL
 from cifar_tasks.tracking.saved_model import SavedModel, is_stored
 
@@ -23,35 +26,120 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def promote(candidates: list[RegisteredModel]) -> Promotion:
-    """Set `champion` to the best new version if it beats the champion in place; returns the decision with its reasons.
-
-    The decision is kept with the parent run and with the best new version. The alias `champion` moves last.
-    """
-    name, data = candidates[0].name, candidates[0].evaluated.trained.plan.data
-    client, version = runs.mlflow_client(), load_version(S3Store(Settings().bucket), data.dataset_uri)
+def propose(request: PromotionRequest, workflow: WorkflowRun) -> Proposal:
+    """Compare the candidate with the champion; moves nothing but aliases that had not followed the promotion log."""
+    client, store = runs.mlflow_client(), S3Store(Settings().bucket)
     with runs.tracking_errors():
-        runs.restore(client, data.parent_run_id)
-        compared = [_candidate(model_registry.get_version(client, name, c.version)) for c in candidates]
-        in_place = model_registry.version_with_alias(client, name, model_registry.CHAMPION)
-        decision = decide(compared, _champion(client, in_place, version) if in_place else None)
-        if decision.replaced is not None:
-            model_registry.set_alias(client, name, model_registry.PREVIOUS, decision.replaced)
-        if decision.challenger is not None:
-            model_registry.set_alias(client, name, model_registry.CHALLENGER, decision.challenger)
-        model_registry.set_alias(client, name, model_registry.CHAMPION, decision.champion)
-        best = str(best_of(compared).version)
-        client.set_model_version_tag(name, best, "cifar.decision", json.dumps(decision.as_dict()))
-        client.log_dict(data.parent_run_id, decision.as_dict(), "promotion.json")
-    for reason in decision.reasons:
+        model_registry.get_version(client, request.registered_model, request.version)
+        log = follow_log(client, store, request.registered_model)
+        proposal = _propose(client, store, request, workflow, log)
+    for reason in proposal.reasons:
         _log.info("%s", reason)
-    return Promotion(
-        candidates=candidates,
-        champion=decision.champion,
-        replaced=decision.replaced,
-        challenger=decision.challenger,
+    return proposal
+
+
+def record(proposal: Proposal, answer: Answer | None) -> Promotion:
+    """Enter the decision into the promotion log; then the aliases follow.
+
+    If the champion is another one meanwhile, the candidate is compared with that one. A retry finds its entry.
+    """
+    client, store = runs.mlflow_client(), S3Store(Settings().bucket)
+    name = proposal.request.registered_model
+    with runs.tracking_errors():
+        follow_log(client, store, name)
+        entry = decide_and_append(
+            store, name, proposal.workflow.id, lambda log: _outcome(client, store, proposal, answer, log)
+        )
+        follow_log(client, store, name)
+        note_decision(client, entry)
+        promotion = _promotion(entry, proposal.mlflow_url)
+    _log.info("entry %d of the promotion log of %s: %s", entry.number, name, entry.action)
+    for reason in entry.reasons:
+        _log.info("%s", reason)
+    return promotion
+
+
+def _promotion(entry: Entry, mlflow_url: str) -> Promotion:
+    fields = {field: getattr(entry, field) for field in Promotion.model_fields.keys() & Entry.model_fields.keys()}
+    return Promotion(**{**fields, "reasons": list(entry.reasons)}, mlflow_url=mlflow_url)
+
+
+def _outcome(client: "MlflowClient", store: S3Store, proposal: Proposal, answer: Answer | None, log: Log) -> Outcome:
+    """What the log says next, on the log as it is now."""
+    request, last = proposal.request, log.last
+    champion, previous, challenger = (last.champion, last.previous, last.challenger) if last else (None, None, None)
+    changed = champion != proposal.champion
+    if changed and not proposal.needs_approval:
+        proposal = _propose(client, store, request, proposal.workflow, log)
+        changed = False
+    said = _said(proposal, answer, changed, champion)
+    promote = proposal.promote and not changed and (not proposal.needs_approval or bool(answer and answer.approved))
+    candidate = request.version
+    if promote:
+        # An alias is never deleted: the champion that it replaces takes the place of the version that lost.
+        challenger = champion if challenger == candidate else challenger
+        champion, previous = candidate, previous if champion is None else champion
+    elif champion != candidate and (proposal.challenger or proposal.promote):
+        challenger = candidate
+    registry = read_registry(client, request.registered_model)
+    return Outcome(
+        action="promote" if promote else "reject" if proposal.promote and not changed else "keep",
+        candidate=candidate,
+        champion=champion,
+        previous=previous,
+        challenger=challenger,
+        registry_created=registry.created if registry else None,
+        mode=request.mode,
+        reason=request.reason,
+        who=answer.by if answer else None,
+        workflow=proposal.workflow.id,
+        url=proposal.comparison_url or proposal.workflow.url,
+        decision=proposal.decision,
+        reasons=(*proposal.reasons, *said),
+    )
+
+
+def _said(proposal: Proposal, answer: Answer | None, changed: bool, champion: int | None) -> list[str]:
+    """What a person said, and what became of it."""
+    if not proposal.needs_approval:
+        return []
+    if answer is None:
+        return ["nobody was asked: to be asked, start the DAG cifar10_promotion with this version"]
+    at = f" at {answer.at:%Y-%m-%d %H:%M} UTC" if answer.at else ""
+    texts = [f"{answer.by} {'approved' if answer.approved else 'rejected'} it{at}"]
+    if answer.by is None:
+        texts = [f"nobody answered in time{at}"] if not answer.approved else [f"it was approved{at}"]
+    if changed and answer.approved:
+        now = f"version {champion}" if champion else "none"
+        texts.append(f"the champion is {now} since then: start the promotion again to compare with it")
+    return texts
+
+
+def _propose(
+    client: "MlflowClient", store: S3Store, request: PromotionRequest, workflow: WorkflowRun, log: Log
+) -> Proposal:
+    version = model_registry.get_version(client, request.registered_model, request.version)
+    in_place = log.last.champion if log.last else None
+    data = load_version(store, version.tags["cifar.dataset_uri"])
+    champion = (
+        _champion(client, model_registry.get_version(client, request.registered_model, in_place), data)
+        if in_place
+        else None
+    )
+    decision = decide([_candidate(version)], champion)
+    promote = decision.champion == request.version != in_place
+    return Proposal(
+        request=request,
+        workflow=workflow,
+        champion=in_place,
+        promote=promote and request.mode != "never",
+        needs_approval=promote and request.mode == "approve",
+        challenger=decision.challenger is not None,
         reasons=list(decision.reasons),
-        mlflow_url=data.mlflow_url,
+        decision=json.loads(json.dumps(decision.as_dict())),
+        markdown="\n".join(f"- {reason}" for reason in decision.reasons),
+        comparison_url=None,
+        mlflow_url=run_page(client, version),
     )
 
 

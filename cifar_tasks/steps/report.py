@@ -1,4 +1,4 @@
-"""The last task: one page that shows the whole run, and the rows and links that a terminal prints."""
+"""One page that shows the whole run, the rows and links that a terminal prints, and the candidate of the run."""
 
 import base64
 import logging
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
 from cifar_tasks.evaluation.names import markdown, printable
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import Promotion, RegisteredModel, ReportRow, RunReport, WorkflowRun
+from cifar_tasks.steps.payloads import PromotionRequest, RegisteredModel, ReportRow, RunReport, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.endings import end_runs
@@ -27,31 +27,58 @@ FIGURES = {
 _log = logging.getLogger(__name__)
 
 
-def report(promotion: Promotion) -> RunReport:
-    """Write the page, close the parent run as finished; returns the rows and links for a terminal."""
-    data = promotion.candidates[0].evaluated.trained.plan.data
+def report(registered: list[RegisteredModel]) -> RunReport:
+    """Write the page, close the parent run as finished; returns rows and links for a terminal, and what to promote."""
+    data = registered[0].evaluated.trained.plan.data
+    candidate = choose_candidate(registered)
     client, version = runs.mlflow_client(), load_version(S3Store(Settings().bucket), data.dataset_uri)
     with runs.tracking_errors():
         runs.restore(client, data.parent_run_id)
     with runs.tracking_errors(), runs.closing(client, data.parent_run_id):
-        run_ids = [candidate.evaluated.trained.run_id for candidate in promotion.candidates]
+        run_ids = [model.evaluated.trained.run_id for model in registered]
         summary = RunReport(
-            rows=[_row(client, candidate) for candidate in promotion.candidates],
+            rows=[_row(model, model is candidate) for model in registered],
             banner=data.banner,
             warnings=list(version.warnings),
-            reasons=promotion.reasons,
+            reasons=[_ranking(registered)],
+            promotion=PromotionRequest(
+                registered_model=candidate.name, version=candidate.version, mode=data.request.promotion
+            ),
             airflow_url=data.workflow.url,
             mlflow_url=data.mlflow_url,
             compare_url=runs.compare_url(run_ids, data.experiment_id),
             report_url=runs.run_url(data.parent_run_id, data.experiment_id, PAGE),
         )
-        client.log_text(data.parent_run_id, _page(client, promotion.candidates, version, summary), PAGE)
+        client.log_text(data.parent_run_id, _page(client, registered, version, summary), PAGE)
         by_model = {f"{row.model}_test_accuracy": row.test_accuracy for row in summary.rows}
-        best = max(by_model.values())
-        runs.log_metrics(client, data.parent_run_id, {"accuracy": best, "test_accuracy": best, **by_model})
+        accuracy = candidate.evaluated.test_accuracy
+        runs.log_metrics(client, data.parent_run_id, {"accuracy": accuracy, "test_accuracy": accuracy, **by_model})
         runs.log_tags(client, data.parent_run_id, {runs.NOTE: describe(summary, version)})
     _log.info("report: %s", summary.report_url)
     return summary
+
+
+def choose_candidate(registered: list[RegisteredModel]) -> RegisteredModel:
+    """The highest validation accuracy; of equals the smaller model, then the older version.
+
+    Not the highest test accuracy: the best of several on the test images is so partly by chance.
+    """
+
+    def rank(model: RegisteredModel) -> tuple[float, int, int]:
+        trained = model.evaluated.trained
+        return trained.validation_accuracy, -trained.parameters, -model.version
+
+    return max(registered, key=rank)
+
+
+def _ranking(registered: list[RegisteredModel]) -> str:
+    ranked = sorted(registered, key=lambda model: -model.evaluated.trained.validation_accuracy)
+    named = (
+        f"{model.evaluated.trained.plan.config.model} {model.evaluated.trained.validation_accuracy:.2%} "
+        f"(version {model.version})"
+        for model in ranked
+    )
+    return f"validation accuracy: {', '.join(named)}; version {choose_candidate(registered).version} is the candidate"
 
 
 def describe(report: RunReport, version: DatasetVersion) -> str:
@@ -59,10 +86,10 @@ def describe(report: RunReport, version: DatasetVersion) -> str:
     paragraphs = [f"**{report.banner}**"] if report.banner else []
     rows = [
         f"| [{row.model}]({row.mlflow_url}) | {row.validation_accuracy:.2%} | {row.test_accuracy:.2%} "
-        f"| [{row.version}]({row.registry_url}) | {', '.join(row.aliases)} |"
+        f"| [{row.version}]({row.registry_url}) | {'yes' if row.candidate else ''} |"
         for row in report.rows
     ]
-    head = "| model | validation | test | version | alias |\n| --- | --- | --- | --- | --- |"
+    head = "| model | validation | test | version | candidate |\n| --- | --- | --- | --- | --- |"
     paragraphs.append("\n".join([head, *rows]))
     paragraphs.append("\n".join(f"- {markdown(reason)}" for reason in report.reasons))
     links = [("Report", report.report_url), ("models side by side", report.compare_url)]
@@ -79,26 +106,25 @@ def end_workflow(workflow: WorkflowRun, status: str) -> None:
         end_runs(client, runs.experiment_id(client, Settings().experiment), workflow.id, status)
 
 
-def _row(client: "MlflowClient", candidate: RegisteredModel) -> ReportRow:
-    trained = candidate.evaluated.trained
-    aliases = client.get_model_version(candidate.name, str(candidate.version)).aliases
+def _row(registered: RegisteredModel, candidate: bool) -> ReportRow:
+    trained = registered.evaluated.trained
     return ReportRow(
         model=trained.plan.config.model,
         parameters=trained.parameters,
         epochs=trained.epochs,
         validation_accuracy=trained.validation_accuracy,
-        test_accuracy=candidate.evaluated.test_accuracy,
-        version=candidate.version,
-        aliases=sorted(aliases),
+        test_accuracy=registered.evaluated.test_accuracy,
+        version=registered.version,
+        candidate=candidate,
         mlflow_url=trained.mlflow_url,
-        registry_url=runs.version_url(candidate.name, candidate.version),
+        registry_url=runs.version_url(registered.name, registered.version),
     )
 
 
 def _page(
-    client: "MlflowClient", candidates: list[RegisteredModel], version: DatasetVersion, summary: RunReport
+    client: "MlflowClient", registered: list[RegisteredModel], version: DatasetVersion, summary: RunReport
 ) -> str:
-    trainings = [candidate.evaluated.trained for candidate in candidates]
+    trainings = [model.evaluated.trained for model in registered]
     models = [
         {
             "name": trained.plan.config.model,

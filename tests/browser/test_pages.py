@@ -74,7 +74,7 @@ def test_the_form_shows_every_field_and_refuses_a_bad_value(page, keep, dag_run,
 def test_the_graph_shows_the_tasks_of_both_task_groups(page, keep, dag_run):
     page.goto(dag_run.url)
     page.get_by_role("button", name=re.compile("Show Graph")).click()
-    for task in ("prepare", "plan_training", "select_params", "promote", "report"):
+    for task in ("prepare", "plan_training", "select_params", "report", "propose", "record"):
         expect(page.locator(".react-flow__node").filter(has_text=task).first).to_be_visible()
     page.get_by_role("button", name="Expand all task groups").click()
     for task in ("create_studies", "run_trials", "train", "evaluate", "register"):

@@ -156,7 +156,7 @@ print(json.dumps([[i.task_id, i.queue, (i.executor_config or {{}}).get("pod_temp
         "tuning.run_trials",
         "model.train",
         "model.evaluate",
-        "promote",
+        "propose",
     }
     assert {(queue, file) for queue, file in template.values()} == {("gpu", mounted), ("default", None)}
 

@@ -73,9 +73,10 @@ def test_the_flow_is_one_line_with_a_branch_around_the_search(dag):
         "select_params": ["model.train"],
         "model.train": ["model.evaluate"],
         "model.evaluate": ["model.register"],
-        "model.register": ["promote"],
-        "promote": ["report"],
-        "report": [],
+        "model.register": ["report"],
+        "report": ["propose"],
+        "propose": ["record"],
+        "record": [],
     }
     assert dag.get_task("select_params").trigger_rule == "none_failed_min_one_success"
 
@@ -181,7 +182,7 @@ def test_heavy_tasks_wait_for_a_gpu_slot_and_all_have_retries_timeouts_and_a_des
             "tuning.run_trials",
             "model.train",
             "model.evaluate",
-            "promote",
+            "propose",
         )  # those that need torch
         assert (task.pool, task.queue) == (("gpu", "gpu") if on_gpu else ("default_pool", "default")), task.task_id
         assert task.retries == 2

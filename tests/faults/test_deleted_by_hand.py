@@ -13,7 +13,6 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.payloads import EvaluatedModel
-from cifar_tasks.steps.promote import promote
 from cifar_tasks.steps.register import register_model
 from cifar_tasks.steps.report import report
 from cifar_tasks.steps.run_trials import run_trials
@@ -24,6 +23,7 @@ from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.saved_model import load_model
 from cifar_tasks.tuning.study import load_study, optimize, study_storage
 from tests.conftest import RunningStack, connect
+from tests.promotions import promote
 from tests.searches import plans_for
 from tests.trainings import prepared, train_plan
 
@@ -62,7 +62,7 @@ def champion_by_hand(client: MlflowClient, name: str, evaluated: EvaluatedModel)
 def test_a_champion_that_was_registered_by_hand_stays_and_the_reason_names_the_remedy(client, evaluated, other):
     champion_by_hand(client, "by-hand", other)
     new = registered_as(evaluated, "by-hand")
-    promotion = promote([new])
+    promotion = promote(new)
     assert (promotion.champion, promotion.challenger) == (1, new.version)
     assert "not registered by this pipeline" in promotion.reasons[-1]
     assert f"Set the alias champion to version {new.version}" in promotion.reasons[-1]
@@ -74,7 +74,7 @@ def test_a_champion_that_was_registered_by_hand_stays_and_the_reason_names_the_r
 def test_a_champion_with_tags_that_somebody_deleted_or_changed_stays_too(client, evaluated, tag):
     name = f"tag-{tag}"
     first = registered_as(evaluated, name)
-    promote([first])
+    promote(first)
     copy = client.create_model_version(
         name, source=evaluated.trained.saved.uri, model_id=evaluated.trained.saved.model_id
     )
@@ -84,14 +84,14 @@ def test_a_champion_with_tags_that_somebody_deleted_or_changed_stays_too(client,
     if tag == "cifar.classes":
         client.set_model_version_tag(name, copy.version, tag, "no JSON")
     client.set_registered_model_alias(name, "champion", copy.version)
-    promotion = promote([first])
+    promotion = promote(first)
     assert (promotion.champion, promotion.challenger) == (int(copy.version), first.version)
     assert "somebody has changed its tags" in promotion.reasons[-1]
 
 
 def test_a_champion_whose_stored_model_was_deleted_is_replaced_and_the_doctor_finds_it(client, evaluated, other):
     settings = Settings(registered_model="gone")
-    promote([registered_as(other, "gone")])
+    promote(registered_as(other, "gone"))
     assert storage_checks.champion(Deployment(settings, embedded=True)) == "version 1 of gone is stored"
     store = S3Store("mlflow")
     for key in [key for key in store.keys("") if other.trained.saved.model_id in key]:
@@ -101,8 +101,8 @@ def test_a_champion_whose_stored_model_was_deleted_is_replaced_and_the_doctor_fi
     with pytest.raises(IntegrityError, match=r"was deleted from storage\. Train again"):
         load_model(other.trained.saved)
     new = registered_as(evaluated, "gone")
-    promotion = promote([new])
-    assert (promotion.champion, promotion.replaced) == (new.version, 1)
+    promotion = promote(new)
+    assert (promotion.champion, promotion.previous) == (new.version, 1)
     assert "cannot be scored: its stored model" in promotion.reasons[-1]
 
 
@@ -112,8 +112,8 @@ def test_a_registered_version_that_was_deleted_before_its_promotion_is_named_wit
     with pytest.raises(
         ConfigError, match=r"version 1 of deleted-version was deleted or renamed.*Clear the task register"
     ):
-        promote([new])
-    assert promote([registered_as(evaluated, "deleted-version")]).champion == 1
+        promote(new)
+    assert promote(registered_as(evaluated, "deleted-version")).champion == 1
 
 
 def test_a_deleted_parent_run_and_a_deleted_training_run_are_restored(client, pictures):
@@ -122,21 +122,21 @@ def test_a_deleted_parent_run_and_a_deleted_training_run_are_restored(client, pi
     client.delete_run(trained.run_id)
     client.delete_run(parent)
     registered = registered_as(evaluate_model(trained), "deleted-runs")
-    promotion = promote([registered])
+    report([registered])
     assert client.get_run(trained.run_id).info.status == "FINISHED"
     client.delete_run(parent)
-    report(promotion)
+    report([registered])
     assert client.get_run(parent).info.lifecycle_stage == "active"
     assert client.get_run(parent).info.status == "FINISHED"
 
 
 def test_a_report_does_without_figures_that_were_deleted(client, pictures):
     trained = train_model(train_plan(prepared(pictures, "deleted-figures"), epochs=1))
-    promotion = promote([registered_as(evaluate_model(trained), "deleted-figures")])
+    registered = registered_as(evaluate_model(trained), "deleted-figures")
     store = S3Store("mlflow")
     for key in [key for key in store.keys("") if f"{trained.run_id}/artifacts/evaluation" in key]:
         store.delete(key)
-    url = report(promotion).report_url
+    url = report([registered]).report_url
     page = Path(client.download_artifacts(trained.plan.data.parent_run_id, "report.html")).read_text()
     assert "report.html" in url
     assert page.count("<img") == 2  # the sample and the learning curves

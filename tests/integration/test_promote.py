@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from cifar_tasks.errors import IntegrityError
 from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
-from cifar_tasks.steps.promote import promote
 from cifar_tasks.steps.register import register_model
 from cifar_tasks.steps.train import train_model
-from cifar_tasks.tracking import model_registry
 from tests.conftest import COLOURS, RunningStack, connect, picture
+from tests.promotions import promote
 from tests.trainings import prepared, train_plan
 
 Register = Callable[..., RegisteredModel]
@@ -50,52 +48,27 @@ def aliases(client: MlflowClient, version: RegisteredModel) -> dict[str, int]:
 
 
 def test_a_better_version_takes_the_champion_s_place_and_the_old_one_is_previous(client, register):
-    promote([register(0.5)])
+    promote(register(0.5))
     second = register(0.6)
-    promotion = promote([second])
-    assert (promotion.champion, promotion.replaced, promotion.challenger) == (2, 1, None)
+    promotion = promote(second)
+    assert (promotion.champion, promotion.previous, promotion.challenger) == (2, 1, None)
     assert aliases(client, second) == {"champion": 2, "previous": 1}
     decision = json.loads(client.get_model_version(second.name, "2").tags["cifar.decision"])
-    assert (decision["champion"], decision["replaced"]) == (2, 1)
+    assert (decision["number"], decision["action"]) == (2, "promote")
     assert "60.00% against 50.00%" in promotion.reasons[-1]
 
 
 def test_a_version_that_is_not_better_is_challenger_and_the_champion_stays(client, register):
-    promote([register(0.6)])
+    promote(register(0.6))
     for accuracy in (0.6, 0.5):
         challenger = register(accuracy)
-        promote([challenger])
+        promote(challenger)
         assert aliases(client, challenger) == {"champion": 1, "challenger": challenger.version}
-
-
-def test_the_champion_moves_last(client, register, monkeypatch):
-    promote([register(0.5)])
-    second, set_alias = register(0.6), model_registry.set_alias
-
-    def fails_after_the_first(*arguments):
-        set_alias(*arguments)
-        raise InterruptedError
-
-    monkeypatch.setattr(model_registry, "set_alias", fails_after_the_first)
-    with pytest.raises(InterruptedError):
-        promote([second])
-    monkeypatch.setattr(model_registry, "set_alias", set_alias)
-    assert aliases(client, second) == {"champion": 1, "previous": 1}
-    promote([second])
-    assert aliases(client, second) == {"champion": 2, "previous": 1}
-
-
-def test_an_alias_that_does_not_name_the_version_it_was_set_to_is_an_error(client, register, monkeypatch):
-    first, second = register(0.5), register(0.6)
-    client.set_registered_model_alias(first.name, "champion", str(first.version))
-    monkeypatch.setattr(client, "set_registered_model_alias", lambda *_: None)
-    with pytest.raises(IntegrityError, match="names version 1 after being set to 2"):
-        model_registry.set_alias(client, second.name, "champion", second.version)
 
 
 def test_a_champion_of_other_test_images_is_scored_on_those_of_the_run(client, register, evaluated, tmp_path):
     """Its tag says 99 %, which it does not reach on images whose labels are exchanged."""
-    promote([register(0.99)])
+    promote(register(0.99))
     exchanged, random = tmp_path / "exchanged.zip", np.random.default_rng(5)
     with zipfile.ZipFile(exchanged, "w") as archive:
         for name, colour in zip(COLOURS, reversed(COLOURS.values()), strict=True):
@@ -106,6 +79,6 @@ def test_a_champion_of_other_test_images_is_scored_on_those_of_the_run(client, r
     plan = evaluated.trained.plan.model_copy(update={"data": other})
     trained = evaluated.trained.model_copy(update={"plan": plan})
     second = register(0.6, evaluated.model_copy(update={"trained": trained}))
-    promotion = promote([second])
+    promotion = promote(second)
     assert promotion.champion == second.version
     assert "60.00% against 33" in promotion.reasons[-1]

@@ -27,7 +27,7 @@ from tests.trainings import child_run, prepared, request
 
 
 def run_named(name: str, source: Path | str, **changes: Any) -> RunReport:
-    return run_workflow(name, request(source, **{"registered_model": f"{name}-classifier", **changes}))
+    return run_workflow(name, request(source, **{"registered_model": f"{name}-classifier", **changes}))[0]
 
 
 def artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> set[str]:
@@ -46,10 +46,11 @@ def summary(backend: RunningStack, pictures: Path) -> RunReport:
 
 
 class TestAWholeRun:
-    def test_the_model_learns_and_becomes_champion(self, summary):
+    def test_the_model_learns_and_becomes_champion(self, summary, client):
         (row,) = summary.rows
         assert row.test_accuracy > 0.9
-        assert row.aliases == ["champion"]
+        assert row.candidate
+        assert client.get_registered_model("whole-classifier").aliases == {"champion": str(row.version)}
         assert summary.banner is None
 
     def test_parent_and_child_are_linked_and_finished(self, summary, client):

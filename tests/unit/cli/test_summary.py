@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from cifar_tasks.cli.summary import print_summary
-from cifar_tasks.steps.payloads import ReportRow, RunReport
+from cifar_tasks.steps.payloads import Promotion, PromotionRequest, ReportRow, RunReport
 
 ROW = ReportRow(
     model="cnn",
@@ -14,14 +14,15 @@ ROW = ReportRow(
     validation_accuracy=0.6465,
     test_accuracy=0.6712,
     version=2,
-    aliases=["champion"],
+    candidate=True,
     mlflow_url="http://127.0.0.1:5000/#/run/1",
     registry_url="http://127.0.0.1:5000/#/version/2",
 )
 REPORT = RunReport(
     rows=[ROW],
     banner="PLACEHOLDER DATA",
-    reasons=["version 2 is the first champion"],
+    reasons=["version 2 is the candidate"],
+    promotion=PromotionRequest(registered_model="model", version=2),
     report_url="http://127.0.0.1:5000/#/report",
     mlflow_url="http://127.0.0.1:5000/#/run",
     compare_url="http://127.0.0.1:5000/#/compare",
@@ -29,9 +30,22 @@ REPORT = RunReport(
 )
 
 
+PROMOTION = Promotion(
+    registered_model="model",
+    number=1,
+    action="promote",
+    candidate=2,
+    champion=2,
+    previous=None,
+    challenger=None,
+    reasons=["version 2 is the first champion"],
+    mlflow_url=REPORT.mlflow_url,
+)
+
+
 def printed(report: RunReport, hints: dict[str, str], terminal: bool = True) -> str:
     console = Console(file=io.StringIO(), width=80, force_terminal=terminal, color_system=None)
-    print_summary(console, report, hints)
+    print_summary(console, report, PROMOTION, hints)
     return console.file.getvalue()
 
 
@@ -46,14 +60,14 @@ def test_each_number_stands_in_its_own_column():
         "validation",
         "test",
         "version",
-        "alias",
+        "candidate",
     ]
-    assert cells == ["cnn", "2,429,270", "4", "64.65%", "67.12%", "2", "champion"]
+    assert cells == ["cnn", "2,429,270", "4", "64.65%", "67.12%", "2", "yes"]
 
 
 def test_banner_reasons_and_every_link_are_printed_unbroken(tmp_path):
     text = printed(REPORT, {"Stop": f"make down {tmp_path}/[x]"})
-    for wanted in ("PLACEHOLDER DATA", "first champion"):
+    for wanted in ("PLACEHOLDER DATA", "is the candidate", "first champion"):
         assert wanted in text
     for url in (REPORT.report_url, REPORT.mlflow_url, REPORT.compare_url, REPORT.airflow_url):
         assert f" {url}\n" in text
@@ -71,7 +85,7 @@ def test_without_airflow_there_is_no_line_for_it():
 
 def test_in_a_pipe_the_table_is_plain_text():
     lines = printed(REPORT, {}, terminal=False).splitlines()
-    assert lines[1].split() == ["model", "parameters", "epochs", "validation", "test", "version", "alias"]
-    assert lines[2].split() == ["cnn", "2,429,270", "4", "64.65%", "67.12%", "2", "champion"]
+    assert lines[1].split() == ["model", "parameters", "epochs", "validation", "test", "version", "candidate"]
+    assert lines[2].split() == ["cnn", "2,429,270", "4", "64.65%", "67.12%", "2", "yes"]
     assert lines[1].index("epochs") == lines[2].index("4 ")
     assert "─" not in "".join(lines)

@@ -1,0 +1,66 @@
+"""Where MLflow shows a decision of the promotion log: the version that it is about, and the run that trained it."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from cifar_tasks.evaluation.names import markdown, shortened
+from cifar_tasks.storage.promotion_log import Entry
+from cifar_tasks.tracking import runs
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+DECISION = "cifar.decision"
+"""Tag of a version: the last decision about it, as JSON."""
+SECTION = "\n\n### Promotion\n\n"
+"""Begins the part of a description that the next decision replaces."""
+MAX_DESCRIPTION = 5_000
+"""Characters that MLflow keeps of a version's description."""
+MAX_REASON = 1_000
+
+
+def note_decision(client: "MlflowClient", entry: Entry) -> None:
+    """In the tags and the description of the version, and with the parent run of its training."""
+    name, version = entry.registered_model, client.get_model_version(entry.registered_model, str(entry.candidate))
+    short = {field: getattr(entry, field) for field in ("number", "action", "mode", "reason", "who", "reasons")}
+    text = describe_decision(entry)
+    client.set_model_version_tag(name, version.version, DECISION, json.dumps(short))
+    client.update_model_version(name, version.version, with_section(version.description or "", text, MAX_DESCRIPTION))
+    parent = _parent(client, version)
+    if parent is not None:
+        client.log_dict(parent.info.run_id, entry.model_dump(mode="json"), "promotion.json")
+        note = with_section(parent.data.tags.get(runs.NOTE, ""), text, MAX_DESCRIPTION)
+        runs.log_tags(client, parent.info.run_id, {runs.NOTE: note})
+
+
+def describe_decision(entry: Entry) -> str:
+    """Markdown: what was decided, and why."""
+    head = f"Entry {entry.number} of the promotion log, {entry.time:%Y-%m-%d %H:%M} UTC: **{entry.action}**"
+    by = f" by {markdown(entry.who)}" if entry.who else ""
+    given = f": {markdown(shortened(entry.reason, MAX_REASON))}" if entry.reason else ""
+    lines = [f"- {markdown(shortened(reason, MAX_REASON))}" for reason in entry.reasons]
+    return "\n".join([f"{head}{by}{given}", "", *lines])
+
+
+def with_section(description: str, text: str, length: int) -> str:
+    """The description with this text at its end, in place of that of an earlier decision; at most `length` long."""
+    before = description.partition(SECTION)[0]
+    return (before[: max(0, length - len(SECTION) - len(text))] + SECTION + text)[:length]
+
+
+def run_page(client: "MlflowClient", version: "ModelVersion") -> str:
+    """The page of the run that trained a version; of the version itself if that run was deleted."""
+    if (run := _run(client, version.run_id)) is not None:
+        return runs.run_url(run.info.run_id, run.info.experiment_id)
+    return runs.version_url(version.name, int(version.version))
+
+
+def _parent(client: "MlflowClient", version: "ModelVersion") -> "Run | None":
+    run = _run(client, version.run_id)
+    return run and _run(client, run.data.tags.get("mlflow.parentRunId"))
+
+
+def _run(client: "MlflowClient", run_id: Any) -> "Run | None":
+    return client.get_run(run_id) if run_id and runs.exists(client, run_id) else None
