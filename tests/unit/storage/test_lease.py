@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from cifar_tasks.errors import LeaseLost, Stopped, StorageError
+from cifar_tasks.errors import IntegrityError, LeaseLost, Stopped, StorageError
 from cifar_tasks.storage.lease import TERMS, Lease, LeaseCallback, LeaseTerms, acquire_lease
 from tests.stores import FailingStore, InMemoryStore
 
@@ -209,6 +209,15 @@ def test_a_renewal_whose_answer_is_lost_is_no_loss():
         assert lasting(lambda: len(store.writes) > 10)
         lease.check()
     assert not store.exists(KEY)
+
+
+def test_who_saw_it_before_a_renewal_cannot_take_it_over(store):
+    with acquire_lease(store, KEY, QUICK) as lease:
+        seen = store.snapshot(KEY).etag
+        assert lasting(lambda: store.snapshot(KEY).etag != seen)
+        with pytest.raises(IntegrityError):
+            store.put_if(KEY, ANOTHERS, seen)
+        lease.check()
 
 
 def test_a_process_that_was_frozen_hears_of_it_before_it_could_renew(store):

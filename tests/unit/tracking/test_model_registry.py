@@ -1,11 +1,137 @@
-"""Classes of a registered version, also if their names do not fit into a tag."""
+"""The registry on a real MLflow: which version belongs to a run, what it says of itself, where aliases point."""
 
 from types import SimpleNamespace
 
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from cifar_tasks.errors import ConfigError, IntegrityError
 from cifar_tasks.tracking import model_registry
+from cifar_tasks.tracking.saved_model import DIGEST_TAG, SavedModel
 from tests.names import NASTY_NAMES
+
+SAVED = SavedModel("models:/m-1", "abc")
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A registered model of the test."""
+    return request.node.name
+
+
+@pytest.fixture
+def register(default_client: MlflowClient, name: str):
+    """A function that registers the model of a new run with these tags."""
+
+    def one_more(**tags: object) -> int:
+        run = default_client.create_run("0").info.run_id
+        model = default_client.create_logged_model("0", name="model", source_run_id=run)
+        return model_registry.register(default_client, name, SavedModel(f"models:/{model.model_id}", "abc"), run, tags)
+
+    return one_more
+
+
+def test_a_run_has_one_version_and_a_retry_completes_it(default_client, run_id, name):
+    experiment = default_client.get_run(run_id).info.experiment_id
+    model = default_client.create_logged_model(experiment, name="model", source_run_id=run_id)
+    saved = SavedModel(f"models:/{model.model_id}", "abc")
+    first = model_registry.register(default_client, name, saved, run_id, {"accuracy": 0.5}, "first try")
+    again = model_registry.register(default_client, name, saved, run_id, {"accuracy": 0.6}, "second try")
+    version = default_client.get_model_version(name, str(first))
+    assert (first, again) == (1, 1)
+    assert version.tags == {"accuracy": "0.6", DIGEST_TAG: "abc"}
+    assert (version.description, version.source) == ("second try", saved.uri)
+    assert model_registry.saved_model_of(version) == saved
+
+
+def test_an_alias_names_its_version_and_none_before_it_is_set(default_client, name, register):
+    assert model_registry.version_with_alias(default_client, name, "champion") is None  # no such registered model
+    versions = [register(), register()]
+    assert model_registry.version_with_alias(default_client, name, "champion") is None  # no such alias
+    for version in versions:
+        model_registry.set_alias(default_client, name, "champion", version)
+        found = model_registry.version_with_alias(default_client, name, "champion")
+        assert int(found.version) == version
+
+
+@pytest.mark.parametrize("read", [1, 3])
+def test_an_alias_that_names_another_version_after_it_was_set_is_an_error(name, register, default_client, read):
+    class Another:
+        """Of two that set it at once, the other one was later."""
+
+        def set_registered_model_alias(self, *arguments: str) -> None: ...
+
+        def get_model_version_by_alias(self, *arguments: str) -> SimpleNamespace:
+            return SimpleNamespace(version=str(read))
+
+    with pytest.raises(IntegrityError, match=rf"names version {read} after being set to 2"):
+        model_registry.set_alias(Another(), name, "champion", 2)
+
+
+class Refusing:
+    """A server that refuses whatever it is asked."""
+
+    def __getattr__(self, asked: str):
+        def refuse(*arguments: object, **more: object) -> None:
+            raise MlflowException("no permission", error_code=7)  # PERMISSION_DENIED
+
+        return refuse
+
+
+def test_a_server_that_refuses_is_an_error_and_not_a_missing_version():
+    for ask in (
+        lambda: model_registry.version_with_alias(Refusing(), "name", "champion"),
+        lambda: model_registry.get_version(Refusing(), "name", 1),
+        lambda: model_registry.register(Refusing(), "name", SAVED, "run", {}),
+    ):
+        with pytest.raises(MlflowException, match="no permission"):
+            ask()
+
+
+def test_a_version_that_a_person_has_deleted_is_an_error_that_names_it(default_client, name, register):
+    version = register()
+    assert model_registry.get_version(default_client, name, version).version == version
+    default_client.delete_model_version(name, str(version))
+    with pytest.raises(ConfigError, match=rf"version 1 of {name} was deleted"):
+        model_registry.get_version(default_client, name, version)
+
+
+def test_the_best_tuned_version_is_the_most_accurate_with_these_tags_and_all_that_a_search_leaves(
+    default_client, name, register
+):
+    def tuned(accuracy: float, **tags: str) -> int:
+        searched = {"cifar.tuned_params": "{}", "cifar.params_source": "study", "cifar.validation_accuracy": accuracy}
+        return register(**{**searched, "cifar.model": "cnn", "cifar.dataset": "d1"} | tags)
+
+    wanted = {"cifar.model": "cnn", "cifar.dataset": "d1"}
+    register(**wanted, **{"cifar.validation_accuracy": 0.99})  # not tuned
+    assert model_registry.best_tuned(default_client, name, wanted) is None
+    tuned(0.98, **{"cifar.dataset": "d2"})
+    tuned(0.97, **{"cifar.model": "resnet50"})
+    tuned(0.095)
+    best = tuned(0.7)
+    tuned(0.6)
+    assert int(model_registry.best_tuned(default_client, name, wanted).version) == best
+    default_client.delete_model_version_tag(name, str(best), "cifar.params_source")
+    assert int(model_registry.best_tuned(default_client, name, wanted).version) == best + 1
 
 
 def test_a_version_keeps_any_class_names() -> None:
     tags = model_registry.class_tags(NASTY_NAMES)
     assert model_registry.class_names(SimpleNamespace(tags=tags)) == NASTY_NAMES
+
+
+def test_class_names_fill_a_tag_up_to_its_last_character_and_are_left_out_if_they_do_not_fit() -> None:
+    fits = ["x" * (model_registry.MAX_TAG - len('[""]'))]
+    assert model_registry.MAX_TAG <= 100_000  # MLflow refuses a longer value
+    assert model_registry.class_tags(fits).keys() == {model_registry.CLASSES}
+    assert model_registry.class_tags([fits[0] + "x"]) == {}
+
+
+def test_a_version_that_was_registered_by_hand_is_refused(default_client, name, register):
+    version = default_client.get_model_version(name, str(register()))
+    by_hand = SimpleNamespace(name=name, version="1", source=version.source, tags={})
+    for read in (model_registry.saved_model_of, model_registry.class_names):
+        with pytest.raises(IntegrityError, match=rf"version 1 of {name} carries no {DIGEST_TAG} tag"):
+            read(by_hand)
