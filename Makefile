@@ -30,8 +30,8 @@ test: setup ## Run the tests, about six minutes on two cores; ARGS=… is passed
 test-faults: setup ## Run the fault tests, which kill and damage trainings and services, and what is slow; about nine minutes
 	@$(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
 
-test-mutants: setup ## Break MODULE=… (promotion, data/splits, data) on purpose and count what its tests notice
-	@$(BIN)/python -m tests.mutants $(MODULE) $(ARGS)
+test-mutants: setup ## Break MODULE=… (data/splits, data; else all) in SAMPLE=40 places, SEED=0, and count what its tests notice
+	@$(BIN)/python -m tests.mutants $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 chaos: setup ## Disturb RUNS=3 DAG runs by random faults, at most SECONDS=25 apart, SEED=7; then check what must hold
 	@$(BIN)/python -m tests.chaos $(if $(RUNS),--runs $(RUNS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
