@@ -87,7 +87,7 @@ def _quotas(counts: Indices, fraction: float) -> Indices:
     """How many of each class to hold out: largest remainders, within 1 … count - 1."""
     total = int(np.clip(round(fraction * counts.sum()), len(counts), counts.sum() - len(counts)))
     ideal = counts * (total / counts.sum())
-    quotas: Indices = np.clip(np.floor(ideal), 1, counts - 1).astype(np.int64)
+    quotas: Indices = np.maximum(np.floor(ideal), 1).astype(np.int64)
     while quotas.sum() < total:
         quotas[np.argmax(np.where(quotas < counts - 1, ideal - quotas, -np.inf))] += 1
     while quotas.sum() > total:

@@ -31,10 +31,20 @@ def test_the_count_is_exact_and_every_class_stands_on_both_sides(fraction: float
     assert np.bincount(np.concatenate([kept, held_out])).tolist() == [1] * len(labels)
 
 
-def test_shares_follow_the_classes() -> None:
-    labels = np.repeat(np.arange(3), [600, 300, 100])
-    _, held_out = split_indices(labels, 0.1, seed=0)
-    assert np.bincount(labels[held_out]).tolist() == [60, 30, 10]
+@pytest.mark.parametrize(
+    ("counts", "fraction", "shares"),
+    [
+        ((600, 300, 100), 0.1, [60, 30, 10]),
+        ((7, 11, 13, 17), 0.33, [2, 4, 4, 6]),  # of 2.3, 3.7, 4.3, 5.7
+        ((11, 39), 0.1, [1, 4]),  # of 1.1, 3.9
+        ((2, 2, 2, 2, 60, 100), 0.1, [1, 1, 1, 1, 4, 9]),  # large classes give what small ones take
+        ((2, 2, 6), 0.8, [1, 1, 5]),
+    ],
+)
+def test_shares_follow_the_classes(counts: tuple[int, ...], fraction: float, shares: list[int]) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    _, held_out = split_indices(labels, fraction, seed=0)
+    assert np.bincount(labels[held_out]).tolist() == shares
 
 
 @pytest.mark.parametrize("seed", range(20))
