@@ -24,7 +24,13 @@ class Services:
     def prepared(self, source: NoiseSource | None = None, **request: Any) -> PreparedData:
         """A dataset version of noise, and the MLflow run of a workflow run that asked for `request`."""
         version = prepare(source or NoiseSource(), self.store, 0, quiet)
-        fields = {"source": "digits", "models": ["cnn"], "profile": "demo", "registered_model": "tests", **request}
+        fields = {
+            "source": "digits",
+            "models": ["cnn"],
+            "profile": "demo",
+            "registered_model": f"of {self.experiment}",
+            **request,
+        }
         parent = self.client.create_run(self.experiment).info.run_id
         return PreparedData(
             workflow=WorkflowRun(id=f"cli/{parent}", name="mine"),
