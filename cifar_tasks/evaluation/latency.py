@@ -37,6 +37,17 @@ class Latency(BaseModel):
     threads: int
     """That computed; a GPU's do not count."""
 
+    @property
+    def hardware(self) -> str:
+        """As a person reads it."""
+        return f"{self.machine}, {self.device}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.single_ms:.1f} ms for one image, {self.batch_ms:.0f} ms for {self.batch}, "
+            f"{self.images_per_second:,.0f} images/s on {self.hardware}"
+        )
+
 
 def measure_latency(model: "nn.Module", images: NDArray[np.uint8]) -> Latency:
     """Of a model in evaluation mode, on its device; images (N, H, W, 3), which are repeated if they are few."""

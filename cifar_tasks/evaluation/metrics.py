@@ -95,6 +95,14 @@ def confused_pairs(
     )
 
 
+def confused_positions(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float16], true: int, predicted: int, wanted: int = 8
+) -> NDArray[np.int64]:
+    """Where images of class `true` were taken for `predicted`, the most confident mistakes first."""
+    found = np.flatnonzero((labels == true) & (probabilities.argmax(axis=1) == predicted))
+    return found[np.argsort(-probabilities[found, predicted], kind="stable")][:wanted]
+
+
 def agrees(trained: float, reloaded: float, count: int) -> bool:
     """Whether two accuracies over `count` images are the same answer.
 

@@ -1,6 +1,7 @@
 """The report's figures, drawn without a display: at most 2,000 pixels wide and high, whatever the number of classes."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from cifar_tasks.evaluation.names import figure_text, font_families
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from cifar_tasks.evaluation.calibration import Calibration
     from cifar_tasks.training.state import TrainingState
 
 TRAINING, VALIDATION = "#4c72b0", "#dd8452"
@@ -93,6 +95,47 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], title: s
         for row, column in np.ndindex(counts.shape):
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    return figure
+
+
+def reliability_diagram(calibration: "Calibration", title: str) -> "Figure":
+    """Accuracy by confidence beside the diagonal of perfect calibration, and how many images have which confidence."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    bins, width = calibration.bins, 1 / len(calibration.bins)
+    left = [number * width for number in range(len(bins))]
+    figure = Figure(figsize=(5.5, 6.5), layout="constrained")
+    accuracy, images = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    _set_text(accuracy.set_title, title, 5, 12)
+    heights = [part.accuracy for part in bins]
+    accuracy.bar(left, heights, width, align="edge", color=TRAINING, edgecolor="white", label="accuracy")
+    accuracy.plot([0, 1], [0, 1], "--", color="#555555", label="perfect calibration")
+    measures = f"expected calibration error {calibration.expected_error:.3f}\nBrier score {calibration.brier:.3f}"
+    accuracy.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    accuracy.legend(title=measures, loc="upper left")
+    images.bar(left, [part.images for part in bins], width, align="edge", color=VALIDATION, edgecolor="white")
+    images.set(xlabel="confidence: probability of the predicted class", ylabel="images")
+    images.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    return figure
+
+
+def confused_images(pairs: Sequence[tuple[str, str, int, NDArray[np.uint8]]], title: str) -> "Figure":
+    """A row for each pair: its true class, what it was taken for, how often, and up to 8 of the images (N, H, W, 3)."""
+    from matplotlib.figure import Figure
+
+    columns, label, side = 8, 2.4, 1.0
+    width = label + columns * side
+    figure = Figure(figsize=(width, max(1, len(pairs)) * 1.1 * side + 0.5), layout="constrained")
+    _set_text(figure.suptitle, title, width, 12)
+    grid = figure.subplots(max(1, len(pairs)), columns + 1, squeeze=False, width_ratios=[label, *[side] * columns])
+    for axes in grid.flat:
+        axes.axis("off")
+    for row, (true, predicted, count, images) in zip(grid, pairs, strict=False):
+        lines = true, f"→ {predicted}", f"{count:,} image{'s' if count > 1 else ''}"
+        _set_text(partial(row[0].text, 0, 0.5, va="center"), lines, label, 9)
+        for axes, image in zip(row[1:], images, strict=False):
+            axes.imshow(image)
     return figure
 
 

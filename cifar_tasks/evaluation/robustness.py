@@ -38,6 +38,15 @@ class Robustness(BaseModel):
     accuracies: dict[str, float]
     """The same by the name of the alteration."""
 
+    @property
+    def mean(self) -> float:
+        """Accuracy on all altered copies."""
+        return sum(self.accuracies.values()) / len(self.accuracies)
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in self.accuracies.items())
+        return f"{self.mean:.1%} ({parts}; unaltered {self.unaltered:.1%}; {self.images:,} images each)"
+
 
 def flipped(images: Images, random: np.random.Generator) -> Images:
     """Left to right."""

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.loading import load_split
-from cifar_tasks.data.versions import DatasetVersion, load_version
+from cifar_tasks.data.versions import load_version
 from cifar_tasks.errors import IntegrityError
 from cifar_tasks.evaluation import plots
-from cifar_tasks.evaluation.metrics import Evaluation, agrees, evaluate
+from cifar_tasks.evaluation.metrics import agrees, confused_positions, evaluate
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.inputs import earlier_result, sample
 from cifar_tasks.steps.payloads import EvaluatedModel, TrainedModel
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CLASSES_IN_LOG = 50
 """With more classes the table is in MLflow only."""
+PAIRS_SHOWN = 8
 
 _log = logging.getLogger(__name__)
 
@@ -53,9 +54,11 @@ def evaluate_model(trained: TrainedModel) -> EvaluatedModel:
         _check_validation_accuracy(opened.module, load_split(store, version, "validation", cache), trained)
         evaluation = ensure_evaluated(store, trained.saved, version, cache, opened=opened)
         test = load_split(store, version, "test", cache)  # for pictures
-        predicted = read_probabilities(store, evaluation).argmax(axis=1)
-        _log_evaluation(client, trained, evaluation, evaluate(predicted, test.labels, version.classes), version)
-        _log_test_grid(client, trained, test, predicted, version)
+        probabilities = read_probabilities(store, evaluation)
+        _log_scores(client, trained, evaluation)
+        runs.log_dataset(client, trained.run_id, version, "testing")
+        _log_predictions(client, trained, test.labels, probabilities.argmax(axis=1), version.classes)
+        _log_pictures(client, trained, test, probabilities, evaluation)
     evaluated = EvaluatedModel(
         trained=trained,
         mlflow_url=trained.mlflow_url,
@@ -81,44 +84,76 @@ def _check_validation_accuracy(model: torch.nn.Module, validation: LabelledImage
     _log.info("validation accuracy of the reloaded model: %.4f, as training logged", accuracy)
 
 
-def _log_evaluation(
+def _log_scores(client: "MlflowClient", trained: TrainedModel, evaluation: StoredEvaluation) -> None:
+    robust, latency = evaluation.robustness, evaluation.latency
+    # MLflow sorts charts by name: its comparisons open on `accuracy`.
+    metrics = {
+        "accuracy": evaluation.accuracy,
+        "test_accuracy": evaluation.accuracy,
+        "test_loss": evaluation.loss,
+        "test_calibration_error": evaluation.calibration.expected_error,
+        "test_brier_score": evaluation.calibration.brier,
+        "test_accuracy_altered": robust.mean,
+        **{f"test_accuracy_{name}": accuracy for name, accuracy in robust.accuracies.items()},
+        "test_latency_ms": latency.single_ms,
+        "test_latency_batch_ms": latency.batch_ms,
+        "test_images_per_second": latency.images_per_second,
+        "model_size_mb": evaluation.size_mb,
+    }
+    runs.log_metrics(client, trained.run_id, metrics, model_id=trained.saved.model_id)
+    runs.log_tags(client, trained.run_id, {"cifar.latency_measured_on": latency.hardware})
+    client.log_text(trained.run_id, evaluation.model_dump_json(indent=1), "evaluation/evaluation.json")
+    _log.info("calibration error %.3f, accuracy on altered images %s", evaluation.calibration.expected_error, robust)
+    _log.info("%.2f MB, %s", evaluation.size_mb, latency)
+
+
+def _log_predictions(
     client: "MlflowClient",
     trained: TrainedModel,
-    evaluation: StoredEvaluation,
-    result: Evaluation,
-    version: DatasetVersion,
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    classes: tuple[str, ...],
 ) -> None:
-    run_id = trained.run_id
-    # MLflow sorts charts by name: its comparisons open on `accuracy`.
-    numbers = {"accuracy": result.accuracy, "test_loss": evaluation.loss, "test_accuracy": result.accuracy}
+    run_id, result = trained.run_id, evaluate(predicted, labels, classes)
     averages = {f"test_macro_{name}": result.report["macro avg"][name] for name in ("precision", "recall", "f1-score")}
-    runs.log_metrics(client, run_id, {**numbers, **averages}, model_id=trained.saved.model_id)
-    runs.log_dataset(client, run_id, version, "testing")
+    runs.log_metrics(client, run_id, averages, model_id=trained.saved.model_id)
     title = f"{trained.plan.config.model} on the test images"
-    matrix = plots.confusion_matrix(result.confusion, version.classes, title)
+    matrix = plots.confusion_matrix(result.confusion, classes, title)
     client.log_figure(run_id, matrix, "evaluation/confusion_matrix.png")
-    counts = {"classes": list(version.classes), "rows": "true", "counts": result.confusion.tolist()}
+    counts = {"classes": list(classes), "rows": "true", "counts": result.confusion.tolist()}
     client.log_text(run_id, json.dumps(counts), "evaluation/confusion_matrix.json")  # log_dict has a line per number
     client.log_dict(run_id, result.report, "evaluation/classification_report.json")
     client.log_text(run_id, result.table, "evaluation/classification_report.txt")
-    if len(version.classes) <= CLASSES_IN_LOG:
+    if len(classes) <= CLASSES_IN_LOG:
         _log.info("%s", result.table)
 
 
-def _log_test_grid(
+def _log_pictures(
     client: "MlflowClient",
     trained: TrainedModel,
     test: LabelledImages,
-    predicted: NDArray[np.int64],
-    version: DatasetVersion,
+    probabilities: NDArray[np.float16],
+    evaluation: StoredEvaluation,
 ) -> None:
-    config = trained.plan.config
+    """Reliability diagram, the most confused pairs, and 32 random test images."""
+    config, classes, predicted = trained.plan.config, evaluation.test_set.classes, probabilities.argmax(axis=1)
+    reliability = plots.reliability_diagram(evaluation.calibration, f"{config.model} on the test images")
+    client.log_figure(trained.run_id, reliability, "evaluation/reliability.png")
+    pairs = [
+        (pair.true, pair.predicted, pair.images, test.images[examples])
+        for pair in evaluation.confused[:PAIRS_SHOWN]
+        for examples in [
+            confused_positions(test.labels, probabilities, *map(classes.index, (pair.true, pair.predicted)))
+        ]
+    ]
+    title = f"{config.model}: the most confused pairs, true → predicted, the most confident mistakes first"
+    client.log_figure(trained.run_id, plots.confused_images(pairs, title), "evaluation/confused_images.png")
     chosen = plots.sample_indices(len(test), config.seed)
     shown = test.take(chosen)
     grid = plots.image_grid(
         shown.images,
-        [version.classes[label] for label in shown.labels],
-        [version.classes[label] for label in predicted[chosen]],
+        [classes[label] for label in shown.labels],
+        [classes[label] for label in predicted[chosen]],
         title=f"{config.model}: 32 random test images, true → predicted",
     )
     client.log_figure(trained.run_id, grid, "evaluation/test_images.png")

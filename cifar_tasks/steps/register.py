@@ -4,12 +4,14 @@ import json
 import logging
 
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
+from cifar_tasks.errors import IntegrityError
 from cifar_tasks.evaluation.names import markdown
 from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
+from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation
 from cifar_tasks.tracking.runs import DATASET, MODEL
 
 _log = logging.getLogger(__name__)
@@ -19,7 +21,14 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
     """A version for this training run, tagged with what it comes from and how it scores."""
     trained = evaluated.trained
     name, source = trained.plan.data.request.registered_model, trained.plan.params_source
-    client, version = runs.mlflow_client(), load_version(S3Store(Settings().bucket), trained.plan.data.dataset_uri)
+    client, store = runs.mlflow_client(), S3Store(Settings().bucket)
+    version = load_version(store, trained.plan.data.dataset_uri)
+    evaluation = read_evaluation(store, evaluated.test_set, trained.saved.sha256)
+    if evaluation is None:
+        raise IntegrityError(
+            f"the evaluation of {trained.saved.uri} was deleted from {store.uri('evaluations/')}. "
+            "Run the task evaluate again."
+        )
     tags = {
         MODEL: trained.plan.config.model,
         DATASET: version.digest,
@@ -33,12 +42,20 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         "cifar.parameters": trained.parameters,
         "cifar.validation_accuracy": trained.validation_accuracy,
         "cifar.test_accuracy": evaluated.test_accuracy,
+        "cifar.test_set": evaluation.test_set.digest,
+        "cifar.calibration_error": evaluation.calibration.expected_error,
+        "cifar.brier_score": evaluation.calibration.brier,
+        "cifar.accuracy_altered": evaluation.robustness.mean,
+        "cifar.latency_ms": evaluation.latency.single_ms,
+        "cifar.images_per_second": evaluation.latency.images_per_second,
+        "cifar.latency_measured_on": evaluation.latency.hardware,
+        "cifar.size_mb": evaluation.size_mb,
         "cifar.params_source": source.text if source else "recipe",
     }
     if source:
         tags |= {"cifar.tuned_params": json.dumps(source.params), "cifar.study": source.study or ""}
     with runs.tracking_errors():
-        text = describe(evaluated, version)
+        text = describe(evaluated, evaluation, version)
         number = model_registry.register(client, name, trained.saved, trained.run_id, tags, text)
         link = f"Version: [{number} of {markdown(name)}]({runs.version_url(name, number)})"
         runs.log_tags(client, trained.run_id, {runs.NOTE: f"{text}\n\n{link}"})
@@ -46,16 +63,19 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
     return RegisteredModel(evaluated=evaluated, mlflow_url=trained.mlflow_url, name=name, version=number)
 
 
-def describe(evaluated: EvaluatedModel, version: DatasetVersion) -> str:
+def describe(evaluated: EvaluatedModel, evaluation: StoredEvaluation, version: DatasetVersion) -> str:
     """Markdown: what was trained on which data, how it scores, and where it comes from."""
     trained, data = evaluated.trained, evaluated.trained.plan.data
-    source = trained.plan.params_source
+    source, calibration = trained.plan.params_source, evaluation.calibration
     counts = ", ".join(f"{version.size(split):,} {split}" for split in SPLITS)
     links = {"Training run": trained.mlflow_url, "workflow run": data.mlflow_url, "Airflow run": data.workflow.url}
     links["study"] = source.study_url if source else None
     paragraphs = [f"**{data.banner}**"] if data.banner else []
     paragraphs += [
         f"Test accuracy **{evaluated.test_accuracy:.2%}**, validation accuracy {trained.validation_accuracy:.2%}.",
+        f"Calibration error {calibration.expected_error:.3f}, Brier score {calibration.brier:.3f}. "
+        f"Accuracy on altered test images {evaluation.robustness}.",
+        f"Size {evaluation.size_mb:.1f} MB. Latency {markdown(str(evaluation.latency))}.",
         f"{get_model(trained.plan.config.model).title} for {len(version.classes)} classes, "
         f"{version.image_size} × {version.image_size} pixels. Epochs: {trained.epochs}. "
         f"Hyperparameters: {markdown(source.text) if source else 'recipe'}.",

@@ -21,6 +21,8 @@ PAGE = "report.html"
 FIGURES = {
     "learning_curves.png": "Learning curves",
     "evaluation/confusion_matrix.png": "Confusion matrix",
+    "evaluation/confused_images.png": "The most confused pairs",
+    "evaluation/reliability.png": "Calibration",
     "evaluation/test_images.png": "32 random test images",
 }
 

@@ -120,7 +120,8 @@ class TestAWholeRun:
         assert {d.dataset.name for d in child.inputs.dataset_inputs} == {"colours.zip"}
         wanted = {"model_summary.txt", "learning_curves.png", "evaluation/confusion_matrix.png"}
         wanted |= {f"evaluation/{n}" for n in ("classification_report.json", "classification_report.txt")}
-        wanted |= {"evaluation/confusion_matrix.json", "evaluation/test_images.png"}
+        wanted |= {"evaluation/confusion_matrix.json", "evaluation/test_images.png", "evaluation/evaluation.json"}
+        wanted |= {"evaluation/reliability.png", "evaluation/confused_images.png"}
         assert wanted <= artifacts(client, child.info.run_id)
         assert {"report.html", "promotion.json", "dataset/sample.png"} <= artifacts(client, parent.info.run_id)
 

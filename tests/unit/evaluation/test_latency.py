@@ -45,3 +45,5 @@ def test_the_machine_is_named():
     result = measure_latency(Sleeper(), np.zeros((1, 32, 32, 3), np.uint8))
     assert (result.machine, result.threads) == (platform.node(), torch.get_num_threads())
     assert result.device
+    for part in (result.hardware, f"{result.single_ms:.1f} ms for one image", "for 256"):
+        assert part in str(result)

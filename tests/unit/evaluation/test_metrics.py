@@ -5,7 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifar_tasks.evaluation.metrics import agrees, class_scores, confused_pairs, cross_entropy, evaluate
+from cifar_tasks.evaluation.metrics import (
+    agrees,
+    class_scores,
+    confused_pairs,
+    confused_positions,
+    cross_entropy,
+    evaluate,
+)
 from tests.names import NASTY_NAMES
 
 CLASSES = ("cat", "dog", "ship")
@@ -60,6 +67,14 @@ def test_confused_pairs_come_by_their_number_and_never_with_what_is_right():
     found = [(pair.true, pair.predicted, pair.images) for pair in pairs]
     assert found == [("dog", "cat", 3), ("cat", "ship", 2), ("cat", "dog", 1)]
     assert confused_pairs(np.diag([4, 0, 7]), CLASSES) == ()
+
+
+def test_examples_of_a_pair_are_its_mistakes_the_most_confident_first():
+    probabilities = np.array([[0.4, 0.6], [0.1, 0.9], [0.8, 0.2], [0.2, 0.8], [0.3, 0.7]], np.float16)
+    labels = np.array([0, 0, 0, 1, 0])
+    assert confused_positions(labels, probabilities, 0, 1).tolist() == [1, 4, 0]
+    assert confused_positions(labels, probabilities, 0, 1, wanted=1).tolist() == [1]
+    assert confused_positions(labels, probabilities, 1, 0).tolist() == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from cifar_tasks.evaluation import plots
+from cifar_tasks.evaluation.calibration import calibrate
 from cifar_tasks.evaluation.metrics import evaluate
 from tests.names import NASTY_NAMES
 from tests.unit.data.sources import peak_megabytes
@@ -104,3 +105,30 @@ def test_wrong_predictions_stand_in_red_and_right_ones_in_green():
     assert red > 2 * green
     red, green, _ = to_rgb(right.title.get_color())
     assert green > 2 * red
+
+
+def test_a_reliability_diagram_has_the_accuracy_and_the_images_of_each_bin_and_both_measures():
+    calibration = calibrate(np.array([[0.9, 0.1]] * 4 + [[0.6, 0.4]] * 2), np.array([0, 0, 0, 1, 1, 1]))
+    figure = plots.reliability_diagram(calibration, NASTY_NAMES[0])
+    drawn(figure)
+    accuracy, images = figure.axes
+    bars = {round(bar.get_x(), 3): bar.get_height() for bar in accuracy.patches if bar.get_height()}
+    assert bars == {0.867: 0.75}
+    assert [bar.get_height() for bar in images.patches if bar.get_height()] == [2, 4]
+    assert accuracy.get_legend().get_title().get_text() == "expected calibration error 0.300\nBrier score 0.520"
+
+
+def test_confused_pairs_have_a_row_each_with_their_names_number_and_images():
+    pairs = [(NASTY_NAMES[n], NASTY_NAMES[-n - 1], n + 1, IMAGES[: n + 1]) for n in range(8)]
+    figure = plots.confused_images(pairs, "title")
+    assert max(drawn(figure)) <= 2000
+    shown = [len(axes.images) for axes in figure.axes]
+    assert sum(shown) == sum(range(1, 9))
+    texts = [axes.texts[0].get_text().splitlines()[-1] for axes in figure.axes if axes.texts]
+    assert texts == ["1 image", *(f"{n} images" for n in range(2, 9))]
+
+
+def test_a_model_without_mistakes_has_an_empty_figure_of_confused_pairs():
+    figure = plots.confused_images([], "title")
+    drawn(figure)
+    assert not any(axes.images for axes in figure.axes)

@@ -70,6 +70,9 @@ def test_accuracy_is_counted_on_each_kind_of_copy():
     assert (result.images, result.unaltered) == (60, 1.0)
     assert tuple(result.accuracies) == ("flipped", "shifted", "noisy", "blurred", "jpeg")
     assert result.accuracies["flipped"] == result.accuracies["blurred"] == 1.0
+    assert result.mean == pytest.approx(np.mean(list(result.accuracies.values())))
+    assert "flipped 100.0%" in str(result)
+    assert "60 images each" in str(result)
 
 
 def test_chunks_do_not_change_the_accuracies(monkeypatch):
