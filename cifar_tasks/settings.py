@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Profile, RegisteredModelName, Resize, SourceName
 from cifar_tasks.errors import ConfigError, nearest, problems
+from cifar_tasks.promotion.limits import Limits, Mode
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -93,6 +94,14 @@ class Settings(BaseSettings):
     """Trainings that share the CPU quota of one container; none: as many as `gpu_slots`."""
     training_processes: int = Field(default=1, ge=1)
     """Processes that train one model together, each on its own GPU if there are GPUs."""
+
+    promotion: Mode = "auto"
+    """Default of the forms: whether the evidence decides alone (`auto`), a person agrees (`approve`), or nobody is
+    promoted (`never`)."""
+    promotion_limits: Limits = Limits()
+    """Defaults of the form, as JSON: `{"min_gain": 0.01, "max_latency_ms": 20}`; what is not named stays."""
+    approval_hours: float = Field(default=24, gt=0, le=8760)
+    """That a promotion waits for a person; no answer is a no."""
 
     cifar10_url: str = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     """URL of the official archive, or of a mirror."""

@@ -3,13 +3,16 @@
 import uuid
 from typing import Any
 
+from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.steps.payloads import Answer, Promotion, PromotionRequest, Proposal, RegisteredModel
 from cifar_tasks.steps.promote import propose, record
 from tests.trainings import workflow
 
 
 def proposed(registered: RegisteredModel, **request: Any) -> Proposal:
-    asked = PromotionRequest(registered_model=registered.name, version=registered.version, **request)
+    asked = PromotionRequest(
+        registered_model=registered.name, version=registered.version, **{"limits": Limits(), **request}
+    )
     return propose(asked, workflow(f"promotion-{uuid.uuid4().hex[:8]}"))
 
 

@@ -6,7 +6,7 @@ A value holds the one that it continues, so that a task needs nothing but what t
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -22,10 +22,9 @@ from cifar_tasks.config import (
 )
 from cifar_tasks.errors import ConfigError, nearest, problems
 from cifar_tasks.models.registry import check_models
+from cifar_tasks.promotion.limits import Limits, Mode
 from cifar_tasks.storage.promotion_log import Action
 from cifar_tasks.tracking.saved_model import SavedModel
-
-Mode = Literal["auto", "approve", "never", "force"]
 
 
 class Payload(BaseModel):
@@ -269,6 +268,8 @@ class RegisteredModel(Payload):
 class PromotionRequest(FormRequest):
     """Which version may become the champion; the form of the promotion DAG takes titles and texts from here."""
 
+    group = "limits"
+
     registered_model: RegisteredModelName = Field(title="Registered model")
     """Name in the MLflow model registry."""
     version: int = Field(ge=1, title="Candidate version")
@@ -278,6 +279,7 @@ class PromotionRequest(FormRequest):
     log only. force: promote against the evidence, for the reason that you give."""
     reason: str = Field(default="", max_length=2_000, title="Reason")
     """Why, in your words; it is kept in the promotion log. The mode force needs it."""
+    limits: Limits = Field(title="What the candidate must meet")
 
 
 class Proposal(Payload):

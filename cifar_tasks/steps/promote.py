@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.versions import DatasetVersion, load_version
 from cifar_tasks.errors import IntegrityError
-from cifar_tasks.promotion import Candidate, Unscored, decide
+from cifar_tasks.promotion.best_accuracy import Candidate, Unscored, decide
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import Answer, Promotion, PromotionRequest, Proposal, WorkflowRun
 from cifar_tasks.storage.promotion_log import Entry, Log, Outcome, decide_and_append

@@ -44,7 +44,10 @@ def report(registered: list[RegisteredModel]) -> RunReport:
             warnings=list(version.warnings),
             reasons=[_ranking(registered)],
             promotion=PromotionRequest(
-                registered_model=candidate.name, version=candidate.version, mode=data.request.promotion
+                registered_model=candidate.name,
+                version=candidate.version,
+                mode=data.request.promotion,
+                limits=Settings().promotion_limits,
             ),
             airflow_url=data.workflow.url,
             mlflow_url=data.mlflow_url,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cifar_tasks.errors import ConfigError
+from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.settings import PROJECT, Settings, cpu_cores, read_settings, training_threads
 
 
@@ -27,6 +28,11 @@ from cifar_tasks.settings import PROJECT, Settings, cpu_cores, read_settings, tr
         ("REGISTERED_MODEL", "a/b", "letters, digits"),
         ("SOURCE", "pictures", "absolute path"),
         ("BUCKET", "My_Bucket", "pattern"),
+        ("PROMOTION", "sometimes", "'auto', 'approve', 'never' or 'force'"),
+        ("PROMOTION_LIMITS", "min_gain=1", "is no JSON"),
+        ("PROMOTION_LIMITS", '{"min_gian": 0.01}', "min_gian: Extra inputs"),
+        ("PROMOTION_LIMITS", '{"confidence": 95}', "confidence: Input should be less than 1"),
+        ("APPROVAL_HOURS", "0", "greater than 0"),
         ("PRETRAINED_WEIGHTS", "{resnet50", "is no JSON"),
         ("PRETRAINED_WEIGHTS", '{"resnet50": {"source": "a"}}', "resnet50.sha256: Field required"),
     ],
@@ -38,6 +44,11 @@ def test_a_bad_value_is_refused_by_the_name_of_its_variable(
     with pytest.raises(ConfigError, match=message) as refused:
         read_settings()
     assert str(refused.value).startswith(f"CIFAR_{name}")
+
+
+def test_limits_that_are_not_named_keep_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CIFAR_PROMOTION_LIMITS", '{"max_latency_ms": 20}')
+    assert read_settings().promotion_limits == Limits(max_latency_ms=20)
 
 
 def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

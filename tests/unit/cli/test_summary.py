@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 
 from cifar_tasks.cli.summary import print_summary
+from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.steps.payloads import Promotion, PromotionRequest, ReportRow, RunReport
 
 ROW = ReportRow(
@@ -22,7 +23,7 @@ REPORT = RunReport(
     rows=[ROW],
     banner="PLACEHOLDER DATA",
     reasons=["version 2 is the candidate"],
-    promotion=PromotionRequest(registered_model="model", version=2),
+    promotion=PromotionRequest(registered_model="model", version=2, limits=Limits()),
     report_url="http://127.0.0.1:5000/#/report",
     mlflow_url="http://127.0.0.1:5000/#/run",
     compare_url="http://127.0.0.1:5000/#/compare",

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from cifar_tasks.promotion import Candidate, Unscored, best_of, decide
+from cifar_tasks.promotion.best_accuracy import Candidate, Unscored, best_of, decide
 
 CLASSES = ("cat", "dog")
 CNN = Candidate(3, "cnn", 0.80, "d1", CLASSES, parameters=2_000_000, placeholder=False)

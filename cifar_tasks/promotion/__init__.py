@@ -1,0 +1,1 @@
+"""Which model version is the champion: evidence in, a decision with its reasons out."""
