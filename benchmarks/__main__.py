@@ -22,6 +22,7 @@ class Benchmark(StrEnum):
     AUGMENTATION = "augmentation"
     RECORDING = "recording"
     INFERENCE = "inference"
+    EVALUATION_COST = "evaluation_cost"
     HEAD_FEATURES = "head_features"
     STUDIES = "studies"
     GPU = "gpu"

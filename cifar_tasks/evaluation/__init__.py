@@ -1,1 +1,1 @@
-"""Metrics and plots from logits and labels."""
+"""Scores of a model on test images, names as text, and figures; reads and writes nothing."""

@@ -55,5 +55,5 @@ def test_help_lists_the_benchmarks():
         [sys.executable, "-m", "benchmarks", "--help"], capture_output=True, text=True, check=True, timeout=30
     )
     assert "--rounds" in told.stdout
-    for name in ("training_speed", "augmentation", "recording", "inference", "head_features", "gpu"):
+    for name in ("training_speed", "augmentation", "recording", "inference", "evaluation_cost", "head_features", "gpu"):
         assert name in told.stdout

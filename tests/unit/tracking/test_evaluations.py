@@ -106,6 +106,13 @@ def test_each_model_has_an_evaluation_of_its_own_beside_the_labels(store, versio
     assert read_evaluation(store, first.test_set.digest, SAVED.sha256) == first
 
 
+def test_of_two_evaluations_at_once_that_round_differently_both_stay_readable(store, version, tmp_path):
+    first = evaluated(store, version, tmp_path)
+    store.delete(store.writes[-1])  # as long as it is not written, another process evaluates too
+    second = ensure_evaluated(store, SAVED, version, tmp_path, opened=opened(Brightness(scale=1.01)))
+    assert (read_probabilities(store, first) != read_probabilities(store, second)).any()
+
+
 def test_a_model_that_was_not_evaluated_has_no_evaluation(store, version):
     assert read_evaluation(store, identify_test_set(store, version).digest, SAVED.sha256) is None
 
