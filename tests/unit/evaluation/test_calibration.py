@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from sklearn.metrics import brier_score_loss
 
 from cifar_tasks.evaluation.calibration import BINS, calibrate, to_float16
@@ -65,3 +68,22 @@ def test_scores_of_stored_probabilities_are_those_of_the_exact_ones():
     stored, expected = calibrate(to_float16(logits), labels), calibrate(exact, labels)
     assert stored.brier == pytest.approx(expected.brier, abs=1e-3)
     assert stored.expected_error == pytest.approx(expected.expected_error, abs=5e-3)
+
+
+LOGITS = arrays(
+    np.float32,
+    array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=6),
+    elements=st.floats(-1e4, 1e4, width=32),
+)
+
+
+@settings(deadline=None)
+@given(logits=LOGITS, seed=st.integers(0, 9))
+def test_any_logits_keep_their_predictions_and_have_scores_within_their_bounds(logits, seed):
+    stored = to_float16(logits)
+    assert (stored.argmax(axis=1) == logits.argmax(axis=1)).all()
+    labels = np.random.default_rng(seed).integers(0, logits.shape[1], len(logits))
+    result = calibrate(stored, labels)
+    assert -0.01 <= result.expected_error <= 1.01
+    assert -0.01 <= result.brier <= 2.01
+    assert sum(part.images for part in result.bins) == len(labels)
