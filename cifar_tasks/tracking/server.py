@@ -29,7 +29,8 @@ def check_address(address: str) -> None:
 def tracking_error(error: Exception) -> TrackingError:
     """What an error of MLflow's client means: the server is away, or it refuses and always will."""
     text = " ".join(str(error).split())
-    reason = text.partition("(Caused by ")[2].rstrip(")") or text[:300]
+    cause = text.partition("(Caused by ")[2].partition(" #####")[0]  # of several files, the first
+    reason = cause.rstrip(")") or text[:300]
     if isinstance(error.__context__ or error, requests.exceptions.SSLError) or is_unknown_host(error):
         return TrackingRefused(f"MLflow at {_shown()} cannot be reached: {reason}. {ADDRESS}")
     if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST" or DELETED in text:

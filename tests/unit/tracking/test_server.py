@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import requests
 
 from cifar_tasks.errors import ConfigError, TrackingError, TrackingRefused
 from cifar_tasks.storage import hosts
@@ -98,3 +99,15 @@ def test_artifacts_that_are_refused_are_told_from_a_server_that_is_away(monkeypa
         with pytest.raises(kind) as caught, runs.tracking_errors():
             raise HTTPError("no", response=response)
         assert caught.value.retryable is (status == 502)
+
+
+def test_a_server_that_goes_away_during_a_download_of_several_files_is_one_short_reason() -> None:
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(requests.ConnectionError) as away:
+        requests.get("http://127.0.0.1:9", timeout=5)
+    with pytest.raises(TrackingError) as caught, runs.tracking_errors():
+        raise MlflowException("\n".join(f"##### File {name} #####\n{away.value}" for name in ("a", "b", "c")))
+    assert caught.value.retryable
+    assert str(caught.value).count("Connection refused") == 1
+    assert str(caught.value).count("File") == 0
