@@ -6,10 +6,16 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from cifar_tasks.cli import predict as module
 from cifar_tasks.cli.predict import Prediction, Predictions, find_pictures, image_format_of
 from cifar_tasks.data.image_format import ImageFormat
+from cifar_tasks.tracking.saved_model import SavedModel
+from cifar_tasks.training import device
 from tests.names import FOLDER_NAMES, NASTY_NAMES
 
 
@@ -59,3 +65,26 @@ def test_a_class_may_have_any_name_in_json() -> None:
     for name in NASTY_NAMES:
         result = Predictions("name", 1, [Prediction(Path("a.png"), name, 1.0)])
         assert json.loads(result.as_json())["predictions"][0]["class"] == name
+
+
+class Noted(nn.Module):
+    """Three classes; notes in which precision they are computed."""
+
+    def __init__(self, seen: list[torch.dtype]) -> None:
+        super().__init__()
+        self.layer, self.seen = nn.Linear(8 * 8 * 3, 3), seen
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layer(images.flatten(1).float())
+        self.seen.append(logits.dtype)
+        return logits
+
+
+def test_only_fast_predictions_are_computed_in_the_precision_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.dtype] = []
+    monkeypatch.setattr(module, "load_model", lambda saved: Noted(seen))
+    monkeypatch.setattr(device, "precision", lambda _: torch.bfloat16)
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    for fast in (False, True):
+        assert len(module._Classifier(SavedModel("models:/m-1", "0"), fast).predict(images)) == 2
+    assert seen == [torch.float32, torch.bfloat16]
