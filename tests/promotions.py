@@ -3,18 +3,56 @@
 import uuid
 from typing import Any
 
+from mlflow import MlflowClient
+
 from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.steps.payloads import Answer, Promotion, PromotionRequest, Proposal, RegisteredModel
+from cifar_tasks.settings import Settings
+from cifar_tasks.steps.payloads import (
+    Answer,
+    EvaluatedModel,
+    Promotion,
+    PromotionRequest,
+    Proposal,
+    RegisteredModel,
+    RollbackRequest,
+)
 from cifar_tasks.steps.promote import propose, record
+from cifar_tasks.steps.register import register_model
+from cifar_tasks.steps.rollback import roll_back
+from cifar_tasks.storage.promotion_log import Log, read_log
+from cifar_tasks.storage.s3 import S3Store
 from tests.trainings import workflow
 
 
-def proposed(registered: RegisteredModel, **request: Any) -> Proposal:
+def registered_as(client: MlflowClient, evaluated: EvaluatedModel, name: str) -> RegisteredModel:
+    """One more version with this model, as if another run had trained it."""
+    data = evaluated.trained.plan.data
+    data = data.model_copy(update={"request": data.request.model_copy(update={"registered_model": name})})
+    plan = evaluated.trained.plan.model_copy(update={"data": data})
+    run = client.create_run(data.experiment_id, tags={"mlflow.parentRunId": data.parent_run_id})
+    trained = evaluated.trained.model_copy(update={"plan": plan, "run_id": run.info.run_id})
+    return register_model(evaluated.model_copy(update={"trained": trained}))
+
+
+def proposed(registered: RegisteredModel, limits: Limits | None = None, **request: Any) -> Proposal:
     asked = PromotionRequest(
-        registered_model=registered.name, version=registered.version, **{"limits": Limits(), **request}
+        registered_model=registered.name, version=registered.version, limits=limits or Limits(), **request
     )
     return propose(asked, workflow(f"promotion-{uuid.uuid4().hex[:8]}"))
 
 
 def promote(registered: RegisteredModel, answer: Answer | None = None, **request: Any) -> Promotion:
     return record(proposed(registered, **request), answer)
+
+
+def rolled_back(name: str, version: int | None = None, reason: str = "it is slow", by: str | None = None) -> Promotion:
+    asked = RollbackRequest(registered_model=name, version=version, reason=reason)
+    return roll_back(asked, workflow(f"rollback-{uuid.uuid4().hex[:8]}"), by)
+
+
+def log_of(name: str) -> Log:
+    return read_log(S3Store(Settings().bucket), name)
+
+
+def aliases(client: MlflowClient, name: str) -> dict[str, int]:
+    return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}

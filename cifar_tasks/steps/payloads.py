@@ -23,7 +23,7 @@ from cifar_tasks.config import (
 from cifar_tasks.errors import ConfigError, nearest, problems
 from cifar_tasks.models.registry import check_models
 from cifar_tasks.promotion.limits import Limits, Mode
-from cifar_tasks.storage.promotion_log import Action
+from cifar_tasks.storage.promotion_log import Action, Entry
 from cifar_tasks.tracking.saved_model import SavedModel
 
 
@@ -294,6 +294,10 @@ class Proposal(Payload):
     challenger: bool
     """It gets the alias `challenger` if it is not promoted."""
     reasons: list[str]
+    test_set: str
+    """Digest of the test images."""
+    uses: int
+    """Decisions on these test images, this one included."""
     decision: dict[str, Any]
     """Evidence, limits and checks, for the promotion log."""
     markdown: str
@@ -325,6 +329,11 @@ class Promotion(Payload):
     challenger: int | None
     reasons: list[str]
     mlflow_url: str
+
+    @classmethod
+    def of_entry(cls, entry: Entry, mlflow_url: str) -> Self:
+        fields = {name: getattr(entry, name) for name in cls.model_fields.keys() & Entry.model_fields.keys()}
+        return cls(**{**fields, "reasons": list(entry.reasons)}, mlflow_url=mlflow_url)
 
 
 class RollbackRequest(FormRequest):

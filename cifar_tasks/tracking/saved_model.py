@@ -136,13 +136,23 @@ def load_model(saved: SavedModel, device: "torch.device | None" = None) -> "torc
 def open_model(saved: SavedModel, device: "torch.device | None" = None) -> OpenedModel:
     """As `load_model`, with the size of the file."""
     with _downloaded(saved.uri) as (folder, digest):
-        if digest != saved.sha256:
-            raise IntegrityError(
-                f"the model stored at {saved.uri} is damaged: SHA-256 {digest[:12]}… instead of {saved.sha256[:12]}…. "
-                "Train again, or restore the object."
-            )
+        _check_digest(saved, digest)
         model, size = _open(folder), (folder / PROGRAM).stat().st_size
     return OpenedModel(model if device is None else model.to(device), size)
+
+
+def verify_model(saved: SavedModel) -> None:
+    """`IntegrityError` if the stored file is not the one that was saved. Loads no torch."""
+    with _downloaded(saved.uri) as (_, digest):
+        _check_digest(saved, digest)
+
+
+def _check_digest(saved: SavedModel, digest: str) -> None:
+    if digest != saved.sha256:
+        raise IntegrityError(
+            f"the model stored at {saved.uri} is damaged: SHA-256 {digest[:12]}… instead of {saved.sha256[:12]}…. "
+            "Train again, or restore the object."
+        )
 
 
 @contextmanager

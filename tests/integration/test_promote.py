@@ -1,84 +1,231 @@
-"""The promotion step on a real registry: which aliases move, in which order, and when the champion is scored again."""
+"""Promotion and rollback on real services: what is decided, what the log keeps, and which aliases move."""
 
 import json
+import re
 import zipfile
-from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-from mlflow import MlflowClient
 
+from cifar_tasks.errors import ConfigError
+from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.steps.evaluate import evaluate_model
-from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
-from cifar_tasks.steps.register import register_model
+from cifar_tasks.steps.payloads import Answer, EvaluatedModel
+from cifar_tasks.steps.promote import record
 from cifar_tasks.steps.train import train_model
+from cifar_tasks.tracking.decisions import SECTION
 from tests.conftest import COLOURS, RunningStack, connect, picture
-from tests.promotions import promote
+from tests.promotions import aliases, log_of, promote, proposed, registered_as, rolled_back
 from tests.trainings import prepared, train_plan
 
-Register = Callable[..., RegisteredModel]
+YES = Answer(approved=True, by="ada", at=datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
+NO = Answer(approved=False, by="bob", at=datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
+NOBODY = Answer(approved=False, by=None)
 
 
 @pytest.fixture(scope="module")
-def evaluated(backend: RunningStack, pictures: Path) -> EvaluatedModel:
-    """One model that was trained; versions of it differ in what their tags say."""
+def models(backend: RunningStack, pictures: Path) -> tuple[EvaluatedModel, EvaluatedModel]:
+    """One that has learnt nothing, and one that knows nearly all test images."""
     with pytest.MonkeyPatch.context() as patch:
         connect(patch, backend.environment)
-        return evaluate_model(train_model(train_plan(prepared(pictures, "promote"))))
+        data = prepared(pictures, "promote")
+        weak, strong = (
+            evaluate_model(train_model(train_plan(data, **values)))
+            for values in ({"epochs": 1, "learning_rate": 1e-6}, {"epochs": 3})
+        )
+        assert (weak.test_accuracy < 0.7, strong.test_accuracy > 0.9) == (True, True)
+        return weak, strong
 
 
 @pytest.fixture
-def register(client: MlflowClient, evaluated: EvaluatedModel, request: pytest.FixtureRequest) -> Register:
-    """A function that registers one more version, in a registered model of the test."""
-
-    def one_more(accuracy: float, base: EvaluatedModel = evaluated) -> RegisteredModel:
-        data = base.trained.plan.data
-        asked = data.request.model_copy(update={"registered_model": request.node.name})
-        plan = base.trained.plan.model_copy(update={"data": data.model_copy(update={"request": asked})})
-        run_id = client.create_run(data.experiment_id).info.run_id
-        trained = base.trained.model_copy(update={"plan": plan, "run_id": run_id})
-        return register_model(base.model_copy(update={"trained": trained, "test_accuracy": accuracy}))
-
-    return one_more
+def weak(models: tuple[EvaluatedModel, EvaluatedModel]) -> EvaluatedModel:
+    return models[0]
 
 
-def aliases(client: MlflowClient, version: RegisteredModel) -> dict[str, int]:
-    return {alias: int(n) for alias, n in client.get_registered_model(version.name).aliases.items()}
+@pytest.fixture
+def strong(models: tuple[EvaluatedModel, EvaluatedModel]) -> EvaluatedModel:
+    return models[1]
 
 
-def test_a_better_version_takes_the_champion_s_place_and_the_old_one_is_previous(client, register):
-    promote(register(0.5))
-    second = register(0.6)
-    promotion = promote(second)
-    assert (promotion.champion, promotion.previous, promotion.challenger) == (2, 1, None)
-    assert aliases(client, second) == {"champion": 2, "previous": 1}
-    decision = json.loads(client.get_model_version(second.name, "2").tags["cifar.decision"])
-    assert (decision["number"], decision["action"]) == (2, "promote")
-    assert "60.00% against 50.00%" in promotion.reasons[-1]
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    return re.sub(r"\W", "-", request.node.name)
 
 
-def test_a_version_that_is_not_better_is_challenger_and_the_champion_stays(client, register):
-    promote(register(0.6))
-    for accuracy in (0.6, 0.5):
-        challenger = register(accuracy)
-        promote(challenger)
-        assert aliases(client, challenger) == {"champion": 1, "challenger": challenger.version}
+def test_a_better_version_takes_the_champion_s_place_and_the_old_one_is_previous(client, name, weak, strong):
+    first = promote(registered_as(client, weak, name))
+    assert (first.action, first.champion, first.previous, first.number) == ("promote", 1, None, 1)
+    promotion = promote(registered_as(client, strong, name))
+    assert (promotion.action, promotion.champion, promotion.previous) == ("promote", 2, 1)
+    assert aliases(client, name) == {"champion": 2, "previous": 1}
+    entry = log_of(name).last
+    assert (entry.number, entry.candidate, entry.mode, entry.test_set) == (2, 2, "auto", strong.test_set)
+    assert entry.decision["comparison"]["candidate_accuracy"] == strong.test_accuracy
+    assert entry.decision["limits"] == Limits().model_dump()
+    assert entry.uses > log_of(name).entries[0].uses
 
 
-def test_a_champion_of_other_test_images_is_scored_on_those_of_the_run(client, register, evaluated, tmp_path):
-    """Its tag says 99 %, which it does not reach on images whose labels are exchanged."""
-    promote(register(0.99))
+def test_the_version_and_the_parent_run_of_its_training_show_the_last_decision_once(client, name, weak, strong):
+    promote(registered_as(client, strong, name))
+    promotion = promote(registered_as(client, weak, name))
+    promote(registered_as(client, weak, name))
+    version = client.get_model_version(name, "2")
+    decision = json.loads(version.tags["cifar.decision"])
+    assert (decision["number"], decision["action"], decision["reasons"]) == (2, "keep", promotion.reasons)
+    assert version.description.startswith("Test accuracy")
+    assert "Entry 2 of the promotion log" in version.description
+    parent = client.get_run(weak.trained.plan.data.parent_run_id)
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.count(SECTION.strip()) == 1
+    assert "Entry 3 of the promotion log" in note
+    kept = json.loads(Path(client.download_artifacts(parent.info.run_id, "promotion.json")).read_text())
+    assert (kept["number"], kept["candidate"]) == (3, 3)
+
+
+def test_a_version_that_is_not_better_is_challenger_and_the_champion_stays(client, name, weak, strong):
+    promote(registered_as(client, strong, name))
+    for evaluated in (strong, weak):
+        registered = registered_as(client, evaluated, name)
+        assert promote(registered).action == "keep"
+        assert aliases(client, name) == {"champion": 1, "challenger": registered.version}
+
+
+def test_a_challenger_that_is_promoted_is_challenger_no_more(client, name, weak, strong):
+    promote(registered_as(client, weak, name))
+    better = registered_as(client, strong, name)
+    assert promote(better, mode="never").action == "keep"
+    assert aliases(client, name) == {"champion": 1, "challenger": 2}
+    promote(better)
+    assert aliases(client, name) == {"champion": 2, "challenger": 1, "previous": 1}
+
+
+def test_a_version_that_is_the_champion_already_stays_so(client, name, strong):
+    registered = registered_as(client, strong, name)
+    promote(registered)
+    promotion = promote(registered)
+    assert (promotion.action, promotion.champion, promotion.challenger) == ("keep", 1, None)
+    assert aliases(client, name) == {"champion": 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "action", "reason"),
+    [
+        (YES, "promote", "ada approved it at 2026-01-02 03:04 UTC"),
+        (NO, "reject", "bob rejected it at 2026-01-02 03:04 UTC"),
+        (NOBODY, "reject", "nobody answered in time"),
+        (None, "reject", "nobody was asked"),
+    ],
+    ids=["yes", "no", "nobody", "none"],
+)
+def test_in_the_mode_approve_a_person_decides(client, name, weak, strong, answer, action, reason):
+    promote(registered_as(client, weak, name))
+    promotion = promote(registered_as(client, strong, name), answer, mode="approve")
+    assert promotion.action == action
+    assert promotion.reasons[-1].startswith(reason)
+    assert log_of(name).last.who == (answer and answer.by)
+    moved = {"champion": 2, "previous": 1} if action == "promote" else {"champion": 1, "challenger": 2}
+    assert aliases(client, name) == moved
+
+
+def test_a_second_answer_and_a_retry_change_nothing(client, name, weak, strong):
+    promote(registered_as(client, weak, name))
+    proposal = proposed(registered_as(client, strong, name), mode="approve")
+    first = record(proposal, NO)
+    for again in (NO, YES, NOBODY):
+        assert record(proposal, again) == first
+    assert len(log_of(name).entries) == 2
+    assert aliases(client, name) == {"champion": 1, "challenger": 2}
+
+
+def test_no_one_is_asked_if_the_evidence_is_against_it(client, name, weak, strong):
+    promote(registered_as(client, strong, name))
+    proposal = proposed(registered_as(client, weak, name), mode="approve")
+    assert not proposal.needs_approval
+    assert record(proposal, None).action == "keep"
+
+
+def test_force_promotes_against_the_evidence_and_needs_a_reason(client, name, weak, strong):
+    promote(registered_as(client, strong, name))
+    other = registered_as(client, weak, name)
+    with pytest.raises(ConfigError, match="needs a reason"):
+        proposed(other, mode="force")
+    assert promote(other, mode="force", reason="the customer asked for it").champion == 2
+    assert log_of(name).last.reason == "the customer asked for it"
+
+
+def test_a_first_version_meets_the_floors_or_there_is_no_champion(client, name, weak):
+    promotion = promote(registered_as(client, weak, name), limits=Limits(min_accuracy=0.95))
+    assert (promotion.action, promotion.champion) == ("keep", None)
+    assert "champion" not in aliases(client, name)
+
+
+def test_a_candidate_is_compared_with_the_champion_that_another_run_made_meanwhile(client, name, weak, strong):
+    promote(registered_as(client, weak, name))
+    slow, fast = (proposed(registered_as(client, strong, name)) for _ in range(2))
+    assert record(fast, None).champion == 3
+    late = record(slow, None)
+    assert (late.action, late.champion, late.challenger) == ("keep", 3, 2)
+    assert log_of(name).last.decision["champion"]["version"] == 3
+
+
+def test_an_approval_of_another_comparison_promotes_nothing(client, name, weak, strong):
+    promote(registered_as(client, weak, name))
+    slow, fast = (proposed(registered_as(client, strong, name), mode="approve") for _ in range(2))
+    assert record(fast, YES).champion == 3
+    late = record(slow, YES)
+    assert (late.action, late.champion) == ("keep", 3)
+    assert late.reasons[-1] == "the champion is version 3 since then: start the promotion again to compare with it"
+
+
+def test_a_champion_that_a_person_set_is_logged_and_compared_with(client, name, weak, strong):
+    promote(registered_as(client, strong, name))
+    registered_as(client, weak, name)
+    client.set_registered_model_alias(name, "champion", "2")
+    promotion = promote(registered_as(client, strong, name))
+    assert [entry.action for entry in log_of(name).entries] == ["promote", "manual", "promote"]
+    assert aliases(client, name) == {"champion": promotion.candidate, "previous": 2}
+
+
+def test_a_champion_of_other_test_images_is_scored_on_those_of_the_run(client, name, strong, tmp_path):
     exchanged, random = tmp_path / "exchanged.zip", np.random.default_rng(5)
     with zipfile.ZipFile(exchanged, "w") as archive:
-        for name, colour in zip(COLOURS, reversed(COLOURS.values()), strict=True):
+        for label, colour in zip(COLOURS, reversed(COLOURS.values()), strict=True):
             for split, count in (("train", 10), ("test", 10)):
                 for number in range(count):
-                    archive.writestr(f"{split}/{name}/{number}.png", picture(colour, random))
-    other = prepared(exchanged, "promote-exchanged")
-    plan = evaluated.trained.plan.model_copy(update={"data": other})
-    trained = evaluated.trained.model_copy(update={"plan": plan})
-    second = register(0.6, evaluated.model_copy(update={"trained": trained}))
-    promotion = promote(second)
-    assert promotion.champion == second.version
-    assert "60.00% against 33" in promotion.reasons[-1]
+                    archive.writestr(f"{split}/{label}/{number}.png", picture(colour, random))
+    promote(registered_as(client, strong, name))
+    plan = strong.trained.plan.model_copy(update={"data": prepared(exchanged, "promote-exchanged")})
+    trained = strong.trained.model_copy(update={"plan": plan})
+    promote(registered_as(client, strong.model_copy(update={"trained": trained}), name))
+    compared = log_of(name).last.decision
+    assert compared["comparison"]["images"] == 30
+    assert compared["champion"]["accuracy"] == pytest.approx(1 / 3, abs=0.1)
+
+
+class TestRollback:
+    def test_the_previous_champion_is_the_champion_again(self, client, name, weak, strong):
+        promote(registered_as(client, weak, name))
+        promote(registered_as(client, strong, name))
+        promotion = rolled_back(name, reason=" it is slow ", by="ada")
+        assert (promotion.action, promotion.champion, promotion.previous) == ("rollback", 1, 2)
+        assert aliases(client, name) == {"champion": 1, "previous": 2}
+        entry = log_of(name).last
+        assert (entry.who, entry.reason, entry.candidate) == ("ada", "it is slow", 1)
+        assert entry.reasons[0] == "version 1 is the champion again, in place of version 2"
+        assert "it classifies 60 test images as it did" in entry.reasons[1]
+        assert json.loads(client.get_model_version(name, "1").tags["cifar.decision"])["action"] == "rollback"
+        assert rolled_back(name).champion == 2
+
+    def test_what_cannot_be_rolled_back_to_is_named(self, client, name, weak):
+        promote(registered_as(client, weak, name))
+        problems = {None: "names no champion before", 1: "champion already", 7: "deleted or renamed"}
+        for version, problem in problems.items():
+            with pytest.raises(ConfigError, match=problem):
+                rolled_back(name, version)
+        with pytest.raises(ConfigError, match="no registered model none-such"):
+            rolled_back("none-such")
+        with pytest.raises(ConfigError, match="give the reason"):
+            rolled_back(name, reason="  ")
+        assert len(log_of(name).entries) == 1

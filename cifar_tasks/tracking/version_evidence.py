@@ -1,0 +1,127 @@
+"""What a decision needs to know of two registered versions: their evaluations on the candidate's test images, compared.
+
+Stored evaluations are used; a model that was not evaluated on these images is evaluated now, which loads torch.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cifar_tasks.data.versions import DatasetVersion, load_version
+from cifar_tasks.errors import ConfigError, IntegrityError
+from cifar_tasks.evaluation.comparison import Comparison, compare
+from cifar_tasks.promotion.evidence import Champion, Scored, Unscored
+from cifar_tasks.settings import Settings
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import model_registry
+from cifar_tasks.tracking.evaluations import StoredEvaluation, ensure_evaluated, read_labels, read_probabilities
+from cifar_tasks.tracking.runs import MODEL
+from cifar_tasks.tracking.saved_model import is_stored, verify_model
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+
+@dataclass(frozen=True)
+class Evidence:
+    candidate: Scored
+    champion: Champion
+    comparison: Comparison | None
+    """None without a champion, or with one that cannot be compared."""
+    evaluations: tuple[StoredEvaluation, ...]
+    """Of the candidate, and of the champion if they are compared."""
+
+
+def gather_evidence(
+    client: "MlflowClient", store: S3Store, name: str, candidate: int, champion: int | None, confidence: float
+) -> Evidence:
+    """Of a candidate, and of the champion if there is one.
+
+    Raises `IntegrityError` if the candidate's file is not the one that was registered. What is wrong with a champion is
+    part of the evidence.
+    """
+    version = model_registry.get_version(client, name, candidate)
+    verify_version(client, version)
+    data = load_version(store, tag(version, "cifar.dataset_uri"))
+    evaluation = evaluate_version(store, version, data)
+    scored = _scored(version, evaluation)
+    if champion is None or champion == candidate:
+        return Evidence(scored, scored if champion else None, None, (evaluation,))
+    other = _champion(client, store, name, champion, data)
+    if isinstance(other, Unscored):
+        return Evidence(scored, other, None, (evaluation,))
+    of_champion = _scored(*other)
+    if of_champion.classes != scored.classes:
+        return Evidence(scored, of_champion, None, (evaluation,))
+    comparison = compare(
+        read_probabilities(store, evaluation),
+        read_probabilities(store, other[1]),
+        read_labels(store, evaluation),
+        scored.classes,
+        confidence=confidence,
+    )
+    return Evidence(scored, of_champion, comparison, (evaluation, other[1]))
+
+
+def verify_version(client: "MlflowClient", version: "ModelVersion") -> None:
+    """`IntegrityError` if the stored model is not the one that was registered, or was deleted."""
+    saved = model_registry.saved_model_of(version)
+    if not is_stored(client, saved):
+        raise IntegrityError(f"the stored model {saved.uri} of version {version.version} was deleted. Train again.")
+    verify_model(saved)
+
+
+def evaluate_version(store: S3Store, version: "ModelVersion", data: DatasetVersion) -> StoredEvaluation:
+    """On the test images of a dataset version, in the size of the model."""
+    size = int(version.tags.get("cifar.image_size", 32))  # models from before sizes took 32 pixels
+    saved = model_registry.saved_model_of(version)
+    return ensure_evaluated(store, saved, data, Settings().home / "cache", image_size=size)
+
+
+def tag(version: "ModelVersion", name: str) -> str:
+    """`IntegrityError` if a person has deleted it."""
+    if name not in version.tags:
+        raise IntegrityError(
+            f"version {version.version} of {version.name} has no tag {name}: somebody has changed its tags."
+        )
+    return str(version.tags[name])
+
+
+def _scored(version: "ModelVersion", evaluation: StoredEvaluation) -> Scored:
+    return Scored(
+        version=int(version.version),
+        model=tag(version, MODEL),
+        accuracy=evaluation.accuracy,
+        calibration_error=evaluation.calibration.expected_error,
+        latency_ms=evaluation.latency.single_ms,
+        size_mb=evaluation.size_mb,
+        classes=evaluation.test_set.classes,
+        placeholder=version.tags.get("cifar.placeholder") == "true",
+        test_set=evaluation.test_set.digest,
+    )
+
+
+def _champion(
+    client: "MlflowClient", store: S3Store, name: str, number: int, data: DatasetVersion
+) -> "tuple[ModelVersion, StoredEvaluation] | Unscored":
+    """Evaluated on the candidate's test images if it has the same classes, else on its own."""
+    try:
+        version = model_registry.get_version(client, name, number)
+    except ConfigError:
+        return Unscored(version=number, reason="it was deleted in MLflow.", gone=True)
+    try:
+        classes, uri = model_registry.class_names(version), tag(version, "cifar.dataset_uri")
+        tag(version, MODEL)
+        saved = model_registry.saved_model_of(version)
+    except (IntegrityError, ValueError) as error:
+        reason = str(error) if isinstance(error, IntegrityError) else "somebody has changed its tags."
+        return Unscored(version=number, reason=reason, gone=False)
+    if not is_stored(client, saved):
+        return Unscored(version=number, reason=f"its stored model {saved.uri} was deleted.", gone=True)
+    try:
+        verify_model(saved)
+        return version, evaluate_version(store, version, data if classes == data.classes else load_version(store, uri))
+    except IntegrityError as error:
+        return Unscored(version=number, reason=str(error), gone=True)
+    except ConfigError as error:  # its dataset version was deleted
+        return Unscored(version=number, reason=str(error), gone=False)
