@@ -5,7 +5,6 @@
 Faults: SIGKILL, SIGSTOP for a while, a full disk (as root, on a file system in memory). `cifar up` follows each.
 """
 
-import json
 import os
 import random
 import shutil
@@ -121,7 +120,7 @@ def up(home: Path) -> None:
 
 def ask(home: Path, question: Callable[["ApiClient"], Any]) -> Any:
     """Airflow's answer, with a new log-in; it may be away for two minutes."""
-    password = json.loads(stack.password_file(home).read_text())[stack.AIRFLOW_USER]
+    password = stack.airflow_password(home)
 
     def once() -> Any:
         with airflow(stack.environment(home)["CIFAR_AIRFLOW_URL"], stack.AIRFLOW_USER, password) as client:

@@ -192,7 +192,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def airflow(stack: RunningStack) -> Iterator["ApiClient"]:
     """Airflow's public API, logged in."""
-    with logged_in(stack.airflow_url, embedded.AIRFLOW_USER, airflow_password(stack.home)) as client:
+    with logged_in(stack.airflow_url, embedded.AIRFLOW_USER, embedded.airflow_password(stack.home)) as client:
         yield client
 
 
@@ -207,7 +207,3 @@ def dag_run(airflow: "ApiClient", pictures: Path) -> DagRun:
         time.sleep(1)
     assert state == "success", [(task.task_id, task.state) for task in run.tasks()]
     return run
-
-
-def airflow_password(home: Path) -> str:
-    return str(json.loads(embedded.password_file(home).read_text())[embedded.AIRFLOW_USER])

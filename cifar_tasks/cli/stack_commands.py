@@ -5,20 +5,21 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from cifar_tasks.cli.connect import checked_settings, connect, give_up_soon
 from cifar_tasks.cli.request import StrictCommand
+from cifar_tasks.cli.tables import print_table
 from cifar_tasks.cli.terminal import console, errors
 from cifar_tasks.settings import read_settings
 
 if TYPE_CHECKING:
-    from cifar_tasks.deployment.doctor.check_runner import CheckResult
+    from cifar_tasks.deployment.doctor.check_runner import Check, Finding
 
 commands = typer.Typer()
 
@@ -57,14 +58,12 @@ def status() -> None:
     if not services:
         console.print("There is no embedded stack here. Start one: [b]cifar up[/]")
         raise typer.Exit(1)
-    table = Table("service", "state", "process", "responds", "address")
-    for service in services:
-        colour = "green" if service.answering else "red"
-        responds = "yes" if service.answering else "no"
-        table.add_row(
-            service.name, f"[{colour}]{service.state}[/]", str(service.pid or "–"), responds, service.url or ""
-        )
-    console.print(table)
+    columns = ("service", "state", "process", "responds", "address")
+    rows = [
+        (each.name, each.state, str(each.pid or "–"), "yes" if each.answering else "no", each.url or "")
+        for each in services
+    ]
+    print_table(console, columns, rows, styles=["" if each.answering else "red" for each in services])
     for service in services:
         if service.state in ("exited", "fatal"):
             console.print(f"{service.name} has exited. Log: {escape(str(service.log))}", soft_wrap=True)
@@ -88,28 +87,42 @@ def doctor(
     deployment = find_deployment(connect(errors), user_variables)
     give_up_soon()
     with errors.status("Checking the deployment"):
-        results = run_checks(deployment, CHECKS)
+        found = run_checks(deployment, CHECKS)
+    results = [(check, found[check.name]) for check in CHECKS]
     if as_json:
-        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
+        rows = [{"area": check.area, "check": check.name, **asdict(finding)} for check, finding in results]
+        typer.echo(json.dumps(rows, indent=2))
     else:
-        _print_results(results)
-    if any(result.status == "failure" for result in results):
+        print_findings(console, results)
+    if any(finding.status == "failure" for _, finding in results):
         raise typer.Exit(1)
 
 
-def _print_results(results: "Sequence[CheckResult]") -> None:
-    """One row per check, by area, with the remedy under the message; then the counts."""
-    colours = {"failure": "bold red", "warning": "yellow", "ok": "green", "skipped": "dim"}
-    table = Table.grid("", "", Column(overflow="fold", ratio=1), padding=(0, 2))
-    for area, found in groupby(results, key=lambda result: result.area):
-        table.add_row(f"[b]{area}[/]")
-        for result in found:
-            remedy = f"\n[b]→[/] {escape(result.remedy)}" if result.remedy else ""
-            status = f"  [{colours[result.status]}]{result.status}[/]"
-            table.add_row(status, result.check, escape(result.message) + remedy)
-    console.print(table, width=min(100, console.width))
-    counts = Counter(result.status for result in results)
+def print_findings(console: Console, results: "Sequence[tuple[Check, Finding]]") -> None:
+    """By area, with the remedy under the message, then the counts. In a pipe one line per check, with its remedy."""
+    if console.is_terminal:
+        _print_by_area(console, results)
+    else:
+        lines = [
+            (finding.status, check.area, check.name, " → ".join(filter(None, [finding.message, finding.remedy])))
+            for check, finding in results
+        ]
+        print_table(console, ("status", "area", "check", "message"), lines)
+    counts = Counter(finding.status for _, finding in results)
     console.print(", ".join(f"{counts[status]} {status}" for status in counts))
+
+
+def _print_by_area(console: Console, results: "Sequence[tuple[Check, Finding]]") -> None:
+    colours = {"failure": "bold red", "warning": "yellow", "ok": "green", "skipped": "dim"}
+    table, area = Table.grid("", "", Column(overflow="fold", ratio=1), padding=(0, 2)), ""
+    for check, finding in results:
+        if check.area != area:
+            area = check.area
+            table.add_row(f"[b]{area}[/]")
+        remedy = f"\n[b]→[/] {escape(finding.remedy)}" if finding.remedy else ""
+        status = f"  [{colours[finding.status]}]{finding.status}[/]"
+        table.add_row(status, check.name, escape(finding.message) + remedy)
+    console.print(table, width=min(100, console.width))
 
 
 @commands.command(cls=StrictCommand)

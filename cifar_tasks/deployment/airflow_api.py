@@ -1,6 +1,5 @@
 """Airflow's public API, logged in, and what it tells about the DAGs."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 DAG = "cifar10_training"
 PROMOTION_DAG = "cifar10_promotion"
 REQUEST_SECONDS = 30.0
-"""Limit of one request, where its caller gives none."""
+"""Limit of one request."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +44,27 @@ def access_to_deployment(settings: Settings) -> Access | None:
 
 def access_to_embedded_stack(home: Path) -> Access:
     """The Airflow of the stack in `home`."""
-    file = stack.password_file(home)
     hints = {
-        "Log in": f"user {stack.AIRFLOW_USER}, password in {file}",
+        "Log in": f"user {stack.AIRFLOW_USER}, password in {stack.password_file(home)}",
         "Stop": "make down   (runs, models and data are kept)",
     }
-    return Access(stack.environment(home)["CIFAR_AIRFLOW_URL"], json.loads(file.read_text())[stack.AIRFLOW_USER], hints)
+    return Access(stack.environment(home)["CIFAR_AIRFLOW_URL"], stack.airflow_password(home), hints)
 
 
 @contextmanager
-def airflow(url: str, user: str, password: str) -> Iterator["ApiClient"]:
-    """A client that is logged in; `StackError` when Airflow refuses the log-in or stops answering."""
+def airflow(url: str, user: str, password: str, seconds: float | None = None) -> Iterator["ApiClient"]:
+    """A client that is logged in; `StackError` when Airflow refuses the log-in or stops answering.
+
+    `seconds` is the limit of one request, in place of `REQUEST_SECONDS`.
+    """
     from airflow_client.client import ApiClient, Configuration
     from airflow_client.client.exceptions import OpenApiException
     from pydantic import ValidationError
     from urllib3 import Retry
     from urllib3.exceptions import HTTPError
 
-    token = _log_in(url, user, password)
+    limit = seconds or REQUEST_SECONDS
+    token = _log_in(url, user, password, limit)
     try:
         # A request that got no answer in time is not sent three times more.
         retries = Retry(connect=2, read=0, backoff_factor=0.5)
@@ -70,7 +72,7 @@ def airflow(url: str, user: str, password: str) -> Iterator["ApiClient"]:
             request = client.rest_client.request
 
             def limited(*words: Any, _request_timeout: float | None = None, **named: Any) -> Any:
-                return request(*words, _request_timeout=_request_timeout or REQUEST_SECONDS, **named)
+                return request(*words, _request_timeout=_request_timeout or limit, **named)
 
             client.rest_client.request = limited
             yield client
@@ -80,13 +82,11 @@ def airflow(url: str, user: str, password: str) -> Iterator["ApiClient"]:
         ) from error
 
 
-def _log_in(url: str, user: str, password: str) -> str:
+def _log_in(url: str, user: str, password: str, limit: float) -> str:
     import requests
 
     try:
-        response = requests.post(
-            f"{url}/auth/token", json={"username": user, "password": password}, timeout=REQUEST_SECONDS
-        )
+        response = requests.post(f"{url}/auth/token", json={"username": user, "password": password}, timeout=limit)
     except (requests.RequestException, ValueError) as error:  # ValueError: of an address that is none
         raise StackError(f"Airflow at {url} does not answer. Check its address and: `cifar doctor`") from error
     if response.status_code in (401, 403):
@@ -109,22 +109,22 @@ def reason(error: Exception) -> str:
     return f"{status} {first}" if status else first
 
 
-def find_dag(client: "ApiClient", dag_id: str = DAG, **named: Any) -> "DAGResponse | None":
+def find_dag(client: "ApiClient", dag_id: str = DAG) -> "DAGResponse | None":
     """None as long as Airflow has not parsed it."""
     from airflow_client.client.api.dag_api import DAGApi
     from airflow_client.client.exceptions import NotFoundException
 
     try:
-        return DAGApi(client).get_dag(dag_id, **named)
+        return DAGApi(client).get_dag(dag_id)
     except NotFoundException:
         return None
 
 
-def import_errors(client: "ApiClient", **named: Any) -> list[str]:
+def import_errors(client: "ApiClient") -> list[str]:
     """`FILE: the last line of the error` for each DAG file that Airflow could not import."""
     from airflow_client.client.api.import_error_api import ImportErrorApi
 
-    found = ImportErrorApi(client).get_import_errors(**named).import_errors
+    found = ImportErrorApi(client).get_import_errors().import_errors
     return [f"{each.filename}: {(each.stack_trace.strip().splitlines() or ['no reason'])[-1]}" for each in found]
 
 
@@ -152,3 +152,20 @@ def set_note(settings: Settings, dag_id: str, run_id: str, lines: list[str]) -> 
             if line not in note.splitlines() and len(note) + 1 + len(line) <= MAX_NOTE:
                 note = f"{note}\n{line}".strip()
         api.patch_dag_run(dag_id, run_id, DAGRunPatchBody(note=note), update_mask=["note"])
+
+
+def pool_slots(client: "ApiClient") -> int:
+    """Of the pool `gpu`; 0 if there is none."""
+    from airflow_client.client.api.pool_api import PoolApi
+
+    return sum(pool.slots for pool in PoolApi(client).get_pools().pools if pool.name == "gpu")
+
+
+def longest_task(client: "ApiClient") -> float:
+    """The longest `execution_timeout` of all tasks of all DAGs, in seconds."""
+    from airflow_client.client.api.dag_api import DAGApi
+    from airflow_client.client.api.task_api import TaskApi
+
+    tasks = [task for dag in DAGApi(client).get_dags().dags for task in TaskApi(client).get_tasks(dag.dag_id).tasks]
+    limits = [task.execution_timeout for task in tasks if task.execution_timeout]
+    return max((limit.days * 86_400.0 + limit.seconds for limit in limits), default=0.0)

@@ -7,8 +7,9 @@ In a container: `python -m cifar_tasks.deployment.probes SERVICE`, with SERVICE 
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -89,11 +90,22 @@ def airflow_component(address: str, component: str, since: float = 0, timeout: f
 
     A heartbeat from before `since` (Unix time) does not count: it may be of a process that has ended.
     """
-    name = "metadatabase" if component == "api-server" else component.replace("-", "_")
-    health = _airflow(address, "monitor/health", timeout).get(name) or {}
-    heartbeat = health.get(f"latest_{name}_heartbeat")
-    if health.get("status") != "healthy" or (heartbeat and datetime.fromisoformat(heartbeat).timestamp() < since):
-        raise ProbeError(f"{component} has no heartbeat", str(health.get("status")))
+    if without := without_heartbeat(address, [component], since, timeout):
+        raise ProbeError(f"{without[0]} has no heartbeat", "unhealthy")
+
+
+def without_heartbeat(address: str, components: Iterable[str], since: float = 0, timeout: float = 5) -> list[str]:
+    """Those of the components, as `airflow_component` names them, that are not well."""
+    answer = _airflow(address, "monitor/health", timeout)
+
+    def well(component: str) -> bool:
+        name = "metadatabase" if component == "api-server" else component.replace("-", "_")
+        health = answer.get(name) or {}
+        heartbeat = health.get(f"latest_{name}_heartbeat")
+        recent = not heartbeat or datetime.fromisoformat(heartbeat).timestamp() >= since
+        return health.get("status") == "healthy" and recent
+
+    return [component for component in components if not well(component)]
 
 
 def _airflow(address: str, path: str, timeout: float) -> dict[str, Any]:
@@ -105,25 +117,58 @@ def _airflow(address: str, path: str, timeout: float) -> dict[str, Any]:
 
 def celery_worker(broker: str, name: str, timeout: float = 10) -> None:
     """A ping through Redis, which the worker of this name answers."""
-    from celery import Celery  # type: ignore[import-untyped]
-
-    with Celery(broker=broker, set_as_current=False) as app:
+    with _celery(broker) as app:
         if not app.control.ping(destination=[name], timeout=timeout):
             raise ProbeError(f"{name} does not answer")
+
+
+def celery_workers(broker: str, timeout: float = 5) -> list[tuple[set[str], int]]:
+    """The queues of each worker, and how many tasks it runs at a time.
+
+    Waits the whole timeout: Celery does not know how many workers there are.
+    """
+    with _celery(broker) as app:
+        consumed = app.control.inspect(timeout=timeout).active_queues() or {}
+        stats = (app.control.inspect(list(consumed), timeout).stats() or {}) if consumed else {}
+    return [
+        ({queue["name"] for queue in consumed[worker]}, int(stats[worker]["pool"]["max-concurrency"]))
+        for worker in stats
+    ]
+
+
+def _celery(broker: str) -> Any:
+    from celery import Celery  # type: ignore[import-untyped]
+
+    return Celery(broker=broker, set_as_current=False)
 
 
 def flower(address: str, timeout: float = 5) -> None:
     _get(f"{address}/healthcheck", None, timeout)
 
 
-def _get(url: str, login: tuple[str, str] | None, timeout: float) -> requests.Response:
+def clock_difference(url: str, now: Callable[[], float], timeout: float = 5) -> float:
+    """How many seconds `now`, the clock here, is ahead of the server's (negative: behind), as far as it can be told.
+
+    The server tells whole seconds, at some moment between request and answer.
+    """
+    before, answer, after = now(), get(url, timeout=timeout), now()
+    server = parsedate_to_datetime(answer.headers["date"]).timestamp()
+    return max(before - server - 1, 0) + min(after - server, 0)
+
+
+def get(url: str, login: tuple[str, str] | None = None, timeout: float = 5) -> requests.Response:
+    """Whatever the server answers. Without a login the request is anonymous: it has not even one of ~/.netrc."""
     host = urlsplit(url).hostname
     try:
         with requests.Session() as session:
             session.trust_env = host not in ("127.0.0.1", "localhost")  # no proxy leads away from this machine
-            answer = session.get(url, auth=login, timeout=timeout)
+            return session.get(url, auth=login or (lambda request: request), timeout=timeout)
     except requests.RequestException as error:
-        raise ProbeError(f"does not answer at {url.partition('/api/')[0]}") from error
+        raise ProbeError(f"does not answer at {url.partition('?')[0].partition('/api/')[0]}") from error
+
+
+def _get(url: str, login: tuple[str, str] | None, timeout: float) -> requests.Response:
+    answer = get(url, login, timeout)
     if not answer.ok:
         raise ProbeError(f"answers {answer.status_code} {answer.reason}", str(answer.status_code))
     return answer

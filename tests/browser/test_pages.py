@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from cifar_tasks.cli.dag_run import DAG
 from cifar_tasks.deployment import stack as embedded
-from tests.conftest import RunningStack, airflow_password
+from tests.conftest import RunningStack
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # The last four keep it from talking to anybody but the pages under test.
@@ -34,7 +34,7 @@ def page(stack: RunningStack) -> Iterator[Page]:
         expect.set_options(timeout=30_000)
         page.goto(stack.airflow_url)
         page.fill("input[name=username]", embedded.AIRFLOW_USER)
-        page.fill("input[name=password]", airflow_password(stack.home))
+        page.fill("input[name=password]", embedded.airflow_password(stack.home))
         page.keyboard.press("Enter")
         expect(page.get_by_role("link", name="Dags", exact=True)).to_be_visible()
         yield page

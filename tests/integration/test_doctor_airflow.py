@@ -16,7 +16,7 @@ from airflow_client.client.models.pool_body import PoolBody
 from cifar_tasks.cli.dag_run import trigger
 from cifar_tasks.deployment.airflow_api import DAG
 from cifar_tasks.deployment.doctor import CHECKS
-from cifar_tasks.deployment.doctor.check_runner import CheckResult, Deployment, find_deployment, run_checks
+from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, find_deployment, run_checks
 from cifar_tasks.errors import StackError
 from cifar_tasks.settings import read_settings
 from tests.conftest import RunningStack
@@ -30,10 +30,9 @@ def deployment(connected: RunningStack) -> Deployment:
     return find_deployment(read_settings())
 
 
-def check(name: str, deployment: Deployment) -> CheckResult:
+def check(name: str, deployment: Deployment) -> Finding:
     """The result of one check, without those that it needs."""
-    (result,) = run_checks(deployment, [each for each in CHECKS if each.name == name])
-    return result
+    return run_checks(deployment, [each for each in CHECKS if each.name == name])[name]
 
 
 @contextmanager
@@ -48,7 +47,8 @@ def without_pool(airflow: "ApiClient") -> Iterator[None]:
 
 
 def test_a_stack_with_airflow_is_ok(deployment: Deployment) -> None:
-    found = {result.check: result.status for result in run_checks(deployment, CHECKS) if result.area != "This machine"}
+    results = run_checks(deployment, CHECKS)
+    found = {check.name: results[check.name].status for check in CHECKS if check.area != "This machine"}
     assert "failure" not in found.values()
     assert "warning" not in found.values()
     assert {found[name] for name in ("Airflow", "Airflow components", "Airflow log-in", "gpu pool")} == {"ok"}
@@ -104,6 +104,13 @@ def test_a_dag_that_is_paused_is_a_warning_and_a_demo_refuses_to_wait_for_it(
     assert found.status == "warning"
     assert "is paused" in found.message
     assert "switch" in found.remedy
+
+
+def test_a_dag_that_airflow_does_not_know_is_a_failure(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cifar_tasks.deployment.doctor.airflow_checks.DAG", "another_dag")
+    found = check("training DAG", deployment)
+    assert (found.status, found.message) == ("failure", "Airflow does not know another_dag")
+    assert "airflow-dag-processor.log" in found.remedy
 
 
 def test_another_schedule_than_that_of_the_setting_is_a_warning(deployment: Deployment) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+from cifar_tasks.errors import CifarError, StackError
 from cifar_tasks.storage.s3 import S3Store, sha256_hex
 
 SHARED_SECRETS = ("AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__CORE__FERNET_KEY")
@@ -18,15 +19,22 @@ def fingerprints() -> dict[str, str]:
 
 
 def wrong_secrets(store: S3Store) -> list[str]:
-    """Those that are not the ones of the deployment; `KeyError` before `init` has recorded them."""
-    recorded = json.loads(store.get(FINGERPRINTS))
+    """Those that are not the ones of the deployment; `StackError` before `init` has recorded them."""
+    try:
+        recorded = json.loads(store.get(FINGERPRINTS))
+    except KeyError:
+        raise StackError("init has not recorded the secrets in S3: docker compose up -d init") from None
     values = {name: os.environ.get(name, "") for name in SHARED_SECRETS}
     wrong = [name for name, value in values.items() if sha256_hex(value.encode()) != recorded.get(name)]
     return [f"{name} ({'differs' if values[name] else 'is not set'})" for name in wrong]
 
 
 def main() -> None:
-    if wrong := wrong_secrets(S3Store("cifar")):
+    try:
+        wrong = wrong_secrets(S3Store("cifar"))
+    except CifarError as error:
+        sys.exit(str(error))
+    if wrong:
         sys.exit(f"Not as in this deployment: {', '.join(wrong)}. Copy the .env of the machine of the API server.")
     os.execvp("airflow", ["airflow", *sys.argv[1:]])  # noqa: S606
 

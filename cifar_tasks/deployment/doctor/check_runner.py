@@ -1,37 +1,35 @@
 """What a check is given and what it tells; runs all of them beside each other, and shows no secret."""
 
 import inspect
-import json
 import os
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote
 
-from cifar_tasks.deployment import stack
-from cifar_tasks.deployment.probes import ProbeError
+from cifar_tasks.deployment import airflow_api, probes, stack
 from cifar_tasks.errors import CifarError, StackError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store, s3_client
 
-Status = Literal["ok", "warning", "failure", "skipped"]
 
-
+@dataclass
 class Finding(Exception):
-    """Raised by a check that is not ok. `remedy` replaces the remedy of the check."""
+    """What a check finds; raised where it is not ok. A `remedy` replaces that of the check."""
 
-    def __init__(self, status: Status, message: str, remedy: str = "") -> None:
-        super().__init__(message)
-        self.status, self.remedy = status, remedy
+    status: Literal["ok", "warning", "failure", "skipped"]
+    message: str
+    remedy: str = ""
 
 
-def grade(message: str, *, warning: bool = False, failure: bool = False) -> str:
-    """The message, raised if it is a warning or a failure."""
-    if failure or warning:
-        raise Finding("failure" if failure else "warning", message)
+def judge(message: str, *, skipped: bool = False, warning: bool = False, failure: bool = False) -> str:
+    """The message, raised if the check is skipped for this reason, or if it is a warning or a failure."""
+    if skipped or warning or failure:
+        raise Finding("failure" if failure else "warning" if warning else "skipped", message)
     return message
 
 
@@ -58,33 +56,29 @@ class Deployment:
     def store(self) -> S3Store:
         return S3Store(self.settings.bucket, s3_client(attempts=1, read_timeout=self.timeout))
 
-    def start(self, services: Collection[str]) -> str:
-        """How to start services of the embedded stack, or of compose, and where to read why they stopped."""
+    def airflow(self) -> AbstractContextManager[Any]:
+        return airflow_api.airflow(self.airflow_url, stack.AIRFLOW_USER, self.airflow_password, self.timeout)
+
+    def hints(self, services: Collection[str]) -> dict[str, str]:
+        """What a remedy may hold in braces. `start` has these services, and where to read why they stopped."""
         if self.embedded:
             logs = ", ".join(f"{self.settings.home}/logs/{name}.log" for name in services or "*")
-            return f"cifar up (first cifar down if it hangs); the reason: {logs}"
+            start, restart = f"cifar up (first cifar down if it hangs); the reason: {logs}", "cifar down, then cifar up"
+            return {"start": start, "restart": restart, "secrets": f"{self.settings.home}/secrets.json"}
         names = "".join(f" {name.removeprefix('airflow-').replace('s3', 'storage')}" for name in services)
-        return f"docker compose up -d{names} (restart if it hangs); the reason: docker compose logs{names}"
-
-    def hints(self) -> dict[str, str]:
-        """What a remedy may hold in braces."""
-        if self.embedded:
-            return {"restart": "cifar down, then cifar up", "secrets": f"{self.settings.home}/secrets.json"}
-        return {"restart": "docker compose up -d", "secrets": ".env"}
+        start = f"docker compose up -d{names} (restart if it hangs); the reason: docker compose logs{names}"
+        return {"start": start, "restart": "docker compose up -d", "secrets": ".env"}
 
 
 def find_deployment(settings: Settings, variables: Mapping[str, str] | None = None) -> Deployment:
-    """The deployment that this process is a client of; `StackError` when there is none. `variables` are those that the
-    user's shell had before."""
-    address, home = os.environ.get("MLFLOW_TRACKING_URI"), settings.home
-    if not address:
+    """The deployment of which this process is a client, or `StackError`. `variables` are those of the user's shell."""
+    server, home, given = os.environ.get("MLFLOW_TRACKING_URI"), settings.home, settings.airflow_password
+    if not server:
         raise StackError("There is no deployment here: `cifar up`, or `docker compose run --rm cifar doctor`.")
-    embedded = stack.exists(home) and stack.environment(home)["MLFLOW_TRACKING_URI"] == address
-    password = settings.airflow_password.get_secret_value() if settings.airflow_password else ""
-    if embedded and not password and stack.password_file(home).exists():
-        password = json.loads(stack.password_file(home).read_text())[stack.AIRFLOW_USER]
-    address = settings.airflow_api or settings.airflow_url or ""
-    return Deployment(settings, embedded, address, password, variables=variables or {})
+    embedded = stack.exists(home) and stack.environment(home)["MLFLOW_TRACKING_URI"] == server
+    password = given.get_secret_value() if given else stack.airflow_password(home) if embedded else ""
+    airflow_url = (settings.airflow_api or settings.airflow_url or "").rstrip("/")
+    return Deployment(settings, embedded, airflow_url, password, variables=variables or {})
 
 
 @dataclass(frozen=True)
@@ -94,50 +88,42 @@ class Check:
     function: Callable[[Deployment], str]
     """Returns a message, or raises. Its docstring is the remedy, as that of a command is its help."""
     needs: tuple[str, ...] = ()  # earlier checks that must pass, or this one is skipped with their reason
-    services: tuple[str, ...] = ()  # to be started when there is no answer
+    services: tuple[str, ...] = ()  # to be started when there is no answer; without any another check tells of that
 
 
-@dataclass(frozen=True)
-class CheckResult:
-    area: str
-    check: str
-    status: Status
-    message: str
-    remedy: str = ""
-
-
-def run_checks(deployment: Deployment, checks: Collection[Check]) -> list[CheckResult]:
-    """One result per check, in their order."""
+def run_checks(deployment: Deployment, checks: Collection[Check]) -> dict[str, Finding]:
+    """What each check finds, by its name and in their order."""
     secrets = known_secrets(os.environ | {"AIRFLOW_PASSWORD": deployment.airflow_password})
-    futures: dict[str, Future[CheckResult]] = {}
+    futures: dict[str, Future[Finding]] = {}
     with ThreadPoolExecutor(len(checks)) as pool:
         for check in checks:
-            needed = [futures[name] for name in check.needs if name in futures]
+            needed = {name: futures[name] for name in check.needs if name in futures}
             futures[check.name] = pool.submit(_run, check, deployment, needed, secrets)
-    return [future.result() for future in futures.values()]
+    return {name: future.result() for name, future in futures.items()}
 
 
-def _run(check: Check, deployment: Deployment, needed: list[Future[CheckResult]], secrets: list[str]) -> CheckResult:
-    def result(status: Status, message: str, remedy: str = "") -> CheckResult:
-        for secret in secrets:  # a client library may quote the URL that it was given
-            message, remedy = message.replace(secret, "***"), remedy.replace(secret, "***")
-        return CheckResult(check.area, check.name, status, message, remedy)
-
-    for other in (future.result() for future in needed):
-        if other.status in ("failure", "skipped"):
-            return result("skipped", f"see {other.check}" if other.status == "failure" else other.message)
-    remedy = " ".join((inspect.getdoc(check.function) or "").split()).format(**deployment.hints())
-    start = deployment.start(check.services)
+def _run(check: Check, deployment: Deployment, needed: dict[str, Future[Finding]], secrets: list[str]) -> Finding:
+    """A finding without a remedy has that of the check, or that the services of the check are to be started."""
     try:
-        return result("ok", check.function(deployment))
-    except Finding as found:
-        return result(found.status, str(found), "" if found.status == "skipped" else found.remedy or remedy or start)
+        for name, other in ((name, future.result()) for name, future in needed.items()):
+            judge(f"see {name}", skipped=other.status == "failure")
+            judge(other.message, skipped=other.status == "skipped")
+        found = Finding("ok", check.function(deployment))
+    except Finding as finding:
+        found = finding
     except CifarError as error:
-        unwell = isinstance(error, ProbeError) and (error.code is None or error.code.startswith("5"))
-        return result("failure", str(error), start if unwell else remedy or start)
+        code = error.code if isinstance(error, probes.ProbeError) else "of no service"
+        absent = code is None and not check.services
+        unwell = code is None or code.startswith("5")
+        found = Finding("skipped" if absent else "failure", str(error), "{start}" if unwell else "")
     except Exception as error:  # whatever a client library raises is one line of the table
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return result("failure", f"could not be checked: {first}", start)
+        found = Finding("failure", f"could not be checked: {airflow_api.reason(error)}", "{start}")
+    remedy = found.remedy or inspect.getdoc(check.function) or "{start}"
+    remedy = "" if found.status in ("ok", "skipped") else remedy.format(**deployment.hints(check.services))
+    texts = [found.message, " ".join(remedy.split())]
+    for secret in secrets:  # a client library may quote the URL that it was given
+        texts = [text.replace(secret, "***") for text in texts]
+    return Finding(found.status, *texts)
 
 
 def known_secrets(variables: Mapping[str, str]) -> list[str]:
@@ -146,5 +132,4 @@ def known_secrets(variables: Mapping[str, str]) -> list[str]:
     for value in variables.values():
         for password in re.findall(r"://[^:@/]*:([^/]*)@", value):
             found |= {password, unquote(password)}
-    # To replace shorter ones would damage words.
-    return sorted((secret for secret in found if len(secret) >= 8), key=len, reverse=True)
+    return sorted((secret for secret in found if len(secret) >= 8), key=len, reverse=True)  # shorter: perhaps words

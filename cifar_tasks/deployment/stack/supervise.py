@@ -170,6 +170,13 @@ def status(home: Path) -> list[ServiceStatus]:
     return found
 
 
+def was_left_out(home: Path, group: str) -> bool:
+    """Whether the stack that runs was started without this group of services, such as `airflow`."""
+    processes = Supervisor(_own(home)).processes().values()
+    starts = [process["start"] for process in processes if process["group"] == group]
+    return bool(starts) and not any(starts)
+
+
 def down(home: Path) -> bool:
     """Stop every service and all processes that it left; data stay. False when nothing was running."""
     home = _own(home)

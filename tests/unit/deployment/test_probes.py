@@ -1,13 +1,17 @@
 """What the probes make of answers that a healthy stack does not give."""
 
 import json
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from cifar_tasks.deployment import probes
 from cifar_tasks.deployment.probes import ProbeError
+from tests.celery_worker import worker
 from tests.unit.data.server import Site, serving
+from tests.unit.deployment.doctor.deployments import Server, handled_by
 
 BEGAN = datetime.now(UTC)
 
@@ -50,6 +54,43 @@ def test_a_component_of_airflow_with_a_heartbeat_is_well() -> None:
 def test_a_component_of_airflow_without_a_heartbeat_is_named(answer: bytes, name: str) -> None:
     with pytest.raises(ProbeError, match=f"{name} has no heartbeat"):
         component(answer, name)
+
+
+def test_all_components_without_a_heartbeat_are_told_by_one_request() -> None:
+    with serving(Site(health(scheduler="healthy", dag_processor="unhealthy"), "application/json")) as site:
+        address = site.url.rpartition("/")[0]
+        found = probes.without_heartbeat(address, ["scheduler", "dag-processor", "triggerer", "api-server"])
+        assert found == ["dag-processor", "triggerer", "api-server"]
+        assert len(site.ranges) == 1
+
+
+def test_a_request_without_a_login_is_anonymous_and_one_with_it_has_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login admin password word")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.2")
+    logins: list[str | None] = []
+
+    class Notes(Server):
+        def answer(self) -> None:
+            logins.append(self.headers["Authorization"])
+            self.send_error(401)
+
+    with handled_by(Notes, "127.0.0.2") as address:  # the user's files do not count for requests to 127.0.0.1
+        assert probes.get(address).status_code == 401
+        probes.get(address, ("reader", "word"))
+    assert logins == [None, f"Basic {b64encode(b'reader:word').decode()}"]
+
+
+def test_celery_workers_are_told_with_their_queues_and_their_room() -> None:
+    with worker("gpu"):
+        assert probes.celery_workers("memory://", timeout=2) == [({"gpu"}, 2)]
+        probes.celery_worker("memory://", "gpu@here", timeout=2)
+        with pytest.raises(ProbeError, match="default@here does not answer"):
+            probes.celery_worker("memory://", "default@here", timeout=1)
 
 
 def test_a_heartbeat_from_before_the_start_proves_nothing() -> None:
