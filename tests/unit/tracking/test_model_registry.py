@@ -74,18 +74,18 @@ class Refusing:
 
     def __getattr__(self, asked: str):
         def refuse(*arguments: object, **more: object) -> None:
-            raise MlflowException("no permission", error_code=7)  # PERMISSION_DENIED
+            raise MlflowException(f"no permission: {asked}", error_code=7)  # PERMISSION_DENIED
 
         return refuse
 
 
 def test_a_server_that_refuses_is_an_error_and_not_a_missing_version():
-    for ask in (
-        lambda: model_registry.version_with_alias(Refusing(), "name", "champion"),
-        lambda: model_registry.get_version(Refusing(), "name", 1),
-        lambda: model_registry.register(Refusing(), "name", SAVED, "run", {}),
+    for asked, ask in (
+        ("get_model_version_by_alias", lambda: model_registry.version_with_alias(Refusing(), "name", "champion")),
+        ("get_model_version", lambda: model_registry.get_version(Refusing(), "name", 1)),
+        ("create_registered_model", lambda: model_registry.register(Refusing(), "name", SAVED, "run", {})),
     ):
-        with pytest.raises(MlflowException, match="no permission"):
+        with pytest.raises(MlflowException, match=f"no permission: {asked}$"):
             ask()
 
 
