@@ -49,11 +49,8 @@ MODULES = (
 )
 """Without names: what a wrong result would hide in."""
 ALSO = {
-    "steps/create_studies": ["steps/test_steps.py"],
-    "steps/plan": ["steps/test_steps.py"],
-    "steps/select_params": ["steps/test_steps.py"],
+    "data/validation": ["data/test_folders.py", "data/test_near_duplicates.py"],
     "storage/lease_terms": ["storage/test_lease.py"],
-    "training/batch_norm": ["training/test_loop.py"],
     "training/state": ["training/test_callbacks.py", "training/test_loop.py"],
 }
 """Tests beside those of the same path, below tests/unit."""
@@ -62,11 +59,14 @@ IGNORED = re.compile(r"BinaryOperator_BitOr|RemoveDecorator|Variable(Inserter|Re
 LIBRARIES = (
     "airflow_client.client",
     "boto3",
+    "hypothesis",
     "imagehash",
     "matplotlib.pyplot",
     "mlflow.pytorch",
     "optuna",
+    "pydantic_settings",
     "torchvision",
+    "xdist.plugin",
 )
 FORK = multiprocessing.get_context("fork")
 console = Console()

@@ -1,11 +1,12 @@
 """What is refused, and what gives a warning."""
 
+import numpy as np
 import pytest
 
 from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.spool import spooled
-from cifar_tasks.data.validation import validate
+from cifar_tasks.data.validation import unvalidated, validate
 from cifar_tasks.errors import DataError
 from tests.unit.data.sources import noise, quiet, stream_of
 
@@ -115,3 +116,13 @@ def test_a_class_whose_training_images_are_all_in_the_test_is_refused() -> None:
     test.images[:3] = train.images[:3]
     with pytest.raises(DataError, match="class 'ant' has 1 training images that are not test images too, not 2"):
         warnings(train, test)
+
+
+def test_a_class_without_validation_images_gives_a_warning_and_no_validation_images_at_all_are_refused(
+    train: LabelledImages, test: LabelledImages
+) -> None:
+    with spooled(stream_of(train, test, "mine"), ImageFormat(), quiet) as raw:
+        assert unvalidated(raw, np.array([0, 1])) == []
+        assert unvalidated(raw, np.array([0, 2])) == ["no validation images of bee: all their images are equal"]
+        with pytest.raises(DataError, match="mine: all training images of each class are equal: none is left"):
+            unvalidated(raw, np.array([], dtype=np.int64))

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
 
 from cifar_tasks.errors import ConfigError, IntegrityError
 from cifar_tasks.tracking import model_registry
@@ -72,18 +73,23 @@ def test_an_alias_that_names_another_version_after_it_was_set_is_an_error(name, 
 class Refusing:
     """A server that refuses whatever it is asked."""
 
+    def __init__(self, code: int) -> None:
+        self._code = code
+
     def __getattr__(self, asked: str):
         def refuse(*arguments: object, **more: object) -> None:
-            raise MlflowException(f"no permission: {asked}", error_code=7)  # PERMISSION_DENIED
+            raise MlflowException(f"no permission: {asked}", error_code=self._code)
 
         return refuse
 
 
-def test_a_server_that_refuses_is_an_error_and_not_a_missing_version():
+@pytest.mark.parametrize("code", [PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE])
+def test_a_server_that_refuses_is_an_error_and_not_a_missing_version(code):
+    server = Refusing(code)
     for asked, ask in (
-        ("get_model_version_by_alias", lambda: model_registry.version_with_alias(Refusing(), "name", "champion")),
-        ("get_model_version", lambda: model_registry.get_version(Refusing(), "name", 1)),
-        ("create_registered_model", lambda: model_registry.register(Refusing(), "name", SAVED, "run", {})),
+        ("get_model_version_by_alias", lambda: model_registry.version_with_alias(server, "name", "champion")),
+        ("get_model_version", lambda: model_registry.get_version(server, "name", 1)),
+        ("create_registered_model", lambda: model_registry.register(server, "name", SAVED, "run", {})),
     ):
         with pytest.raises(MlflowException, match=f"no permission: {asked}$"):
             ask()

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
 
 from cifar_tasks.data.versions import DatasetVersion
 from cifar_tasks.errors import ConfigError, LeaseLost, Stopped, TrackingRefused, TrainingError
@@ -125,7 +126,8 @@ class Server:
         return answer
 
 
-REFUSED = MlflowException("no permission", error_code=7)
+REFUSED = MlflowException("no permission", error_code=PERMISSION_DENIED)
+AWAY = MlflowException("no answer", error_code=TEMPORARILY_UNAVAILABLE)
 EXPERIMENT = SimpleNamespace(experiment_id="7", name="mine", lifecycle_stage="active")
 
 
@@ -137,8 +139,9 @@ def test_an_experiment_that_another_process_makes_at_the_same_time_is_used() -> 
 def test_a_server_that_refuses_is_an_error_and_not_a_missing_experiment_or_run() -> None:
     with pytest.raises(MlflowException, match="no permission"):
         runs.experiment_id(Server(get_experiment_by_name=[None, None], create_experiment=[REFUSED]), "mine")
-    with pytest.raises(MlflowException, match="no permission"):
-        runs.exists(Server(get_run=[REFUSED]), "run")
+    for error in (REFUSED, AWAY):
+        with pytest.raises(MlflowException, match=error.message):
+            runs.exists(Server(get_run=[error]), "run")
 
 
 def test_what_this_user_may_not_restore_is_an_error_that_says_who_can() -> None:
