@@ -49,13 +49,14 @@ def test_a_run_of_the_command_line_is_dead_once_its_lease_has_expired(mlflow_cli
     if age is not None:
         store.put(workflow_lease("cli/it's"), b"{}")
         store.written[workflow_lease("cli/it's")] -= age
-    end_dead_runs(mlflow_client, experiment, store, "cli/next")
+    end_dead_runs(mlflow_client, experiment, store, "cli/a")
     assert {status(mlflow_client, run_id) for run_id in (parent, child)} == {ends}
 
 
-def test_a_run_of_another_deployment_on_the_same_server_is_left_alone(mlflow_client, experiment):
+@pytest.mark.parametrize("store", ["file://another/", "s3://another/"])
+def test_a_run_of_another_deployment_on_the_same_server_is_left_alone(mlflow_client, experiment, store):
     """Its lease lies in another bucket."""
-    other = run(mlflow_client, experiment, "cli/other", **{STORE: "s3://another/"})
+    other = run(mlflow_client, experiment, "cli/other", **{STORE: store})
     end_dead_runs(mlflow_client, experiment, InMemoryStore(), "cli/next")
     assert status(mlflow_client, other) == "RUNNING"
 
