@@ -1,10 +1,12 @@
 """The registry on a real MLflow: which version belongs to a run, what it says of itself, where aliases point."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
 
 from cifar_tasks.errors import ConfigError, IntegrityError
@@ -141,3 +143,14 @@ def test_a_version_that_was_registered_by_hand_is_refused(default_client, name, 
     for read in (model_registry.saved_model_of, model_registry.class_names):
         with pytest.raises(IntegrityError, match=rf"version 1 of {name} carries no {DIGEST_TAG} tag"):
             read(by_hand)
+
+
+@pytest.mark.parametrize("metadata", [None, {"image_size": 32}, {"classes": ["ant", "bee"]}])
+def test_class_names_that_are_in_no_tag_are_those_of_the_model(tmp_path: Path, metadata) -> None:
+    Model(metadata=metadata).save(str(tmp_path / "MLmodel"))
+    version = SimpleNamespace(name="m", version="1", source=str(tmp_path), tags={DIGEST_TAG: "abc"})
+    if metadata and "classes" in metadata:
+        assert model_registry.class_names(version) == ("ant", "bee")
+    else:
+        with pytest.raises(IntegrityError, match="version 1 of m does not name its classes"):
+            model_registry.class_names(version)
