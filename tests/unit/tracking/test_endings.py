@@ -1,5 +1,6 @@
 """Which MLflow runs are ended when a workflow run ends, or is found dead by the next one."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,8 @@ def test_a_dag_run_is_dead_when_the_next_one_of_the_same_dag_and_airflow_begins(
     child = run(mlflow_client, experiment, workflow, "cnn")
     end_dead_runs(mlflow_client, experiment, InMemoryStore(), next_one)
     assert {status(mlflow_client, run_id) for run_id in (parent, child)} == {ends}
+
+
+def test_the_lease_of_a_workflow_run_lies_beside_its_results():
+    """Under 16 digits of the digest of its id, as `steps/train.py` has them."""
+    assert workflow_lease("cli/a") == f"runs/{hashlib.sha256(b'cli/a').hexdigest()[:16]}/lease.json"
