@@ -204,3 +204,9 @@ def test_a_component_with_another_secret_names_it_and_does_not_start(
     assert done.stdout == b""
     assert f"Not as in this deployment: {name} (differs)".encode() in done.stderr
     assert b"somebody-elses" not in done.stderr
+
+
+def test_a_component_before_init_says_so_in_one_line_and_does_not_start(s3: Any) -> None:
+    done = backup("version", module="airflow_component")
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == ["init has not recorded the secrets in S3: docker compose up -d init"]
