@@ -1,4 +1,4 @@
-"""`cifar predict`, `studies` and `dashboard`: what trainings and studies have given."""
+"""`cifar predict`, `compare`, `studies` and `dashboard`: what trainings and studies have given."""
 
 import os
 from pathlib import Path
@@ -56,6 +56,57 @@ def predict(
         errors.print(Text.assemble(("error: ", "bold red"), printable(problem)), soft_wrap=True)
     if result.problems:
         raise typer.Exit(1)
+
+
+@commands.command(cls=StrictCommand)
+def compare(
+    first: Annotated[str, typer.Argument(help="A version number or an alias.", metavar="VERSION")],
+    registered_model: RegisteredModelName,
+    second: Annotated[str, typer.Argument(help="What it is compared with.", metavar="[VERSION]")] = "champion",
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Markdown instead of the tables.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="An object instead of the tables.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write one page that needs no other file.")
+    ] = None,
+) -> None:
+    """Compare two registered versions on the same test images, by their stored evaluations.
+
+    The verdict is what a promotion of the first version over the second would be, by CIFAR_PROMOTION_LIMITS.
+
+    Example: [b]cifar compare 4 champion --html comparison.html[/b]
+    """
+    if as_json and as_markdown:
+        raise ConfigError("--json and --markdown exclude each other: give one of them.")
+    check_model_name(registered_model)
+    settings = connect(errors)
+    require_servers(settings)
+    with console.status("Comparing"):
+        from cifar_tasks.cli.compare import compare_versions
+        from cifar_tasks.storage.s3 import S3Store
+        from cifar_tasks.tracking import runs
+
+        with runs.tracking_errors():
+            result = compare_versions(
+                runs.mlflow_client(),
+                S3Store(settings.bucket),
+                registered_model,
+                first,
+                second,
+                settings.promotion_limits,
+            )
+    if html:
+        try:
+            html.write_text(result.as_page(), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--html: {html} cannot be written: {error.strerror}.") from None
+    if as_json:
+        typer.echo(result.as_json())
+    elif as_markdown:
+        typer.echo(result.as_markdown())
+    else:
+        result.print(console)
+    if html:
+        errors.print(Text(f"written: {html}"), soft_wrap=True)
 
 
 @commands.command(cls=StrictCommand)

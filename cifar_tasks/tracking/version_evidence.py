@@ -44,13 +44,13 @@ def gather_evidence(
     verify_version(client, version)
     data = load_version(store, tag(version, "cifar.dataset_uri"))
     evaluation = evaluate_version(store, version, data)
-    scored = _scored(version, evaluation)
+    scored = score_version(version, evaluation)
     if champion is None or champion == candidate:
         return Evidence(scored, scored if champion else None, None, (evaluation,))
     other = _champion(client, store, name, champion, data)
     if isinstance(other, Unscored):
         return Evidence(scored, other, None, (evaluation,))
-    of_champion = _scored(*other)
+    of_champion = score_version(*other)
     if of_champion.classes != scored.classes:
         return Evidence(scored, of_champion, None, (evaluation,))
     comparison = compare(
@@ -87,7 +87,7 @@ def tag(version: "ModelVersion", name: str) -> str:
     return str(version.tags[name])
 
 
-def _scored(version: "ModelVersion", evaluation: StoredEvaluation) -> Scored:
+def score_version(version: "ModelVersion", evaluation: StoredEvaluation) -> Scored:
     return Scored(
         version=int(version.version),
         model=tag(version, MODEL),
