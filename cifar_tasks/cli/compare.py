@@ -28,8 +28,8 @@ from cifar_tasks.promotion.tables import (
 from cifar_tasks.storage.promotion_log import uses_of
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
-from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation, read_labels, read_probabilities
-from cifar_tasks.tracking.version_evidence import score_version
+from cifar_tasks.tracking.evaluations import StoredEvaluation, read_labels, read_probabilities
+from cifar_tasks.tracking.version_evidence import common_evaluations, score_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Found = TypeVar("Found")
-TEST_SET = "cifar.test_set"
-"""Tag of a version: digest of the test images that it was evaluated on when it was registered."""
 
 
 @dataclass(frozen=True)
@@ -136,25 +134,3 @@ def _get(read: Callable[..., Found], what: str, *arguments: str) -> Found:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ConfigError(f"there is no {what} in MLflow.") from None
-
-
-def common_evaluations(store: S3Store, versions: "list[ModelVersion]") -> tuple[StoredEvaluation, StoredEvaluation]:
-    """Of both versions on the same test images: those of the first version, else those of the second."""
-    first, second = versions
-    models = [model_registry.saved_model_of(version).sha256 for version in versions]
-    evaluated = [version for version in versions if version.tags.get(TEST_SET)]
-    for version in evaluated:
-        found = [read_evaluation(store, version.tags[TEST_SET], model) for model in models]
-        if found[0] and found[1]:
-            return found[0], found[1]
-    missing = [version.version for version in versions if version not in evaluated]
-    if missing:
-        raise ConfigError(
-            f"version {missing[0]} of {first.name} was registered without an evaluation. Start the DAG "
-            f"cifar10_promotion with version {missing[0]} and mode never, which evaluates it."
-        )
-    raise ConfigError(
-        f"versions {first.version} and {second.version} of {first.name} were evaluated on different test images. If "
-        "one of them is the champion, start the DAG cifar10_promotion with the other one and mode never: it evaluates "
-        "the champion on its images. Else train one of them again on the data of the other one."
-    )

@@ -12,7 +12,7 @@ from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation
-from cifar_tasks.tracking.runs import DATASET, MODEL
+from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         "cifar.validation_accuracy": trained.validation_accuracy,
         "cifar.test_accuracy": evaluated.test_accuracy,
         "cifar.test_set": evaluation.test_set.digest,
+        "cifar.test_images": evaluation.test_set.images,
         "cifar.calibration_error": evaluation.calibration.expected_error,
         "cifar.brier_score": evaluation.calibration.brier,
         "cifar.accuracy_altered": evaluation.robustness.mean,
@@ -51,6 +52,10 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         "cifar.latency_measured_on": evaluation.latency.hardware,
         "cifar.size_mb": evaluation.size_mb,
         "cifar.params_source": source.text if source else "recipe",
+        WORKFLOW: trained.plan.data.workflow.id,
+        "cifar.mlflow_url": trained.mlflow_url,
+        "cifar.workflow_mlflow_url": trained.plan.data.mlflow_url,
+        "cifar.airflow_url": trained.plan.data.workflow.url or "",
     }
     if source:
         tags |= {"cifar.tuned_params": json.dumps(source.params), "cifar.study": source.study or ""}

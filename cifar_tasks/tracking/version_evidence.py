@@ -13,13 +13,22 @@ from cifar_tasks.promotion.evidence import Champion, Scored, Unscored
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry
-from cifar_tasks.tracking.evaluations import StoredEvaluation, ensure_evaluated, read_labels, read_probabilities
+from cifar_tasks.tracking.evaluations import (
+    StoredEvaluation,
+    ensure_evaluated,
+    read_evaluation,
+    read_labels,
+    read_probabilities,
+)
 from cifar_tasks.tracking.runs import MODEL
 from cifar_tasks.tracking.saved_model import is_stored, verify_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+TEST_SET = "cifar.test_set"
+"""Tag of a version: digest of the test images that it was evaluated on when it was registered."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,28 @@ def evaluate_version(store: S3Store, version: "ModelVersion", data: DatasetVersi
     size = int(version.tags.get("cifar.image_size", 32))  # models from before sizes took 32 pixels
     saved = model_registry.saved_model_of(version)
     return ensure_evaluated(store, saved, data, Settings().home / "cache", image_size=size)
+
+
+def common_evaluations(store: S3Store, versions: "list[ModelVersion]") -> tuple[StoredEvaluation, StoredEvaluation]:
+    """Of both versions on the same test images: those of the first version, else those of the second."""
+    first, second = versions
+    models = [model_registry.saved_model_of(version).sha256 for version in versions]
+    evaluated = [version for version in versions if version.tags.get(TEST_SET)]
+    for version in evaluated:
+        found = [read_evaluation(store, version.tags[TEST_SET], model) for model in models]
+        if found[0] and found[1]:
+            return found[0], found[1]
+    missing = [version.version for version in versions if version not in evaluated]
+    if missing:
+        raise ConfigError(
+            f"version {missing[0]} of {first.name} was registered without an evaluation. Start the DAG "
+            f"cifar10_promotion with version {missing[0]} and mode never, which evaluates it."
+        )
+    raise ConfigError(
+        f"versions {first.version} and {second.version} of {first.name} were evaluated on different test images. If "
+        "one of them is the champion, start the DAG cifar10_promotion with the other one and mode never: it evaluates "
+        "the champion on its images. Else train one of them again on the data of the other one."
+    )
 
 
 def tag(version: "ModelVersion", name: str) -> str:

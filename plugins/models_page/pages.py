@@ -1,0 +1,169 @@
+"""The pages as HTML."""
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cifar_tasks.errors import ConfigError, IntegrityError
+from cifar_tasks.evaluation.names import printable
+from cifar_tasks.promotion.limits import MODES
+from cifar_tasks.promotion.tables import score_rows, verdict
+from cifar_tasks.settings import Settings
+from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.runs import WORKFLOW
+from models_page import pairs, promotion_history, trainings
+from models_page import plotly_figures as charts
+from models_page import version_table as registry
+from models_page.state import State
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MAX_PICTURES = 60
+"""On one page."""
+
+
+def render(state: State) -> str:
+    """HTML of one page; raises `CifarError` if it cannot be read at all."""
+    return {"versions": _versions_page, "compare": _compare_page, "history": _history_page}[state.view](state)
+
+
+def render_problem(state: State, problem: str) -> str:
+    return _html("problem", state, problems=[problem])
+
+
+def plotly_bundle() -> Path:
+    """The charts' library, as its wheel brings it."""
+    import plotly
+
+    return Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+
+
+def _versions_page(state: State) -> str:
+    name = _name(state)
+    read = registry.versions(name)
+    shown = [row for row in read.value if state.model in (None, row.model) and _is_of_run(row, state)]
+    return _html(
+        "versions",
+        state,
+        name=name,
+        names=registry.registered_models().value,
+        rows=registry.ordered(tuple(shown), state.sort, descending=not state.ascending),
+        models=sorted({row.model for row in read.value}),
+        problems=[read.problem] if read.problem else [],
+    )
+
+
+def _compare_page(state: State) -> str:
+    name = _name(state)
+    read = registry.versions(name)
+    rows = {row.number: row for row in read.value}
+    champion = next((row.number for row in read.value if "champion" in row.aliases), None)
+    chosen = state.a or next((row.number for row in read.value if row.number != champion), None), state.b or champion
+    unknown = [f"{name} has no version {number}." for number in chosen if number and number not in rows]
+    values: dict[str, Any] = {
+        "name": name,
+        "chosen": chosen,
+        "champion": champion,
+        "rows": registry.ordered(read.value, "version", descending=True),
+        "problems": [*([read.problem] if read.problem else []), *unknown],
+    }
+    if None in chosen or unknown:
+        return _html("compare", state, **values)
+    first, second = (rows[number] for number in chosen if number)
+    try:
+        found = pairs.find_pair(first, second)
+    except (ConfigError, IntegrityError) as error:
+        return _html("compare", state, **{**values, "problems": [*values["problems"], str(error)]})
+    decision = pairs.decision_on(first, second, found, Settings().promotion_limits)
+    return _html(
+        "compare",
+        state,
+        **values,
+        first=first,
+        second=second,
+        pair=found,
+        decision=decision,
+        verdict=verdict(decision),
+        score_rows=score_rows(decision, found.first, found.second),
+        charts=_charts(first, second, found),
+        differ=[each for each in found.differ if state.true_class in (None, each.true)][:MAX_PICTURES],
+        modes=MODES,
+        differences=trainings.differences(first, second),
+    )
+
+
+def _charts(first: registry.Version, second: registry.Version, found: pairs.Pair) -> list[str]:
+    """Plotly figures as JSON."""
+    names = f"version {first.number}", f"version {second.number}"
+    one, other, classes = found.first, found.second, found.first.test_set.classes
+    drawn = [
+        charts.recalls(classes, [c.recall for c in one.classes], [c.recall for c in other.classes], names),
+        charts.reliability((one.calibration, other.calibration), names),
+        charts.robustness(names, one.robustness.accuracies, other.robustness.accuracies),
+        charts.curves(trainings.curves(first, second, names)),
+        *(charts.matrix(matrix, classes, name) for matrix, name in zip(found.matrices, names, strict=True)),
+        charts.matrix(found.matrices[0] - found.matrices[1], classes, "Difference of the two", difference=True),
+    ]
+    return [figure for figure in drawn if figure]
+
+
+def _history_page(state: State) -> str:
+    name = _name(state)
+    read = promotion_history.entries(name)
+    return _html(
+        "history",
+        state,
+        name=name,
+        names=registry.registered_models().value,
+        entries=read.value,
+        problems=[read.problem] if read.problem else [],
+    )
+
+
+def _is_of_run(row: registry.Version, state: State) -> bool:
+    """The versions of the run, and the champion beside them."""
+    of_run = row.tags.get(WORKFLOW) == f"{state.dag_id}/{state.run_id}"
+    return state.run_id is None or of_run or "champion" in row.aliases
+
+
+def _links(name: str, row: registry.Version) -> list[tuple[str, str]]:
+    """Titles and addresses of what belongs to a version."""
+    links = [("MLflow", runs.version_url(name, row.number))]
+    tags = {
+        "training": "cifar.mlflow_url",
+        "report": "cifar.workflow_mlflow_url",
+        "Airflow run": "cifar.airflow_url",
+    }
+    return links + [(title, row.tags[tag]) for title, tag in tags.items() if row.tags.get(tag)]
+
+
+def _name(state: State) -> str:
+    return state.registered_model or Settings().registered_model
+
+
+def _html(template: str, state: State, **values: Any) -> str:
+    return _environment().get_template(f"{template}.html.jinja").render(state=state, settings=Settings(), **values)
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader
+
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.globals["links"] = _links
+    pages.filters |= {"printable": printable, "percent": _percent, "number": _number}
+    return pages
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,100 @@
+"""Two versions on the same test images: from their stored evaluations, without a model."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar_tasks.errors import IntegrityError
+from cifar_tasks.evaluation.comparison import Comparison, compare
+from cifar_tasks.promotion.decision import decide
+from cifar_tasks.promotion.evidence import Decision
+from cifar_tasks.promotion.limits import Limits
+from cifar_tasks.storage.promotion_log import uses_of
+from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation, read_labels, read_probabilities
+from cifar_tasks.tracking.version_evidence import common_evaluations, score_version
+from models_page.reading import Kept, store
+from models_page.version_table import Version
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What both models say about one image on which exactly one is right."""
+
+    image: int
+    """Number in the test split."""
+    true: str
+    first: tuple[str, float]
+    """Class and its probability."""
+    second: tuple[str, float]
+    first_is_right: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The first is the candidate, the second the champion."""
+
+    first: StoredEvaluation
+    second: StoredEvaluation
+    comparison: Comparison
+    matrices: tuple[NDArray[np.int64], NDArray[np.int64]]
+    """(classes, classes) each; rows are true."""
+    differ: tuple[Answers, ...]
+    """The first model is right and the second is not, or the other way round."""
+
+
+def find_pair(first: Version, second: Version) -> Pair:
+    """On the test images of one of the two; `ConfigError` if not both were evaluated on them."""
+    found = common_evaluations(store(), [first.entity, second.entity])
+    return _pair(found[0].test_set.digest, found[0].model_sha256, found[1].model_sha256)
+
+
+@lru_cache(maxsize=32)  # what digests name never changes
+def _pair(test_set: str, first_model: str, second_model: str) -> Pair:
+    s3 = store()
+    first, second = (read_evaluation(s3, test_set, model) for model in (first_model, second_model))
+    if first is None or second is None:
+        raise IntegrityError("a stored evaluation was deleted at this moment. Load the page again.")
+    labels, classes = read_labels(s3, first), first.test_set.classes
+    probabilities = read_probabilities(s3, first), read_probabilities(s3, second)
+    predicted = tuple(each.argmax(axis=1) for each in probabilities)
+    right = tuple(each == labels for each in predicted)
+    answers = tuple(
+        Answers(
+            image=int(image),
+            true=classes[labels[image]],
+            first=_answer(probabilities[0], predicted[0], image, classes),
+            second=_answer(probabilities[1], predicted[1], image, classes),
+            first_is_right=bool(right[0][image]),
+        )
+        for image in np.flatnonzero(right[0] != right[1])
+    )
+    return Pair(
+        first=first,
+        second=second,
+        comparison=compare(*probabilities, labels, classes),
+        matrices=(_matrix(labels, predicted[0], len(classes)), _matrix(labels, predicted[1], len(classes))),
+        differ=answers,
+    )
+
+
+def decision_on(first: Version, second: Version, found: Pair, limits: Limits) -> Decision:
+    """What the promotion would decide if the first were the candidate and the second the champion."""
+    candidate, champion = score_version(first.entity, found.first), score_version(second.entity, found.second)
+    uses = _uses(found.first.test_set.digest).value
+    return decide(candidate, champion, found.comparison, limits, "auto", uses=uses)
+
+
+_uses = Kept(lambda test_set: uses_of(store(), test_set))
+
+
+def _answer(
+    probabilities: NDArray[np.float16], predicted: NDArray[np.int64], image: Any, classes: tuple[str, ...]
+) -> tuple[str, float]:
+    return classes[predicted[image]], float(probabilities[image, predicted[image]])
+
+
+def _matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)

@@ -1,0 +1,100 @@
+"""Figures that Plotly draws in the browser: data and layout as its documentation describes them, without its Python."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar_tasks.evaluation.calibration import Calibration
+from cifar_tasks.evaluation.names import printable, shortened
+
+FIRST, SECOND = "#4c72b0", "#dd8452"
+"""Version A and version B."""
+MAX_CELLS = 40_000
+"""Of a matrix: with more than 200 classes it is left out."""
+
+
+def _figure(data: list[dict[str, Any]], title: str, **layout: Any) -> str:
+    common: dict[str, Any] = {"title": {"text": title}, "margin": {"l": 60, "r": 20, "t": 40, "b": 90}}
+    common["legend"] = {"orientation": "h", "y": -0.25}
+    return json.dumps({"data": data, "layout": {**common, "height": 360, **layout}})
+
+
+def _labels(classes: Sequence[str]) -> list[str]:
+    return [shortened(printable(name), 30) for name in classes]
+
+
+def recalls(classes: Sequence[str], first: Sequence[float], second: Sequence[float], names: tuple[str, str]) -> str:
+    """Bars per class."""
+    bars = [
+        {"type": "bar", "name": name, "x": _labels(classes), "y": list(values), "marker": {"color": colour}}
+        for name, values, colour in zip(names, (first, second), (FIRST, SECOND), strict=True)
+    ]
+    return _figure(bars, "Recall per class", barmode="group", yaxis={"tickformat": ".0%"}, xaxis={"type": "category"})
+
+
+def reliability(calibrations: Sequence[Calibration], names: tuple[str, str]) -> str:
+    """Accuracy over confidence; on the diagonal a model is as right as it says."""
+    lines: list[dict[str, Any]] = [
+        {"x": [0, 1], "y": [0, 1], "mode": "lines", "name": "perfect", "line": {"dash": "dot", "color": "#888888"}}
+    ]
+    for calibration, name, colour in zip(calibrations, names, (FIRST, SECOND), strict=True):
+        bins = [each for each in calibration.bins if each.images]
+        lines.append(
+            {
+                "x": [each.confidence for each in bins],
+                "y": [each.accuracy for each in bins],
+                "mode": "lines+markers",
+                "name": name,
+                "line": {"color": colour},
+            }
+        )
+    axis = {"range": [0, 1], "tickformat": ".0%"}
+    return _figure(
+        lines,
+        "Reliability",
+        xaxis={**axis, "title": {"text": "confidence"}},
+        yaxis={**axis, "title": {"text": "accuracy"}},
+    )
+
+
+def matrix(counts: NDArray[np.int64], classes: Sequence[str], title: str, *, difference: bool = False) -> str | None:
+    """A confusion matrix, rows true, or the difference of two; none if there are too many classes to see anything."""
+    if counts.size > MAX_CELLS:
+        return None
+    colours: dict[str, Any] = (
+        {"colorscale": "RdBu", "zmid": 0} if difference else {"colorscale": "Blues", "reversescale": True}
+    )
+    heat = {"type": "heatmap", "z": counts.tolist(), "x": _labels(classes), "y": _labels(classes), **colours}
+    axes = {"xaxis": {"title": {"text": "predicted"}, "type": "category"}}
+    axes["yaxis"] = {"title": {"text": "true"}, "type": "category", "autorange": "reversed"}
+    return _figure([heat], title, height=420, **axes)
+
+
+def curves(found: Sequence[tuple[str, str, Sequence[tuple[int, float]]]]) -> str | None:
+    """Learning curves: (name, colour, points of epoch and accuracy) each; none without any."""
+    data = [
+        {
+            "x": [epoch for epoch, _ in points],
+            "y": [value for _, value in points],
+            "mode": "lines+markers",
+            "name": name,
+            "line": {"color": colour, "dash": "dot" if "train" in name else "solid"},
+        }
+        for name, colour, points in found
+    ]
+    if not data:
+        return None
+    return _figure(data, "Accuracy over the epochs", xaxis={"title": {"text": "epoch"}}, yaxis={"tickformat": ".0%"})
+
+
+def robustness(names: tuple[str, str], first: dict[str, float], second: dict[str, float]) -> str:
+    """Accuracy on altered copies of the test images."""
+    kinds = [kind for kind in first if kind in second]
+    bars = [
+        {"type": "bar", "name": name, "x": kinds, "y": [values[kind] for kind in kinds], "marker": {"color": colour}}
+        for name, values, colour in zip(names, (first, second), (FIRST, SECOND), strict=True)
+    ]
+    return _figure(bars, "Accuracy on altered images", barmode="group", yaxis={"tickformat": ".0%"})

@@ -1,0 +1,74 @@
+"""The routes of the page. All of them need a log-in and the permission to read the training DAG.
+
+Every process of Airflow loads its plugins; what is heavy is imported when the API server first shows the page.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse
+from starlette.middleware.base import RequestResponseEndpoint
+
+from cifar_tasks.errors import CifarError
+from models_page.state import State
+
+STATIC = Path(__file__).parent / "static"
+FOREVER = "private, max-age=31536000, immutable"
+"""For what is named by its digest."""
+HEADERS = {
+    # Scripts and styles come from this page's own routes only.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "frame-ancestors 'self'; base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(authorize: Callable[..., Any]) -> FastAPI:
+    """`authorize` is a dependency of every route: it raises 401 or 403."""
+    # No pages of FastAPI's own: Airflow mounts the app without authentication, and those would not have it.
+    app = FastAPI(dependencies=[Depends(authorize)], openapi_url=None, docs_url=None, redoc_url=None)
+
+    @app.middleware("http")
+    async def add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = await call_next(request)
+        response.headers.update({name: value for name, value in HEADERS.items() if name not in response.headers})
+        response.headers.setdefault("Cache-Control", "private, no-store")
+        return response
+
+    @app.get("/page")
+    def page(query: Annotated[State, Query()]) -> HTMLResponse:
+        """HTML without a head: Airflow's own page is around it."""
+        from models_page import pages
+
+        try:
+            return HTMLResponse(pages.render(query))
+        except CifarError as error:
+            return HTMLResponse(pages.render_problem(query, str(error)))
+
+    @app.get("/static/{name}")
+    def static(name: str) -> FileResponse:
+        from models_page.pages import plotly_bundle
+
+        files = {path.name: path for path in STATIC.iterdir()} | {"plotly.min.js": plotly_bundle()}
+        if name not in files:
+            raise HTTPException(404)
+        return FileResponse(files[name], headers={"Cache-Control": "private, max-age=3600"})
+
+    @app.get("/pictures/{dataset}/{number}.png")
+    def picture(dataset: str, number: int) -> Response:
+        """A test image of a dataset version."""
+        from models_page import pictures
+
+        try:
+            return Response(pictures.png(dataset, number), media_type="image/png", headers={"Cache-Control": FOREVER})
+        except (CifarError, IndexError) as error:
+            _log.warning("picture %s of %s: %s", number, dataset, error)
+            raise HTTPException(404) from None
+
+    return app

@@ -1,0 +1,35 @@
+"""What the address of the page says, so that a link shows what its sender saw."""
+
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SortKey = Literal["version", "model", "accuracy", "validation", "calibration", "latency", "size", "created"]
+View = Literal["versions", "compare", "history"]
+Text = Field(default=None, max_length=300)
+
+
+class State(BaseModel):
+    """Of the page. Unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    view: View = "versions"
+    registered_model: str | None = Text
+    sort: SortKey = "version"
+    ascending: bool = False
+    model: str | None = Text
+    """Shows the versions of this network only."""
+    a: int | None = None
+    b: int | None = None
+    true_class: str | None = Text
+    """Shows the pictures of this class only."""
+    dag_id: str | None = Text
+    run_id: str | None = Text
+
+    def link(self, **changes: Any) -> str:
+        """The query of the same state with changes."""
+        values = self.model_dump(exclude_defaults=True) | changes
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        return "?" + urlencode({name: value for name, value in values.items() if value != defaults[name]})

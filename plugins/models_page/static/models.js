@@ -1,0 +1,122 @@
+// The page "Models" inside of Airflow's own page. Airflow lends React; the server renders all HTML, and this file shows
+// it: it keeps the state of the page in the address, draws the charts, and follows links without loading Airflow again.
+
+const { createElement, useEffect, useRef, useState } = globalThis.React;
+const { useLocation, useNavigate } = globalThis.ReactRouterDOM;
+
+const BASE = new URL("models-page/", document.baseURI);
+
+for (const file of ["models.css"]) {
+  const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL(`static/${file}`, BASE) });
+  document.head.append(link);
+}
+
+/** Plotly is 4 MB: loaded with the first chart. */
+let plotly;
+const loadPlotly = () =>
+  (plotly ??= new Promise((resolve, reject) => {
+    const script = Object.assign(document.createElement("script"), {
+      src: new URL("static/plotly.min.js", BASE),
+      onload: () => resolve(globalThis.Plotly),
+      onerror: () => reject(new Error("the charts' library did not load")),
+    });
+    document.head.append(script);
+  }));
+
+/** The figures that the server describes, in the colours of Airflow's light or dark mode. */
+async function drawCharts(element) {
+  const charts = [...element.querySelectorAll("[data-chart]")];
+  if (charts.length === 0) return;
+  const Plotly = await loadPlotly();
+  const { color, fontFamily } = getComputedStyle(element);
+  for (const chart of charts) {
+    const { data, layout } = JSON.parse(chart.dataset.chart);
+    const look = { paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color, family: fontFamily } };
+    await Plotly.newPlot(chart, data, { ...layout, ...look }, { displayModeBar: false, responsive: true });
+  }
+}
+
+async function load(query, signal) {
+  const response = await fetch(new URL(`page?${query}`, BASE), { credentials: "same-origin", signal });
+  if (response.ok) return response.text();
+  const reasons = { 401: "Log in to Airflow again.", 403: "You may not read this DAG." };
+  throw new Error(reasons[response.status] ?? `The page could not be read (${response.status}).`);
+}
+
+/** Start a DAG run through Airflow's own API, as the person who is logged in: its permissions and its audit log. */
+async function trigger(form) {
+  const conf = {};
+  for (const { name, type, value } of form.elements) {
+    if (name && value !== "") conf[name] = type === "number" ? Number(value) : value;
+  }
+  const dag = form.dataset.trigger;
+  const response = await fetch(new URL(`api/v2/dags/${dag}/dagRuns`, document.baseURI), {
+    method: "POST",
+    credentials: "same-origin",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ conf, logical_date: null }),
+  });
+  const answer = await response.json();
+  if (response.ok) return `/dags/${dag}/runs/${encodeURIComponent(answer.dag_run_id)}`;
+  const detail = typeof answer.detail === "string" ? answer.detail : JSON.stringify(answer.detail);
+  throw new Error(response.status === 403 ? `You may not start ${dag}.` : `${dag} was not started: ${detail}`);
+}
+
+function Models({ dagId, runId }) {
+  const { pathname, search } = useLocation();
+  const navigate = useNavigate();
+  const [html, setHtml] = useState();
+  const [problem, setProblem] = useState();
+  const box = useRef(null);
+  const query = new URLSearchParams(search);
+  if (runId) {
+    query.set("dag_id", dagId);
+    query.set("run_id", runId);
+  }
+  const wanted = query.toString();
+
+  useEffect(() => {
+    const request = new AbortController();
+    load(wanted, request.signal).then(
+      (text) => {
+        setProblem(undefined);
+        setHtml(text);
+      },
+      (error) => error.name === "AbortError" || setProblem(error.message),
+    );
+    return () => request.abort();
+  }, [wanted]);
+
+  useEffect(() => {
+    if (box.current) drawCharts(box.current).catch((error) => setProblem(error.message));
+  }, [html]);
+
+  const show = (parameters) => navigate({ pathname, search: `?${parameters}` });
+  const onClick = (event) => {
+    const link = event.target.closest("a[data-state]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
+    event.preventDefault();
+    show(new URL(link.href).searchParams);
+  };
+  const onSubmit = (event) => {
+    event.preventDefault();
+    if (event.target.dataset.trigger) {
+      trigger(event.target).then(navigate, (error) => setProblem(error.message));
+      return;
+    }
+    const values = [...new FormData(event.target)].filter(([, value]) => value !== "");
+    show(new URLSearchParams(values));
+  };
+  return createElement(
+    "div",
+    { className: "cifar-models", ref: box, onClick, onSubmit },
+    problem && createElement("p", { className: "cifar-problem", role: "alert" }, problem),
+    html === undefined
+      ? !problem && createElement("p", { className: "cifar-muted", role: "status" }, "Reading the models…")
+      : createElement("div", { dangerouslySetInnerHTML: { __html: html } }), // escaped by the server's templates
+  );
+}
+
+// By the names of the plugin's views: an ES module runs once, however many views it has.
+globalThis["Models"] = Models;
+globalThis["Models of this run"] = Models;

@@ -1,0 +1,123 @@
+"""The versions of a registered model, as the registry's tags describe them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.runs import DATASET, MODEL
+from models_page.reading import Kept, mlflow_client
+from models_page.state import SortKey
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+
+@dataclass(frozen=True)
+class Version:
+    """A row of the table."""
+
+    entity: "ModelVersion"
+    """Without aliases, as MLflow's search returns it."""
+    aliases: tuple[str, ...]
+
+    @property
+    def number(self) -> int:
+        return int(self.entity.version)
+
+    @property
+    def created(self) -> datetime:
+        return datetime.fromtimestamp(self.entity.creation_timestamp / 1000, UTC)
+
+    @property
+    def run_id(self) -> str:
+        """Of its training; empty if it has none."""
+        return str(self.entity.run_id or "")
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return self.entity.tags
+
+    @property
+    def model(self) -> str:
+        return self.tags.get(MODEL, "registered by hand")
+
+    @property
+    def accuracy(self) -> float | None:
+        """On the test images; share of 0–1."""
+        return self._number("cifar.test_accuracy")
+
+    @property
+    def validation(self) -> float | None:
+        return self._number("cifar.validation_accuracy")
+
+    @property
+    def calibration(self) -> float | None:
+        """Expected calibration error, 0–1."""
+        return self._number("cifar.calibration_error")
+
+    @property
+    def latency(self) -> float | None:
+        """Milliseconds for one image."""
+        return self._number("cifar.latency_ms")
+
+    @property
+    def size(self) -> float | None:
+        """Of the saved model, in MB."""
+        return self._number("cifar.size_mb")
+
+    @property
+    def images(self) -> int | None:
+        """Test images that the accuracy was measured on."""
+        number = self._number("cifar.test_images")
+        return int(number) if number else None
+
+    @property
+    def dataset(self) -> str:
+        return self.tags.get(DATASET, "")[:16]
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Of the accuracy, 95 %: Wilson's interval of a binomial share."""
+        from scipy.stats import binomtest
+
+        if self.accuracy is None or not self.images:
+            return None
+        found = binomtest(round(self.accuracy * self.images), self.images).proportion_ci(0.95, "wilson")
+        return float(found.low), float(found.high)
+
+    def value(self, key: SortKey) -> object:
+        return self.number if key == "version" else getattr(self, key)
+
+    def _number(self, tag: str) -> float | None:
+        try:
+            return float(self.tags[tag])
+        except (KeyError, ValueError):  # a version from before, or somebody has changed the tag
+            return None
+
+
+def _registered_models() -> list[str]:
+    with runs.tracking_errors():
+        return sorted(model.name for model in mlflow_client().search_registered_models(max_results=1000))
+
+
+def _versions(name: str) -> tuple[Version, ...]:
+    client = mlflow_client()
+    with runs.tracking_errors():
+        # The versions of a search come without their aliases.
+        aliases: dict[int, list[str]] = {}
+        for alias, number in client.get_registered_model(name).aliases.items():
+            aliases.setdefault(int(number), []).append(alias)
+        found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+    return tuple(Version(version, tuple(sorted(aliases.get(int(version.version), ())))) for version in found)
+
+
+registered_models, versions = Kept(_registered_models), Kept(_versions)
+
+
+def ordered(rows: tuple[Version, ...], key: SortKey, descending: bool) -> list[Version]:
+    """Rows without a value come last in both directions."""
+    known = [row for row in rows if row.value(key) is not None]
+    known.sort(key=lambda row: (row.value(key), row.number), reverse=descending)  # type: ignore[arg-type, return-value]
+    return known + [row for row in rows if row.value(key) is None]

@@ -1,0 +1,223 @@
+"""The page "Models": rendered from a real registry and real object storage; Airflow's log-in is replaced here."""
+
+import re
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+
+import pytest
+import torch
+from fastapi import HTTPException
+from fastapi.testclient import TestClient
+from torch import Tensor, nn
+
+from cifar_tasks.data.preparation import prepare
+from cifar_tasks.data.versions import DatasetVersion
+from cifar_tasks.settings import PROJECT, Settings
+from cifar_tasks.storage.promotion_log import Outcome, append, read_log
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking.evaluations import ensure_evaluated
+from cifar_tasks.tracking.saved_model import DIGEST_TAG, OpenedModel, SavedModel
+from tests.conftest import RunningStack
+from tests.names import NASTY_NAMES
+from tests.unit.data.sources import NoiseSource, quiet
+
+sys.path.append(str(PROJECT / "plugins"))  # as Airflow does
+
+from models_page import pages, reading, version_table
+from models_page.routes import create_app
+
+NASTY = next(name for name in NASTY_NAMES if "onerror" in name)
+
+
+class Brightness(nn.Module):
+    """Logits of two classes from the mean of the red channel; at 0.5 and more it is for the second."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor(threshold))
+
+    def forward(self, images: Tensor) -> Tensor:
+        brightness = images[..., 0].float().mean(dim=(1, 2)) / 255 - self.threshold
+        return torch.stack((-brightness, brightness), dim=1) * 20
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A registered model with three versions, of which the second is the champion."""
+
+    name: str
+    data: DatasetVersion
+
+
+@pytest.fixture
+def registered(client, tracked: RunningStack, tmp_path: Path) -> Registered:
+    store, name = S3Store(Settings().bucket), f"page-{uuid.uuid4().hex[:8]}"
+    data = prepare(NoiseSource(), store, 0, quiet)
+    client.create_registered_model(name)
+    for number, threshold in enumerate((0.4, 0.5, 0.6), start=1):
+        saved = SavedModel(f"models:/m-{uuid.uuid4().hex}", uuid.uuid4().hex * 2)
+        found = ensure_evaluated(store, saved, data, tmp_path, opened=OpenedModel(Brightness(threshold), 2_000_000))
+        tags = {
+            DIGEST_TAG: saved.sha256,
+            "cifar.model": NASTY if number == 3 else "cnn",
+            "cifar.dataset": data.digest,
+            "cifar.test_set": found.test_set.digest,
+            "cifar.test_images": str(found.test_set.images),
+            "cifar.test_accuracy": str(found.accuracy),
+            "cifar.validation_accuracy": str(0.9 - number / 100),
+            "cifar.workflow": f"cifar10_training/run-{number}",
+        }
+        client.create_model_version(name, source=f"s3://models/{number}", tags=tags)
+    client.set_registered_model_alias(name, "champion", "2")
+    return Registered(name, data)
+
+
+@pytest.fixture
+def page(tracked: RunningStack) -> Iterator[TestClient]:
+    """The app, for a person who may read the DAG."""
+    for kept in (version_table.versions, version_table.registered_models):
+        kept.forget()
+    with TestClient(create_app(lambda: None), raise_server_exceptions=True) as client:
+        yield client
+
+
+def read(page: TestClient, **query: object) -> str:
+    response = page.get("/page", params=query)
+    assert response.status_code == 200
+    return response.text
+
+
+def numbers(html: str) -> list[int]:
+    """Version numbers in the order of the rows."""
+    return [int(found) for found in re.findall(r'<td class="number"><a data-state[^>]*>(\d+)</a>', html)]
+
+
+def test_every_route_asks_for_permission():
+    def refuse() -> None:
+        raise HTTPException(401)
+
+    app = create_app(refuse)
+    paths = [route.path for route in app.routes]
+    assert {"/page", "/static/{name}", "/pictures/{dataset}/{number}.png"} == set(paths)
+    with TestClient(app) as anonymous:
+        for path in paths:
+            filled = path.format(name="models.js", dataset="0" * 16, number=1)
+            assert anonymous.get(filled).status_code == 401, path
+
+
+def test_the_versions_stand_in_a_table_with_alias_accuracy_and_interval(page, registered):
+    html = read(page, registered_model=registered.name)
+    assert numbers(html) == [3, 2, 1]
+    assert html.count("cifar-badge champion") == 1
+    accuracy = re.search(r"([\d.]+)%\s*<span class=\"cifar-muted\">\(([\d.]+)%–([\d.]+)%\)", html)
+    assert accuracy
+    shown, low, high = map(float, accuracy.groups())
+    assert low < shown < high or shown in (low, high)
+
+
+def test_the_address_sorts_and_filters(page, registered):
+    by_validation = {"registered_model": registered.name, "sort": "validation"}
+    assert numbers(read(page, **by_validation)) == [1, 2, 3]
+    assert numbers(read(page, **by_validation, ascending=True)) == [3, 2, 1]
+    assert numbers(read(page, registered_model=registered.name, model="cnn")) == [2, 1]
+    of_run = {"registered_model": registered.name, "dag_id": "cifar10_training", "run_id": "run-1"}
+    assert numbers(read(page, **of_run)) == [2, 1], "the run's version, and the champion beside it"
+
+
+def test_a_name_is_text_and_no_markup(page, registered):
+    html = read(page, registered_model=registered.name)
+    assert NASTY not in html
+    assert NASTY in unescape(html)
+
+
+def test_two_versions_side_by_side_show_the_verdict_of_the_promotion_and_where_they_differ(page, registered):
+    html = read(page, view="compare", registered_model=registered.name, a=1, b=2)
+    assert "version 1 (cnn) would not replace version 2 (cnn)" in html
+    assert html.count("data-chart=") == 6, "no curves: these versions have no run"
+    pictures = re.findall(r'src="models-page(/pictures/[^"]+)"', html)
+    assert pictures
+    shown = page.get(pictures[0])
+    assert shown.headers["content-type"] == "image/png"
+    assert "immutable" in shown.headers["cache-control"]
+
+
+def test_without_a_choice_the_newest_version_is_compared_with_the_champion(page, registered):
+    html = read(page, view="compare", registered_model=registered.name)
+    assert '<option value="3" selected>' in html
+    assert '<option value="2" selected>' in html
+
+
+def test_versions_that_cannot_be_compared_are_named_with_what_to_do(page, registered, client):
+    client.create_model_version(registered.name, source="s3://models/4", tags={DIGEST_TAG: "0" * 64})
+    html = read(page, view="compare", registered_model=registered.name, a=4, b=2)
+    assert f"version 4 of {registered.name} was registered without an evaluation. Start the DAG" in html
+    assert "has no version 9" in read(page, view="compare", registered_model=registered.name, a=9, b=2)
+
+
+def test_the_history_shows_each_decision_with_its_reasons(page, registered):
+    store = S3Store(Settings().bucket)
+    outcome = Outcome(action="promote", candidate=2, champion=2, previous=1, challenger=None, who=NASTY)
+    append(store, read_log(store, registered.name), outcome.model_copy(update={"reasons": ("better by 2 points",)}))
+    html = read(page, view="history", registered_model=registered.name)
+    assert "better by 2 points" in html
+    assert NASTY not in html
+    assert NASTY in unescape(html)
+    assert 'data-trigger="cifar10_rollback"' in html
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page?nonsense=1",
+        "/page?view=secrets",
+        f"/page?model={'x' * 400}",
+        "/static/..%2froutes.py",
+        "/static/routes.py",
+        "/pictures/..%2f..%2fpromotions/1.png",
+        "/pictures/0000000000000000/1.png",
+        "/pictures/secrets/1.png",
+    ],
+)
+def test_what_is_not_of_the_page_is_refused(page, path):
+    assert page.get(path).status_code in (404, 422)
+
+
+def test_a_picture_that_is_not_in_the_test_set_is_not_found(page, registered):
+    for number in (-1, 10**6):
+        assert page.get(f"/pictures/{registered.data.digest}/{number}.png").status_code == 404
+
+
+def test_answers_hold_no_secret_and_run_no_script_from_elsewhere(page, registered, tracked):
+    secrets = [tracked.environment["AWS_SECRET_ACCESS_KEY"], str(tracked.home)]
+    for view in ("versions", "compare", "history"):
+        response = page.get("/page", params={"view": view, "registered_model": registered.name})
+        assert not [secret for secret in secrets if secret in response.text]
+        assert "script-src 'self'" in response.headers["content-security-policy"]
+        assert not re.search(r"<script|<[^>]*\son\w+=|https?://(?!127\.0\.0\.1)", response.text)
+
+
+def test_with_mlflow_away_the_page_shows_what_it_had_and_says_so(page, registered, monkeypatch):
+    query = {"registered_model": registered.name}
+    read(page, **query)
+    monkeypatch.setattr(reading, "FRESH_SECONDS", 0.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    html = read(page, **query)
+    assert numbers(html) == [3, 2, 1]
+    assert "Shown is what was read at" in html
+
+
+def test_with_mlflow_away_from_the_start_the_page_says_what_is_wrong(page, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    html = read(page, registered_model=f"never-read-{uuid.uuid4().hex}")
+    assert "127.0.0.1:9" in html
+    assert numbers(html) == []
+
+
+def test_the_library_of_the_charts_comes_from_its_wheel(page):
+    response = page.get("/static/plotly.min.js")
+    assert response.status_code == 200
+    assert response.content == pages.plotly_bundle().read_bytes()
