@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # what was measured is read without torch
 
 LARGE_BATCH = 256
 SINGLE_ROUNDS, LARGE_ROUNDS = 20, 3
+SECONDS = 1.0
+"""After which no round begins: of a slow model few are enough."""
 
 
 class Latency(BaseModel):
@@ -25,7 +27,7 @@ class Latency(BaseModel):
     single_ms: float
     """Of one image alone, in milliseconds."""
     batch: int
-    """Images in a large batch: 256, or fewer large images, which take as much memory."""
+    """Images in a large batch: 256, or all test images if they are fewer, or large ones that take as much memory."""
     batch_ms: float
     """Of a large batch, in milliseconds."""
     images_per_second: float
@@ -50,32 +52,37 @@ class Latency(BaseModel):
 
 
 def measure_latency(model: "nn.Module", images: NDArray[np.uint8]) -> Latency:
-    """Of a model in evaluation mode, on its device; images (N, H, W, 3), which are repeated if they are few."""
+    """Of a model in evaluation mode, on its device; images (N, H, W, 3)."""
     import torch
 
     from cifar_tasks.training.device import images_at_once
-    from cifar_tasks.training.logits import as_tensor, compute_logits
+    from cifar_tasks.training.logits import as_tensor
 
-    device = next(model.parameters()).device
-    batch = images_at_once(as_tensor(images), LARGE_BATCH)
-    large = as_tensor(np.resize(images[:batch], (batch, *images.shape[1:])))
-    milliseconds = {}
-    for part, rounds in ((large[:1], SINGLE_ROUNDS), (large, LARGE_ROUNDS)):
-        taken = []
-        for _ in range(rounds + 1):  # the first one warms up
-            began = time.perf_counter()
-            compute_logits(model, part).cpu()  # waits for a GPU
-            taken.append(1000 * (time.perf_counter() - began))
-        milliseconds[len(part)] = statistics.median(taken[1:])
+    tensor = as_tensor(images)
+    large = tensor[: images_at_once(tensor, LARGE_BATCH)].clone()  # not a file that is mapped into memory
+    single_ms, batch_ms = _median_ms(model, large[:1], SINGLE_ROUNDS), _median_ms(model, large, LARGE_ROUNDS)
+    device, batch = next(model.parameters()).device, len(large)
     return Latency(
-        single_ms=milliseconds[1],
+        single_ms=single_ms,
         batch=batch,
-        batch_ms=milliseconds[batch],
-        images_per_second=1000 * batch / milliseconds[batch],
+        batch_ms=batch_ms,
+        images_per_second=1000 * batch / batch_ms,
         machine=platform.node(),
         device=_name(device),
         threads=torch.get_num_threads(),
     )
+
+
+def _median_ms(model: "nn.Module", images: "torch.Tensor", rounds: int) -> float:
+    """The first round warms up, and counts only if there is no other one."""
+    from cifar_tasks.training.logits import compute_logits
+
+    taken: list[float] = []
+    while len(taken) <= rounds and sum(taken) < 1000 * SECONDS:
+        began = time.perf_counter()
+        compute_logits(model, images).cpu()  # waits for a GPU
+        taken.append(1000 * (time.perf_counter() - began))
+    return statistics.median(taken[1:] or taken)
 
 
 def _name(device: "torch.device") -> str:
