@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from cifar_tasks.cli.local_run import run_workflow
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
-from tests.integration.test_names import class_folders
+from tests.faults.test_any_names import class_folders
 from tests.trainings import child_run, request
 
 
