@@ -132,3 +132,15 @@ def test_a_model_without_mistakes_has_an_empty_figure_of_confused_pairs():
     figure = plots.confused_images([], "title")
     drawn(figure)
     assert not any(axes.images for axes in figure.axes)
+
+
+def test_learning_curves_show_training_and_validation_under_their_own_names():
+    trained = state(3)
+    accuracy, loss, rate = plots.learning_curves(trained).axes
+    for axes, name in ((accuracy, "accuracy"), (loss, "loss")):
+        drawn_values = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+        assert drawn_values == {
+            split: [getattr(metrics, f"{split}_{name}") for metrics in trained.history]
+            for split in ("train", "validation")
+        }
+    assert list(rate.lines[0].get_ydata()) == [metrics.learning_rate for metrics in trained.history]
