@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Profile, RegisteredModelName, Resize, SourceName
 from cifar_tasks.errors import ConfigError, nearest, problems
-from cifar_tasks.promotion.limits import Limits, Mode
+from cifar_tasks.promotion.limits import Limits, TrainingMode
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     training_processes: int = Field(default=1, ge=1)
     """Processes that train one model together, each on its own GPU if there are GPUs."""
 
-    promotion: Mode = "auto"
+    promotion: TrainingMode = "auto"
     """Default of the forms: whether the evidence decides alone (`auto`), a person agrees (`approve`), or nobody is
     promoted (`never`)."""
     promotion_limits: Limits = Limits()

@@ -3,12 +3,14 @@
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, dag, get_current_context, task, task_group
 
 from cifar_tasks.models import available_models, default_models, parse_models
-from cifar_tasks.steps.payloads import RunRequest
+from cifar_tasks.steps.payloads import PromotionRequest, RunRequest
 from step_tasks import (
     GPU,
+    PROMOTION_DAG,
     RETRIES,
     SETTINGS,
     as_list,
@@ -24,11 +26,11 @@ MODELS = available_models()
 
 ABOUT = """\
 Prepares a dataset version, tunes hyperparameters if the form selects models to tune, trains the selected models in
-parallel, evaluates the saved models, registers them in MLflow and promotes the best version.
+parallel, evaluates the saved models, registers them in MLflow, and starts the DAG *Model promotion* for the best one.
 
 **Start:** click ▶ Trigger. The form explains every field. With the default values, training takes minutes on a CPU.
 
-**Results:** the tab *Details* of a task has a button to its MLflow run. The last task has a button to the report.
+**Results:** the tab *Details* of a task has a button to its MLflow run. The task *report* has a button to the report.
 
 **Retries:** a retried task resumes: same MLflow run, newest checkpoint, no second model version.
 
@@ -54,8 +56,14 @@ def form() -> dict[str, Param]:
         "registered_model": SETTINGS.registered_model,
         "image_size": SETTINGS.image_size,
         "resize": SETTINGS.resize,
+        "promotion": SETTINGS.promotion,
     }
     return form_params(fields, values)
+
+
+def as_form(request: dict[str, Any]) -> dict[str, Any]:
+    """The request of the promotion as its form has it."""
+    return PromotionRequest.model_validate(request).as_form()
 
 
 def end_mlflow_runs(context: Any) -> None:
@@ -69,7 +77,7 @@ def end_mlflow_runs(context: Any) -> None:
 @dag(
     dag_id="cifar10_training",
     dag_display_name="Image classifier training",
-    description="Prepare images, train models in parallel, evaluate, register, promote the best one.",
+    description="Prepare images, train models in parallel, evaluate, register, start the promotion of the best one.",
     doc_md=ABOUT,
     schedule=SETTINGS.schedule and CronTriggerTimetable(SETTINGS.schedule, timezone=SETTINGS.schedule_timezone),
     catchup=False,
@@ -77,6 +85,7 @@ def end_mlflow_runs(context: Any) -> None:
     on_failure_callback=end_mlflow_runs,
     on_success_callback=end_mlflow_runs,
     params=form(),
+    user_defined_filters={"as_form": as_form},
     default_args=RETRIES,
     tags=["training", "image-classification"],
 )
@@ -152,13 +161,16 @@ def cifar10_training():
     def report(registered: Any) -> dict[str, Any]:
         return run_task_step("report:report", registered=as_list(registered))
 
-    @task(**GPU, doc_md="Compare the candidate with the champion on the same test images.")
-    def propose(report: dict[str, Any]) -> dict[str, Any]:
-        return run_task_step("promote:propose", request=report["promotion"], workflow=workflow_run())
-
-    @task(doc_md="Enter the decision into the promotion log; the aliases follow it.")
-    def record(proposal: dict[str, Any]) -> dict[str, Any]:
-        return run_task_step("promote:record", proposal=proposal, answer=None)
+    promote = TriggerDagRunOperator(
+        task_id="promote",
+        trigger_dag_id=PROMOTION_DAG,
+        trigger_run_id="{{ run_id }}",
+        conf="{{ ti.xcom_pull('report')['promotion'] | as_form | tojson }}",
+        logical_date=None,
+        reset_dag_run=True,  # a retry starts the same run again, which finds its entry in the promotion log
+        note="Started by cifar10_training, for the candidate of the run of the same name.",
+        doc_md="Start the DAG cifar10_promotion for the candidate, with the id of this run; do not wait for it.",
+    )
 
     @task_group
     def tuning(plans: Any) -> Any:
@@ -170,7 +182,7 @@ def cifar10_training():
 
     plans = branch_on_tuning(plan_training(prepare()))["plans"]
     selected = select_params(plans, tuning(plans))
-    record(propose(report(model.expand(plan=selected))))
+    report(model.expand(plan=selected)) >> promote
 
 
 cifar10_training()

@@ -20,6 +20,7 @@ SETTINGS = Settings()
 GPU = {"pool": "gpu", "queue": "gpu"}
 """For tasks that need torch: the pool has one slot per training that may run at the same time, and workers of the other
 queue have no torch."""
+PROMOTION_DAG = "cifar10_promotion"
 RETRIES = {
     "retries": 2,
     "retry_delay": timedelta(seconds=10),

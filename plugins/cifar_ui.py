@@ -20,6 +20,7 @@ class CifarUi(AirflowPlugin):
     global_operator_extra_links = (
         XComOperatorLink(name="MLflow run", xcom_key="mlflow_url"),
         XComOperatorLink(name="Report", xcom_key="report_url"),
+        XComOperatorLink(name="Comparison", xcom_key="comparison_url"),
     )
     fastapi_apps = (
         {

@@ -21,6 +21,7 @@ from xdist.scheduler import LoadFileScheduling
 from benchmarks.temporary_stack import new_home, remove_home, temporary_home
 from cifar_tasks.cli.dag_run import ENDED, DagRun, trigger
 from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
 from cifar_tasks.deployment.airflow_api import airflow as logged_in
 from cifar_tasks.deployment.stack.environment import overlay
 from cifar_tasks.storage.s3 import S3Store
@@ -40,11 +41,10 @@ COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 WITH_AIRFLOW = (
     "tests/browser/",
     "tests/dags/test_dag_run.py",
+    "tests/dags/test_promotion_run.py",
     "tests/faults/test_celery_workers.py",
     "tests/faults/test_marked_runs.py",
     "tests/faults/test_running_stack.py",
-    "tests/faults/test_celery_workers.py",
-    "tests/faults/test_marked_runs.py",
     "tests/integration/test_doctor_airflow.py",
     "tests/integration/test_stack.py",
 )
@@ -198,12 +198,13 @@ def airflow(stack: RunningStack) -> Iterator["ApiClient"]:
 
 @pytest.fixture(scope="session")
 def dag_run(airflow: "ApiClient", pictures: Path) -> DagRun:
-    """The main job, whole: both models, one of them tuned, through Airflow. Started once, never changed."""
+    """The main job, whole: both models, one of them tuned, and the promotion, through Airflow. Never changed."""
     search = {"tune": ["cnn"], "trials": 3, "search_workers": 2}
     run = trigger(airflow, {"source": str(pictures), "pretrained": "none", "epochs": 1, **search})
-    deadline = time.monotonic() + 480
-    while (state := run.state()) not in ENDED:
-        assert time.monotonic() < deadline, "the DAG run did not end"
-        time.sleep(1)
-    assert state == "success", [(task.task_id, task.state) for task in run.tasks()]
+    for part in (run, DagRun(airflow, run.run_id, PROMOTION_DAG)):
+        deadline = time.monotonic() + 480
+        while (state := part.state()) not in ENDED:
+            assert time.monotonic() < deadline, "the DAG run did not end"
+            time.sleep(1)
+        assert state == "success", [(task.task_id, task.state) for task in part.tasks()]
     return run

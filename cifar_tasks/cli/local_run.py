@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -11,7 +11,7 @@ from cifar_tasks.errors import Stopped
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.evaluate import evaluate_model
-from cifar_tasks.steps.payloads import Promotion, RunReport, RunRequest, WorkflowRun
+from cifar_tasks.steps.payloads import Answer, Promotion, Proposal, RunReport, RunRequest, WorkflowRun
 from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.steps.promote import propose, record
@@ -25,8 +25,11 @@ from cifar_tasks.storage.s3 import S3Store, s3_client
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.endings import CLI, workflow_lease
 
+Ask = Callable[[Proposal], Answer | None]
+"""Asks the person at the terminal; none if there is none."""
 
-def run_workflow(name: str, request: RunRequest) -> tuple[RunReport, Promotion]:
+
+def run_workflow(name: str, request: RunRequest, ask: Ask | None = None) -> tuple[RunReport, Promotion]:
     """The same `name` again resumes where the earlier run of that name ended, or waits while that run goes on.
 
     However it ends, no MLflow run of it is left running; after a SIGKILL the next run sees to that.
@@ -34,16 +37,17 @@ def run_workflow(name: str, request: RunRequest) -> tuple[RunReport, Promotion]:
     workflow = WorkflowRun(id=f"{CLI}{name}", name=name)
     store = S3Store(Settings().bucket, s3_client(attempts=4, read_timeout=5))
     with _exit_on_signal(), acquire_lease(store, workflow_lease(workflow.id)), _ending(workflow):
-        return run_steps(workflow, request)
+        return run_steps(workflow, request, ask)
 
 
-def run_steps(workflow: WorkflowRun, request: RunRequest) -> tuple[RunReport, Promotion]:
+def run_steps(workflow: WorkflowRun, request: RunRequest, ask: Ask | None = None) -> tuple[RunReport, Promotion]:
     """The flow itself."""
     plans = plan_training(prepare_data(request, workflow))
     results = [run_trials(worker) for worker in create_studies(plans)] if request.tune else []
     plans = select_params(plans, results)
     reported = report([register_model(evaluate_model(train_model(plan))) for plan in plans])
-    return reported, record(propose(reported.promotion, workflow), None)
+    proposal = propose(reported.promotion, workflow)
+    return reported, record(proposal, ask(proposal) if ask and proposal.needs_approval else None)
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """`cifar demo` and `cifar run`: the training workflow with and without Airflow."""
 
+import getpass
 import secrets
 import shlex
-from typing import Annotated, Any
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.markup import escape
@@ -13,9 +16,14 @@ from cifar_tasks.cli.stack_commands import up
 from cifar_tasks.cli.terminal import INTERRUPTED, console, errors
 from cifar_tasks.config import PROFILES, RESIZES, Overrides
 from cifar_tasks.errors import StackError
+from cifar_tasks.evaluation.names import printable
 from cifar_tasks.models import available_models, default_models
+from cifar_tasks.promotion.limits import TrainingMode
 from cifar_tasks.settings import Settings, read_settings
-from cifar_tasks.steps.payloads import Promotion, RunReport, RunRequest
+from cifar_tasks.steps.payloads import Answer, Promotion, Proposal, RunReport, RunRequest
+
+if TYPE_CHECKING:
+    from cifar_tasks.cli.dag_run import DagRun
 
 commands = typer.Typer()
 MODELS = available_models()
@@ -45,6 +53,7 @@ RunProfile = Annotated[str, _setting("profile", "|".join(PROFILES))]
 RegisteredModelName = Annotated[str, _setting("registered_model")]
 ImageSize = Annotated[int, _setting("image_size")]
 ResizeMode = Annotated[str, _setting("resize", "|".join(RESIZES))]
+PromotionMode = Annotated[str, _setting("promotion", "|".join(get_args(TrainingMode)))]
 Tune = Annotated[str, typer.Option(metavar="MODEL[,MODEL…]", help=_help("tune"))]
 Trials = Annotated[int | None, typer.Option(help=_help("trials"))]
 SetOverride = Annotated[
@@ -63,6 +72,7 @@ def demo(
     registered_model: RegisteredModelName,
     image_size: ImageSize,
     resize: ResizeMode,
+    promotion: PromotionMode,
     tune: Tune = "",
     trials: Trials = None,
     override: SetOverride = None,
@@ -76,7 +86,7 @@ def demo(
     from cifar_tasks.cli import dag_run
     from cifar_tasks.cli.request import build_request, check_source
     from cifar_tasks.cli.summary import print_summary
-    from cifar_tasks.cli.watch import Watcher
+    from cifar_tasks.cli.watch import AWAITING_INPUT
     from cifar_tasks.deployment import airflow_api, stack
 
     request = build_request(
@@ -88,6 +98,7 @@ def demo(
         registered_model=registered_model,
         image_size=image_size,
         resize=resize,
+        promotion=promotion,
         trials=trials,
     )
     settings = read_settings()
@@ -103,18 +114,28 @@ def demo(
         check_source(request)
     give_up_soon()
     with airflow_api.airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
-        conf = request.model_dump(exclude={"overrides"}) | request.overrides.as_form()
-        run = dag_run.trigger(client, conf)
-        console.print(f"Airflow run {escape(run.run_id)}: {escape(run.url)}", soft_wrap=True)
-        try:
-            state = Watcher(console, run).watch()
-        except KeyboardInterrupt:
-            errors.print(f"Not watched any more. The run goes on: {escape(run.url)}", soft_wrap=True)
-            raise typer.Exit(INTERRUPTED) from None
-        if state != "success":
-            raise StackError(f"the run failed; its logs are at {run.url}")
-        reported = RunReport.model_validate(run.result("report"))
-        print_summary(console, reported, Promotion.model_validate(run.result("record")), access.hints)
+        run = dag_run.trigger(client, request.as_form())
+        _follow(run)
+        promotion_run = dag_run.DagRun(client, run.run_id, airflow_api.PROMOTION_DAG)
+        waits = _follow(promotion_run) == AWAITING_INPUT
+        promoted = None if waits else Promotion.model_validate(promotion_run.result("record"))
+        hints = {"Approve": f"{promotion_run.url}/tasks/approve/required_actions"} if waits else {}
+        print_summary(console, RunReport.model_validate(run.result("report")), promoted, hints | dict(access.hints))
+
+
+def _follow(run: "DagRun") -> str:
+    """Show a DAG run until it succeeds or waits for a person; `StackError` if it fails."""
+    from cifar_tasks.cli.watch import Watcher
+
+    console.print(f"{run.dag_id} {escape(run.run_id)}: {escape(run.url)}", soft_wrap=True)
+    try:
+        state = Watcher(console, run).watch()
+    except KeyboardInterrupt:
+        errors.print(f"Not watched any more. The run goes on: {escape(run.url)}", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if state == "failed":
+        raise StackError(f"the run failed; its logs are at {run.url}")
+    return state
 
 
 @commands.command(cls=StrictCommand)
@@ -125,6 +146,7 @@ def run(
     registered_model: RegisteredModelName,
     image_size: ImageSize,
     resize: ResizeMode,
+    promotion: PromotionMode,
     name: Annotated[
         str | None, typer.Option(help="With the name and the values of an earlier run it is resumed.")
     ] = None,
@@ -149,6 +171,7 @@ def run(
         registered_model=registered_model,
         image_size=image_size,
         resize=resize,
+        promotion=promotion,
         trials=trials,
         search_workers=1,  # one process
     )
@@ -162,7 +185,18 @@ def run(
     log_to_stdout()
     console.print(f"Run {escape(name)}")
     try:
-        print_summary(console, *run_workflow(name, request))
+        print_summary(console, *run_workflow(name, request, _ask))
     except KeyboardInterrupt:
         errors.print(f"Stopped. To resume, give the same options and [b]--name {escape(shlex.quote(name))}[/]")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _ask(proposal: Proposal) -> Answer | None:
+    """The person at the terminal; without a terminal nobody answers."""
+    if not sys.stdin.isatty():
+        return None
+    for reason in proposal.reasons:
+        console.print(f"  {escape(printable(reason))}", soft_wrap=True)
+    asked = proposal.request
+    approved = typer.confirm(f"Promote version {asked.version} of {asked.registered_model}?")
+    return Answer(approved=approved, by=getpass.getuser(), at=datetime.now(UTC))

@@ -11,12 +11,13 @@ from cifar_tasks.steps.payloads import Promotion, RunReport
 
 
 def print_summary(
-    console: Console, report: RunReport, promotion: Promotion, hints: Mapping[str, str] | None = None
+    console: Console, report: RunReport, promotion: Promotion | None, hints: Mapping[str, str] | None = None
 ) -> None:
-    """Print text that can be pasted; `hints` are titles and texts."""
+    """Print text that can be pasted; `hints` are titles and texts. Without a promotion it waits for a person."""
     if report.banner:
         console.print(f"[bold yellow]{escape(report.banner)}[/]")
-    columns = "model", "parameters", "epochs", "validation", "test", "version", "candidate"
+    aliases = promotion.aliases() if promotion else {}
+    columns = "model", "parameters", "epochs", "validation", "test", "version", "alias"
     rows = [
         (
             row.model,
@@ -25,14 +26,15 @@ def print_summary(
             f"{row.validation_accuracy:.2%}",
             f"{row.test_accuracy:.2%}",
             str(row.version),
-            "yes" if row.candidate else "",
+            ", ".join(alias for alias, version in aliases.items() if version == row.version),
         )
         for row in report.rows
     ]
     print_table(console, columns, rows)
     for warning in report.warnings:
         console.print(f"  [yellow]warning: {escape(printable(warning))}[/]", soft_wrap=True)
-    for reason in [*report.reasons, *promotion.reasons]:
+    decided = promotion.reasons if promotion else ["the promotion waits for a person"]
+    for reason in [*report.reasons, *decided]:
         console.print(f"  {escape(printable(reason))}", soft_wrap=True)
     links = {
         "Report": report.report_url,

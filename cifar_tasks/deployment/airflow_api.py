@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow_client.client.models.dag_response import DAGResponse
 
 DAG = "cifar10_training"
-PROMOTION_DAG = "cifar10_promotion"
+PROMOTION_DAG, ROLLBACK_DAG = "cifar10_promotion", "cifar10_rollback"
 REQUEST_SECONDS = 30.0
 """Limit of one request."""
 

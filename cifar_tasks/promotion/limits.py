@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Mode = Literal["auto", "approve", "never", "force"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+TrainingMode = Literal["auto", "approve", "never"]
+"""Of the promotion that a training starts: nobody gives a reason for `force` there."""
 
 
 class Limits(BaseModel):

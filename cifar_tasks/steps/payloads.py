@@ -22,7 +22,7 @@ from cifar_tasks.config import (
 )
 from cifar_tasks.errors import ConfigError, nearest, problems
 from cifar_tasks.models.registry import check_models
-from cifar_tasks.promotion.limits import Limits, Mode
+from cifar_tasks.promotion.limits import Limits, Mode, TrainingMode
 from cifar_tasks.storage.promotion_log import Action, Entry
 from cifar_tasks.tracking.saved_model import SavedModel
 
@@ -102,6 +102,11 @@ class FormRequest(Payload):
         except ConfigError as error:
             raise ConfigError(re.sub(f"^{cls.group}\\.", "", str(error), flags=re.MULTILINE)) from None
 
+    def as_form(self) -> dict[str, Any]:
+        """The values of the form for this request."""
+        values = self.model_dump(mode="json")
+        return values | values.pop(self.group) if self.group else values
+
     @classmethod
     def _grouped(cls) -> type[BaseModel]:
         grouped = cls.model_fields[cls.group or ""].annotation
@@ -141,12 +146,15 @@ class RunRequest(FormRequest):
     """No trial starts after this many minutes. Empty: no limit."""
     search_workers: int | None = Field(default=None, ge=1, le=MAX_WORKERS, title="Workers", json_schema_extra=_TUNING)
     """Tasks that share the trials of each study. Empty: the number of trainings that may run at the same time."""
-    promotion: Mode = Field(default="auto", title="Promotion")
+    promotion: TrainingMode = Field(default="auto", title="Promotion")
     """Who decides about the best version of this run. auto: the evidence. approve: a person, if the evidence is for it.
     never: nobody; the champion stays."""
     overrides: Overrides = Field(
         default=Overrides(), title="Override the recipe (what is empty, or `recipe`, stays as it is)"
     )
+
+    def as_form(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"overrides"}) | self.overrides.as_form()
 
     @field_validator("tune")
     @classmethod
@@ -334,6 +342,9 @@ class Promotion(Payload):
     def of_entry(cls, entry: Entry, mlflow_url: str) -> Self:
         fields = {name: getattr(entry, name) for name in cls.model_fields.keys() & Entry.model_fields.keys()}
         return cls(**{**fields, "reasons": list(entry.reasons)}, mlflow_url=mlflow_url)
+
+    def aliases(self) -> dict[str, int | None]:
+        return {"champion": self.champion, "previous": self.previous, "challenger": self.challenger}
 
 
 class RollbackRequest(FormRequest):

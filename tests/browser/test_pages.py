@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from cifar_tasks.cli.dag_run import DAG
+from cifar_tasks.cli.dag_run import DAG, trigger
 from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
+from cifar_tasks.tracking import runs
 from tests.conftest import RunningStack
+from tests.dags.test_promotion_run import champion, ended, registered_as, wait_for_person
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # The last four keep it from talking to anybody but the pages under test.
@@ -74,7 +77,7 @@ def test_the_form_shows_every_field_and_refuses_a_bad_value(page, keep, dag_run,
 def test_the_graph_shows_the_tasks_of_both_task_groups(page, keep, dag_run):
     page.goto(dag_run.url)
     page.get_by_role("button", name=re.compile("Show Graph")).click()
-    for task in ("prepare", "plan_training", "select_params", "report", "propose", "record"):
+    for task in ("prepare", "plan_training", "select_params", "report", "promote"):
         expect(page.locator(".react-flow__node").filter(has_text=task).first).to_be_visible()
     page.get_by_role("button", name="Expand all task groups").click()
     for task in ("create_studies", "run_trials", "train", "evaluate", "register"):
@@ -89,6 +92,23 @@ def test_a_task_s_buttons_open_its_mlflow_run_and_the_report(page, dag_run):
         link = page.get_by_role("link", name=name, exact=True)
         expect(link).to_be_visible()
         assert link.get_attribute("href") == dag_run.result("report")[address]
+
+
+def test_a_person_who_sees_the_comparison_approves_it_and_the_champion_moves(page, keep, dag_run, connected):
+    client, name = runs.mlflow_client(), "approved-in-the-browser"
+    version = registered_as(client, name, dag_run.result("report")["promotion"]["version"])
+    conf = {"registered_model": name, "version": version, "mode": "approve"}
+    run = trigger(dag_run.client, conf, PROMOTION_DAG)
+    wait_for_person(run)
+    assert champion(client, name) is None
+    page.goto(f"{run.url}/tasks/approve/required_actions")
+    expect(page.get_by_text(f"Promote version {version} of {name}?")).to_be_visible()
+    expect(page.get_by_text("is the first champion").first).to_be_visible()
+    keep("airflow-approval")
+    page.get_by_role("button", name="Approve", exact=True).click()
+    assert ended(run).champion == champion(client, name) == version
+    page.goto(run.url)
+    expect(page.get_by_text("admin approved it").first).to_be_visible()
 
 
 def test_mlflow_sets_both_models_side_by_side(page, keep, dag_run):

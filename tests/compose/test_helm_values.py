@@ -136,9 +136,10 @@ sys.path.insert(0, {str(PROJECT / "dags")!r})
 import airflow.settings
 from airflow.models.taskinstance import TaskInstance
 from airflow.serialization.serialized_objects import DagSerialization
+from cifar10_promotion import cifar10_promotion
 from cifar10_training import cifar10_training
-dag = DagSerialization.from_dict(DagSerialization.to_dict(cifar10_training()))
-instances = [TaskInstance(task, dag_version_id=uuid.uuid4(), map_index=0) for task in dag.tasks]
+dags = [DagSerialization.from_dict(DagSerialization.to_dict(dag())) for dag in (cifar10_training, cifar10_promotion)]
+instances = [TaskInstance(task, dag_version_id=uuid.uuid4(), map_index=0) for dag in dags for task in dag.tasks]
 print(json.dumps([[i.task_id, i.queue, (i.executor_config or {{}}).get("pod_template_file")] for i in instances]))
 """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "CIFAR"))}

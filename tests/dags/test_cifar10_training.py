@@ -1,66 +1,25 @@
-"""The DAG as Airflow reads it: what it imports, what its form refuses, how its tasks are run."""
+"""The training DAG as Airflow reads it: its flow, what its form refuses, how its tasks are run."""
 
 import inspect
 import json
-import os
-import subprocess
-import sys
-from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+import cifar10_promotion
 import cifar10_training
 from cifar_tasks.cli import local_run
 from cifar_tasks.config import Overrides
-from cifar_tasks.settings import PROJECT
-from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
-
-DAGS = PROJECT / "dags"
-HEAVY = ("torch", "torchvision", "mlflow", "numpy", "pandas", "sklearn", "boto3", "matplotlib", "optuna", "PIL")
+from cifar_tasks.promotion.limits import Limits
+from cifar_tasks.steps.payloads import PromotionRequest, RunRequest, WorkflowRun
+from tests.dags.parsing import parse_elsewhere
 
 
 @pytest.fixture(scope="module")
 def dag():
     return cifar10_training.cifar10_training()
-
-
-def parse_elsewhere(program: str, **variables: str) -> str:
-    """What a fresh interpreter prints that imports the DAG file, without any stack around."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "CIFAR", "AWS"))
-    }
-    code = f"import json, sys; sys.path.insert(0, {str(DAGS)!r}); import airflow.sdk; {program}"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], env={**environment, **variables}, capture_output=True, text=True, check=True
-    )
-    return answer.stdout.splitlines()[-1]
-
-
-def test_parsing_imports_nothing_heavy():
-    loaded = parse_elsewhere(
-        "before = set(sys.modules); import cifar10_training; print(json.dumps(sorted(set(sys.modules) - before)))"
-    )
-    new = {name.partition(".")[0] for name in json.loads(loaded)}
-    assert "cifar10_training" in new
-    assert new.isdisjoint(HEAVY)
-
-
-def test_parsing_opens_no_connection():
-    program = """
-def refuse(event, arguments):
-    if event in ("socket.connect", "sqlite3.connect"):
-        raise AssertionError(f"{event} {arguments}")
-sys.addaudithook(refuse)
-import cifar10_training
-print(cifar10_training.cifar10_training().dag_id)
-"""
-    code = f"import sys; sys.path.insert(0, {str(DAGS)!r}); import airflow.sdk\n{program}"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.strip() == "cifar10_training"
 
 
 def test_the_flow_is_one_line_with_a_branch_around_the_search(dag):
@@ -74,9 +33,8 @@ def test_the_flow_is_one_line_with_a_branch_around_the_search(dag):
         "model.train": ["model.evaluate"],
         "model.evaluate": ["model.register"],
         "model.register": ["report"],
-        "report": ["propose"],
-        "propose": ["record"],
-        "record": [],
+        "report": ["promote"],
+        "promote": [],
     }
     assert dag.get_task("select_params").trigger_rule == "none_failed_min_one_success"
 
@@ -94,34 +52,41 @@ def test_the_branch_leads_to_the_search_only_if_the_form_asks_for_one(dag, monke
     assert pushed == {"plans": ["plan"]}
 
 
-def test_the_command_line_does_the_same_steps_in_the_same_order(dag, monkeypatch):
-    """`cifar run` and the DAG are two ways through one flow."""
-    of_dag = steps_of(dag, monkeypatch)
+@pytest.mark.parametrize("approval", [False, True])
+def test_the_command_line_does_the_same_steps_in_the_same_order(monkeypatch, approval):
+    """`cifar run` and the DAGs are two ways through one flow."""
+    of_dags = steps_of(cifar10_training, monkeypatch) + steps_of(cifar10_promotion, monkeypatch)
     called: list[str] = []
 
     def recorded(name: str, result: Any) -> Any:
         return lambda *values: called.append(name) or result
 
-    names = [step.partition(":")[2] for step in of_dag]
-    results = {"plan_training": [1], "create_studies": [1], "select_params": [1]}
+    names = [step.partition(":")[2] for step in of_dags]
+    results = {"plan_training": [1], "create_studies": [1], "select_params": [1]} | {
+        "report": SimpleNamespace(promotion="request"),
+        "propose": SimpleNamespace(needs_approval=approval),
+    }
     for name in names:
         monkeypatch.setattr(local_run, name, recorded(name, results.get(name)))
-    local_run.run_steps(WorkflowRun(id="cli/name", name="name"), SimpleNamespace(tune=["cnn"]))
-    assert called == names
+    workflow, request = WorkflowRun(id="cli/name", name="name"), SimpleNamespace(tune=["cnn"])
+    local_run.run_steps(workflow, request, recorded("asked", None))
+    assert called == [*names[:-1], *(["asked"] if approval else []), "record"]
 
 
-def steps_of(dag: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def steps_of(module: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The step that each task runs, in the order of the flow."""
     called: list[str] = []
-    monkeypatch.setattr(cifar10_training, "run_task_step", lambda step, **_: called.append(step))
-    monkeypatch.setattr(cifar10_training, "workflow_run", dict)
-    monkeypatch.setattr(cifar10_training, "form_request", lambda kind, params: {})
-    monkeypatch.setattr(cifar10_training, "show_name", lambda name: None)
-    for task in dag.topological_sort():
-        function = task.python_callable if hasattr(task, "python_callable") else task.operator_class.python_callable
-        if task.task_id != "branch_on_tuning":
-            arguments = dict.fromkeys(inspect.signature(function).parameters, ANYTHING)
-            function(**arguments)
+    monkeypatch.setattr(module, "run_task_step", lambda step, **_: called.append(step) or ANYTHING)
+    monkeypatch.setattr(module, "workflow_run", dict)
+    monkeypatch.setattr(module, "form_request", lambda kind, params: {})
+    monkeypatch.setattr(module, "show_name", lambda name: None, raising=False)
+    monkeypatch.setattr(module, "show_in_note", lambda reasons: None, raising=False)
+    monkeypatch.setattr(module, "answer", lambda response: None, raising=False)
+    for task in getattr(module, module.__name__)().topological_sort():
+        function = getattr(getattr(task, "operator_class", task), "python_callable", None)
+        function = getattr(task, "python_callable", function)
+        if function and not task.task_id.startswith("branch_on"):
+            function(**dict.fromkeys(inspect.signature(function).parameters, ANYTHING))
     return called
 
 
@@ -135,10 +100,18 @@ class _Anything(dict):
 ANYTHING = _Anything()
 
 
-def test_a_retry_waits_and_waits_longer_each_time(dag):
-    for task in dag.tasks:
-        assert timedelta(seconds=10) <= task.retry_delay < task.max_retry_delay
-        assert task.retry_exponential_backoff
+def test_the_promotion_is_started_once_for_the_candidate_of_the_run_with_its_id(dag):
+    promote = dag.get_task("promote")
+    request = PromotionRequest(registered_model="mine", version=3, mode="approve", limits=Limits(min_gain=0.1))
+    reported = {"promotion": request.model_dump(mode="json")}
+    context = {"ti": SimpleNamespace(xcom_pull=lambda task: reported), "run_id": "scheduled__1"}
+    promote.render_template_fields(context, jinja_env=dag.get_template_env())
+    conf = json.loads(promote.conf)
+    assert PromotionRequest.from_form(conf) == request
+    assert conf.keys() <= set(cifar10_promotion.cifar10_promotion().params)
+    assert (promote.trigger_dag_id, promote.trigger_run_id) == ("cifar10_promotion", "scheduled__1")
+    assert promote.reset_dag_run
+    assert not promote.wait_for_completion
 
 
 def test_the_form_s_values_become_the_request_of_the_steps(dag, monkeypatch):
@@ -176,29 +149,20 @@ def test_all_values_that_only_the_first_task_can_refuse_are_named_at_once(dag):
     assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == ["registered_model", "tune"]
 
 
-def test_heavy_tasks_wait_for_a_gpu_slot_and_all_have_retries_timeouts_and_a_description(dag):
+def test_heavy_tasks_wait_for_a_gpu_slot_and_have_more_time(dag):
     for task in dag.tasks:
         on_gpu = task.task_id in (
             "tuning.run_trials",
             "model.train",
             "model.evaluate",
-            "propose",
         )  # those that need torch
         assert (task.pool, task.queue) == (("gpu", "gpu") if on_gpu else ("default_pool", "default")), task.task_id
-        assert task.retries == 2
-        assert timedelta(0) < task.execution_timeout <= timedelta(days=1)
-        assert len(task.doc_md) > 20
     assert dag.get_task("model.train").execution_timeout > dag.get_task("prepare").execution_timeout
 
 
-def test_the_form_explains_every_field(dag):
+def test_the_form_has_every_field(dag):
     fields = {*RunRequest.model_fields} - {"overrides"}
     assert {*fields, *Overrides.model_fields} == set(dag.params)
-    for name in dag.params:
-        param = dag.params.get_param(name)
-        assert param.schema["title"], name
-        assert len(param.description) > 10, name
-        assert "type" in param.schema, name
 
 
 def test_the_form_s_own_values_are_accepted(dag):

@@ -1,5 +1,8 @@
-"""What the DAG files share: how a task runs its step, what is retried, which button a task shows."""
+"""What the DAG files share: how they are parsed, how a task runs its step, what is retried, which button it shows."""
 
+import importlib
+import json
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +12,57 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Param
 
 import step_tasks
 from cifar_tasks.errors import ConfigError, Stopped, StorageError
-from cifar_tasks.settings import PROJECT
+from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.steps.payloads import PromotionRequest, RollbackRequest
+from tests.dags.parsing import DAGS, parse_elsewhere
 
-DAGS = PROJECT / "dags"
+FILES = sorted(path.stem for path in DAGS.glob("cifar10_*.py"))
+HEAVY = ("torch", "torchvision", "mlflow", "numpy", "pandas", "sklearn", "boto3", "matplotlib", "optuna", "PIL")
+
+
+@pytest.fixture(scope="module", params=FILES)
+def dag(request: pytest.FixtureRequest) -> Any:
+    return getattr(importlib.import_module(request.param), request.param)()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_parsing_imports_nothing_heavy(file):
+    loaded = parse_elsewhere(
+        f"before = set(sys.modules); import {file}; print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    new = {name.partition(".")[0] for name in json.loads(loaded)}
+    assert file in new
+    assert new.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_parsing_opens_no_connection(file):
+    program = f"""
+def refuse(event, arguments):
+    if event in ("socket.connect", "sqlite3.connect"):
+        raise AssertionError(f"{{event}} {{arguments}}")
+sys.addaudithook(refuse)
+import {file}
+print({file}.{file}().dag_id)
+"""
+    assert parse_elsewhere(program) == file
+
+
+def test_every_task_has_retries_that_wait_longer_each_time_a_time_limit_and_a_description(dag):
+    for task in dag.tasks:
+        assert task.retries == 2
+        assert timedelta(seconds=10) <= task.retry_delay < task.max_retry_delay
+        assert task.retry_exponential_backoff
+        assert timedelta(0) < task.execution_timeout <= timedelta(days=1)
+        assert len(task.doc_md) > 20
+
+
+def test_every_field_of_a_form_has_a_title_and_an_explanation(dag):
+    for name in dag.params:
+        param = dag.params.get_param(name)
+        assert param.schema["title"], name
+        assert len(param.description) > 10, name
+        assert "type" in param.schema, name
 
 
 def test_airflow_parses_the_dag_files_alone():
@@ -36,7 +86,7 @@ def test_the_form_demands_what_has_no_default_and_lets_other_texts_and_numbers_s
         with pytest.raises(ParamValidationError):
             params[name].resolve(value)
     request = step_tasks.form_request(PromotionRequest, {"registered_model": "mine", "version": 3, "reason": None})
-    assert request["reason"] == ""
+    assert (request["reason"], request["limits"]) == ("", Limits().model_dump())
     assert step_tasks.form_params(PromotionRequest.form_fields(), {})["reason"].resolve() is None
 
 

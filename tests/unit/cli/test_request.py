@@ -115,7 +115,7 @@ def test_an_interrupted_run_says_how_it_is_resumed(tmp_path: Path, monkeypatch: 
 
 def test_an_interrupted_demo_says_that_the_run_goes_on_and_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    run = SimpleNamespace(run_id="mine", url="http://airflow/dags/x/runs/mine")
+    run = SimpleNamespace(dag_id="x", run_id="mine", url="http://airflow/dags/x/runs/mine")
     monkeypatch.setattr(
         "cifar_tasks.deployment.airflow_api.access_to_deployment", lambda _: Access("http://airflow", "word", {})
     )

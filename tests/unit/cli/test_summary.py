@@ -61,9 +61,9 @@ def test_each_number_stands_in_its_own_column():
         "validation",
         "test",
         "version",
-        "candidate",
+        "alias",
     ]
-    assert cells == ["cnn", "2,429,270", "4", "64.65%", "67.12%", "2", "yes"]
+    assert cells == ["cnn", "2,429,270", "4", "64.65%", "67.12%", "2", "champion"]
 
 
 def test_banner_reasons_and_every_link_are_printed_unbroken(tmp_path):
@@ -86,7 +86,16 @@ def test_without_airflow_there_is_no_line_for_it():
 
 def test_in_a_pipe_the_table_is_plain_text():
     lines = printed(REPORT, {}, terminal=False).splitlines()
-    assert lines[1].split() == ["model", "parameters", "epochs", "validation", "test", "version", "candidate"]
-    assert lines[2].split() == ["cnn", "2,429,270", "4", "64.65%", "67.12%", "2", "yes"]
+    assert lines[1].split() == ["model", "parameters", "epochs", "validation", "test", "version", "alias"]
+    assert lines[2].split() == ["cnn", "2,429,270", "4", "64.65%", "67.12%", "2", "champion"]
     assert lines[1].index("epochs") == lines[2].index("4 ")
     assert "─" not in "".join(lines)
+
+
+def test_a_promotion_that_waits_for_a_person_is_said_and_where_it_is_answered():
+    console = Console(file=io.StringIO(), width=80)
+    print_summary(console, REPORT, None, {"Approve": "http://127.0.0.1:8080/approve"})
+    text = console.file.getvalue()
+    assert "the promotion waits for a person" in text
+    assert "Approve      http://127.0.0.1:8080/approve\n" in text
+    assert "champion" not in text
