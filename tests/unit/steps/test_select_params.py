@@ -85,6 +85,13 @@ def test_the_study_s_run_ends_with_its_best_trial_a_table_and_a_page(services):
     }
 
 
+def test_an_accuracy_of_zero_is_a_result(services):
+    plans = plans_for(services)
+    result = result_of(plans, 0.0)
+    select_params(plans, [result])
+    assert services.client.get_run(result.study_run_id).data.metrics["best_accuracy"] == 0
+
+
 def test_a_study_without_a_result_is_an_error_and_its_run_failed(services):
     plans = plans_for(services)
     result = result_of(plans)
