@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cifar_tasks.data.preparation import prepare
-from cifar_tasks.data.versions import DatasetVersion, load_version
+from cifar_tasks.data.versions import FORMAT, DatasetVersion, load_version, whole_shards, whole_version
 from cifar_tasks.errors import ConfigError, IntegrityError
 from tests.stores import InMemoryStore
 from tests.unit.data.sources import NoiseSource, quiet
@@ -87,7 +87,8 @@ def _other_shard(manifest: dict[str, Any]) -> dict[str, Any]:
         lambda manifest: manifest | {"digest": "0" * 64},
         lambda manifest: manifest | {"image_size": 64},
         lambda manifest: manifest | {"resize": "pad"},
-        lambda manifest: manifest | {"format": 1},
+        lambda manifest: manifest | {"format": FORMAT - 1},
+        lambda manifest: manifest | {"format": FORMAT + 1},
         lambda manifest: manifest | {"more": 1},
         lambda manifest: {name: value for name, value in manifest.items() if name != "warnings"},
         _other_shard,
@@ -106,3 +107,32 @@ def test_a_manifest_in_the_folder_of_another_version_is_refused(store: InMemoryS
     store.put("datasets/0123456789abcdef/manifest.json", store.get(manifest_key(version)))
     with pytest.raises(IntegrityError, match="damaged or was altered"):
         load_version(store, "memory://datasets/0123456789abcdef/manifest.json")
+
+
+def test_a_version_of_an_earlier_deployment_is_found() -> None:
+    assert FORMAT == 3  # raised on purpose only: all data are prepared again
+
+
+@pytest.mark.parametrize("name", ["also noise", "sound"])  # before and behind "noise"
+def test_the_same_images_under_another_name_are_a_version_with_the_same_shards(
+    store: InMemoryStore, version: DatasetVersion, name: str
+) -> None:
+    store.writes.clear()
+    other = prepare(NoiseSource(name=name), store, 0, quiet)
+    assert (other.name, other.digest) == (name, version.digest)
+    assert not any(".npy" in key for key in store.writes)
+    assert other.uri.startswith(f"memory://datasets/{version.digest[:16]}/manifest-")
+    for each in (version, other):
+        assert whole_version(store, version.digest, each.name) == load_version(store, each.uri) == each
+    with pytest.raises(KeyError):
+        whole_version(store, version.digest, "another")
+
+
+def test_a_version_that_lacks_a_shard_is_not_whole(store: InMemoryStore, version: DatasetVersion) -> None:
+    shards = whole_shards(store, version.digest)
+    assert shards.keys() == {f"{split}-{what}" for split in version.counts for what in ("images", "labels")}
+    store.delete(shards["test-labels"][0].key)
+    with pytest.raises(KeyError):
+        whole_shards(store, version.digest)
+    with pytest.raises(KeyError):
+        whole_version(store, version.digest, version.name)

@@ -6,7 +6,7 @@ import torch
 
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.models import get_model
-from cifar_tasks.training.augment import reflected_positions, take_batch, training_batches
+from cifar_tasks.training.augment import reflected_positions, steps_per_epoch, take_batch, training_batches
 
 COUNT = 64
 IMAGES = torch.randint(0, 256, (COUNT, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -103,3 +103,16 @@ def test_the_same_generator_gives_the_same_epoch():
     first, again, other = (torch.stack(list(epoch(1, config(), order=order).values())) for order in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(("count", "steps"), [(3, 1), (8, 1), (21, 2), (64, 8)])
+def test_an_epoch_has_a_step_for_each_whole_batch(count, steps):
+    assert steps_per_epoch(count, config()) == steps
+    batches = training_batches(IMAGES[:count], torch.arange(count), config(), 0, torch.Generator())
+    assert len(list(batches)) == steps
+
+
+def test_what_is_not_augmented_may_have_any_shape():
+    features = torch.randn(16, 5)
+    batches = training_batches(features, torch.arange(16), config(crop_padding=0, flip=False), 0, torch.Generator())
+    assert all(torch.equal(part, features[numbers]) for part, numbers in batches)
