@@ -3,15 +3,16 @@
 import logging
 from typing import TYPE_CHECKING
 
-from cifar_tasks.evaluation.names import markdown
 from cifar_tasks.promotion.decision import decide
+from cifar_tasks.promotion.page import comparison_page
+from cifar_tasks.promotion.tables import comparison_markdown
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import Answer, Promotion, PromotionRequest, Proposal, WorkflowRun
 from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append, uses_of
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.aliases import follow_log, read_registry
-from cifar_tasks.tracking.decisions import note_decision, run_page
+from cifar_tasks.tracking.decisions import keep_comparison, note_decision, run_page
 from cifar_tasks.tracking.version_evidence import gather_evidence, verify_version
 
 if TYPE_CHECKING:
@@ -121,6 +122,13 @@ def _propose(
         request.reason,
         uses_of(store, evidence.candidate.test_set),
     )
+    version = model_registry.get_version(client, name, request.version)
+    links = [("Candidate", runs.version_url(name, request.version))]
+    links += [("Champion", runs.version_url(name, champion))] if champion else []
+    title = f"Promotion of version {request.version} of {name}"
+    page = comparison_page(decision, *evidence.evaluations, title=title, links=links)
+    url = keep_comparison(client, store, version, workflow.id, page)
+    shown = comparison_markdown(decision, *evidence.evaluations)
     return Proposal(
         request=request,
         workflow=workflow,
@@ -132,7 +140,7 @@ def _propose(
         test_set=evidence.candidate.test_set,
         uses=decision.uses + 1,
         decision=decision.model_dump(mode="json"),
-        markdown="\n".join(f"- {markdown(reason)}" for reason in decision.reasons),
-        comparison_url=None,
-        mlflow_url=run_page(client, model_registry.get_version(client, name, request.version)),
+        markdown=f"{shown}\n\n[The whole comparison]({url})" if url else shown,
+        comparison_url=url,
+        mlflow_url=run_page(client, version),
     )

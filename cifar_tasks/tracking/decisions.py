@@ -4,7 +4,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.evaluation.names import markdown, shortened
-from cifar_tasks.storage.promotion_log import Entry
+from cifar_tasks.storage.promotion_log import ROOT, Entry
+from cifar_tasks.storage.s3 import S3Store, sha256_hex
 from cifar_tasks.tracking import runs
 
 if TYPE_CHECKING:
@@ -48,6 +49,21 @@ def with_section(description: str, text: str, length: int) -> str:
     """The description with this text at its end, in place of that of an earlier decision; at most `length` long."""
     before = description.partition(SECTION)[0]
     return (before[: max(0, length - len(SECTION) - len(text))] + SECTION + text)[:length]
+
+
+def keep_comparison(
+    client: "MlflowClient", store: S3Store, version: "ModelVersion", workflow: str, page: str
+) -> str | None:
+    """Keep the page of a workflow run in S3 and in MLflow, with the run that trained the version.
+
+    Returns its address in MLflow; none if that run was deleted.
+    """
+    name = f"comparisons/{sha256_hex(workflow.encode())[:16]}.html"
+    store.put(f"{ROOT}/{version.name}/{name}", page.encode())
+    if (run := _run(client, version.run_id)) is None:
+        return None
+    client.log_text(run.info.run_id, page, name)
+    return runs.run_url(run.info.run_id, run.info.experiment_id, name)
 
 
 def run_page(client: "MlflowClient", version: "ModelVersion") -> str:

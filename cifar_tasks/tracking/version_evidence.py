@@ -37,7 +37,7 @@ class Evidence:
     champion: Champion
     comparison: Comparison | None
     """None without a champion, or with one that cannot be compared."""
-    evaluations: tuple[StoredEvaluation, ...]
+    evaluations: tuple[StoredEvaluation, StoredEvaluation | None]
     """Of the candidate, and of the champion if they are compared."""
 
 
@@ -55,13 +55,13 @@ def gather_evidence(
     evaluation = evaluate_version(store, version, data)
     scored = score_version(version, evaluation)
     if champion is None or champion == candidate:
-        return Evidence(scored, scored if champion else None, None, (evaluation,))
+        return Evidence(scored, scored if champion else None, None, (evaluation, None))
     other = _champion(client, store, name, champion, data)
     if isinstance(other, Unscored):
-        return Evidence(scored, other, None, (evaluation,))
+        return Evidence(scored, other, None, (evaluation, None))
     of_champion = score_version(*other)
     if of_champion.classes != scored.classes:
-        return Evidence(scored, of_champion, None, (evaluation,))
+        return Evidence(scored, of_champion, None, (evaluation, None))
     comparison = compare(
         read_probabilities(store, evaluation),
         read_probabilities(store, other[1]),
