@@ -5,6 +5,7 @@ Entry n is the object `promotions/<registered model>/<n, 6 digits>.json`. It is 
 before, so that a change or a gap is noticed.
 """
 
+import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ READERS = 16
 """Threads that read entries: each read waits for the server."""
 ATTEMPTS = 20
 """Times that an entry is written anew after another process was first."""
+
+_log = logging.getLogger(__name__)
 
 
 class Outcome(BaseModel):
@@ -140,12 +143,21 @@ def decide_and_append(store: S3Store, name: str, workflow: str, decide: Callable
 
 
 def uses_of(store: S3Store, test_digest: str) -> int:
-    """How many decisions, about all registered models, have used these test images."""
-    return sum(
-        entry.test_set == test_digest and entry.action in ("promote", "keep", "reject")
-        for name in _names(store)
-        for entry in read_log(store, name).entries
-    )
+    """How many decisions, about all registered models, have used these test images.
+
+    A damaged log is left out: it stops the promotions of its own model, and of no other.
+    """
+    uses = 0
+    for name in _names(store):
+        try:
+            entries = read_log(store, name).entries
+        except IntegrityError as error:
+            _log.warning("its decisions are not counted: %s", error)
+            continue
+        uses += sum(
+            entry.test_set == test_digest and entry.action in ("promote", "keep", "reject") for entry in entries
+        )
+    return uses
 
 
 def altered(store: S3Store, name: str, number: int, what: str = "was altered") -> IntegrityError:

@@ -130,6 +130,14 @@ def test_uses_of_test_images_are_counted_over_all_registered_models_and_decision
     assert (uses_of(store, "a"), uses_of(store, "b"), uses_of(store, "c")) == (5, 2, 0)
 
 
+def test_a_damaged_log_stops_no_promotion_of_another_model():
+    store = InMemoryStore()
+    written(store, 3, "one", test_set="a")
+    written(store, 2, "two", test_set="a")
+    store.delete(promotion_log.key("two", 1))
+    assert uses_of(store, "a") == 3
+
+
 def test_a_field_of_a_later_version_is_ignored_and_the_chain_still_holds():
     store = InMemoryStore()
     log = written(store, 1)
