@@ -1,5 +1,6 @@
 """Promotions for the tests of steps, each as a workflow run of its own."""
 
+import time
 import uuid
 from typing import Any
 
@@ -56,3 +57,17 @@ def log_of(name: str) -> Log:
 
 def aliases(client: MlflowClient, name: str) -> dict[str, int]:
     return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
+
+
+def record_and_hang_before_the_champion_moves(proposal: Proposal) -> None:
+    """For a process of its own, which the test kills."""
+    set_alias = MlflowClient.set_registered_model_alias
+
+    def hang(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        if alias == "champion":
+            print("hanging", flush=True)  # noqa: T201
+            time.sleep(600)
+        set_alias(client, name, alias, version)
+
+    MlflowClient.set_registered_model_alias = hang  # type: ignore[method-assign]
+    record(proposal, None)
