@@ -151,8 +151,9 @@ def _champion(
         return Unscored(version=number, reason=f"its stored model {saved.uri} was deleted.", gone=True)
     try:
         verify_model(saved)
-        return version, evaluate_version(store, version, data if classes == data.classes else load_version(store, uri))
     except IntegrityError as error:
         return Unscored(version=number, reason=str(error), gone=True)
-    except ConfigError as error:  # its dataset version was deleted
+    try:
+        return version, evaluate_version(store, version, data if classes == data.classes else load_version(store, uri))
+    except (IntegrityError, ConfigError) as error:  # test images are damaged, or its dataset version was deleted
         return Unscored(version=number, reason=str(error), gone=False)

@@ -1,16 +1,25 @@
-"""An evaluation that is killed, and a saved model that was altered before it."""
+"""An evaluation that is killed, and one whose test images are damaged."""
 
+import itertools
+import shutil
 import signal
+import zipfile
+from pathlib import Path
 
-import pytest
+import numpy as np
 
-from cifar_tasks.errors import IntegrityError, WorkerLost
+from cifar_tasks.data.versions import load_version, shards_of
+from cifar_tasks.errors import WorkerLost
+from cifar_tasks.promotion.evidence import Unscored
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
+from cifar_tasks.steps.payloads import RegisteredModel
+from cifar_tasks.steps.register import register_model
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.evaluations import read_evaluation, read_probabilities
-from cifar_tasks.tracking.saved_model import PROGRAM
+from cifar_tasks.tracking.version_evidence import gather_evidence
+from tests.conftest import COLOURS, picture
 from tests.trainings import Background, as_json, child_run, prepared, train_plan
 from tests.waiting import wait_until
 
@@ -30,12 +39,22 @@ def test_an_evaluation_killed_before_its_last_object_is_made_again_in_the_same_r
     assert len(client.get_metric_history(trained.run_id, "test_accuracy")) == 1
 
 
-def test_a_saved_model_that_was_altered_is_not_evaluated(client, pictures):
-    trained = train_model(train_plan(prepared(pictures, "evaluation-altered"), epochs=1, seed=9))
-    files, name = S3Store("mlflow"), str(PROGRAM)
-    (key,) = (key for key in files.keys("") if trained.saved.model_id in key and key.endswith(name))
-    files.put(key, files.get(key)[:-1] + b"x")
-    with pytest.raises(IntegrityError, match=r"is damaged: SHA-256"):
-        evaluate_model(trained)
-    (run,) = child_run(client, "test/evaluation-altered")
-    assert run.info.status == "FAILED"
+def test_damaged_test_images_do_not_cost_the_champion_its_place(client, pictures, tmp_path):
+    def registered(source: Path, name: str) -> RegisteredModel:
+        data = prepared(source, name, registered_model="damaged-images")
+        return register_model(evaluate_model(train_model(train_plan(data, epochs=1))))
+
+    others, random = tmp_path / "others.zip", np.random.default_rng(3)
+    with zipfile.ZipFile(others, "w") as archive:
+        for (name, colour), number in itertools.product(COLOURS.items(), range(20)):
+            archive.writestr(f"{('train', 'test')[number % 2]}/{name}/{number}.png", picture(colour, random))
+    champion, candidate = registered(pictures, "damaged-images"), registered(others, "damaged-images-too")
+    store = S3Store(Settings().bucket)
+    version = load_version(store, candidate.evaluated.trained.plan.data.dataset_uri)
+    for ref in shards_of(store, version)["test-images"]:
+        store.delete(ref.key)
+    shutil.rmtree(Settings().home / "cache" / version.digest[:16])
+    evidence = gather_evidence(client, store, candidate.name, candidate.version, champion.version, 0.95)
+    assert isinstance(evidence.champion, Unscored)
+    assert "test-images" in evidence.champion.reason
+    assert not evidence.champion.gone

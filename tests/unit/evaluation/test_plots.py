@@ -11,8 +11,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from cifar_tasks.evaluation import plots
-from cifar_tasks.evaluation.calibration import calibrate
-from cifar_tasks.evaluation.metrics import evaluate
+from cifar_tasks.evaluation.calibration import calibrate, to_float16
+from cifar_tasks.evaluation.metrics import confused_pairs, cross_entropy, evaluate
 from tests.names import NASTY_NAMES
 from tests.unit.data.sources import peak_megabytes
 from tests.unit.tracking.test_mlflow_run import state
@@ -72,9 +72,12 @@ def test_learning_curves_have_one_tick_per_epoch(epochs):
 
 def evaluation_of_1000_classes(answers):
     random = np.random.default_rng(0)
-    predicted, labels = random.integers(0, 1000, 5000), np.arange(5000) % 1000
+    logits, labels = random.normal(size=(5000, 1000)).astype(np.float32), np.arange(5000) % 1000
     names = tuple(f"{number} " + "x" * 200 for number in range(1000))
-    result = evaluate(predicted, labels, names)
+    cross_entropy(logits, labels)
+    plots.reliability_diagram(calibrate(to_float16(logits), labels), "title")
+    result = evaluate(logits.argmax(axis=1), labels, names)
+    confused_pairs(result.confusion, names)
     drawn(plots.confusion_matrix(result.confusion, names, "title"))
     answers.put((len(result.report["classes"]), peak_megabytes()))
 
