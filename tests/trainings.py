@@ -96,6 +96,19 @@ def train_and_hang_while_writing_a_checkpoint(plan: TrainPlan) -> None:
     train_model(plan)
 
 
+def train_and_hang_before_the_model_has_its_digest(plan: TrainPlan) -> None:
+    """A training whose model is whole in MLflow, and which nothing says so of."""
+
+    def hang(*arguments: Any) -> None:
+        print("hanging", flush=True)  # noqa: T201
+        time.sleep(600)
+
+    MlflowClient.set_logged_model_tags = hang  # type: ignore[method-assign]
+    from cifar_tasks.steps.train import train_model
+
+    train_model(plan)
+
+
 def train_on_short_terms(plan: TrainPlan) -> TrainedModel:
     """A training that others take over soon after it died."""
     from cifar_tasks.steps import train

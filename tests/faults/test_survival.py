@@ -124,6 +124,21 @@ def check_once(client: MlflowClient, name: str, trained: TrainedModel, uninterru
     assert left == [f"{trained.prefix}/trained.json"]
 
 
+def test_a_training_killed_before_its_saved_model_has_its_digest_saves_it_again_and_leaves_one(
+    client, pictures, uninterrupted
+):
+    data = prepared(pictures, "killed-saving")
+    hangs = "tests.trainings:train_and_hang_before_the_model_has_its_digest"
+    step = Background(hangs, plan=as_json(train_plan(data, epochs=3)))
+    wait_until(lambda: "hanging" in step.lines, 120)
+    step.child().send_signal(signal.SIGKILL)
+    step.join()
+    retried = train_model(train_plan(data, epochs=3))
+    check_once(client, "killed-saving", retried, uninterrupted)
+    saved = client.search_logged_models([data.experiment_id], filter_string=f"source_run_id='{retried.run_id}'")
+    assert sorted(model.status for model in saved) == [LoggedModelStatus.FAILED, LoggedModelStatus.READY]
+
+
 def said(step: Background, words: str) -> bool:
     return any(words in line for line in step.lines)
 
