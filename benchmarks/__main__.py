@@ -25,6 +25,7 @@ class Benchmark(StrEnum):
     EVALUATION_COST = "evaluation_cost"
     HEAD_FEATURES = "head_features"
     STUDIES = "studies"
+    SIMULATED_PROMOTIONS = "simulated_promotions"
     GPU = "gpu"
 
 
@@ -41,8 +42,8 @@ def main(
     """Measure what the product promises about speed, each beside what it is compared with.
 
     Figures are medians of interleaved rounds, ratios medians of the rounds' own ratios. Nothing fails when a ratio is
-    missed. gpu needs CUDA. Two that take longer are commands of their own: python -m benchmarks.report_recipe (hours)
-    and python -m benchmarks.search_efficiency (half an hour).
+    missed. gpu needs CUDA. Three that take longer are commands of their own: python -m benchmarks.report_recipe
+    (hours), python -m benchmarks.search_efficiency and python -m benchmarks.seed_trainings (half an hour each).
     """
     _use_step_env()
     import torch

@@ -119,7 +119,7 @@ def _interval(
         n_resamples=RESAMPLES,
         batch=max(1, INDICES_AT_ONCE // len(right)),
         confidence_level=confidence,
-        method="percentile",  # BCa is ten times as slow, and no better for a mean of this many
+        method="percentile",  # BCa is five times as slow, and no better for a mean of so many
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(found.low), float(found.high)

@@ -3,10 +3,14 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from benchmarks.measure import Figures, interleaved, rate
 from benchmarks.report_recipe import Epoch, summary
+from benchmarks.seed_trainings import COMPARISONS, decide_pairs
+from benchmarks.simulated_promotions import ACCURACIES, CLASSES, LABELS, simulate
+from tests.predictions import labels_of, probabilities_of
 
 
 def test_candidates_take_turns_and_the_first_round_does_not_count():
@@ -50,10 +54,34 @@ def test_summary_names_the_images_seen_to_the_reports_accuracy_or_the_best(accur
     assert says in summary(curve)
 
 
+def test_simulated_models_have_their_gain_and_find_the_same_images_hard():
+    candidate, champion = simulate(np.random.default_rng(0), [0.05] * CLASSES)
+    right, was_right = (probabilities.argmax(axis=1) == LABELS for probabilities in (candidate, champion))
+    assert ACCURACIES[0] - 0.02 < was_right.mean() < ACCURACIES[1] + 0.02
+    assert right.mean() - was_right.mean() == pytest.approx(0.05, abs=0.015)
+    assert 0.5 < np.corrcoef(right, was_right)[0, 1] < 0.7
+
+
+def test_each_pair_of_trainings_is_decided_in_both_directions():
+    labels = labels_of(200, 2)
+    trained = [probabilities_of(labels, 2, range(wrong)) for wrong in (20, 21, 80)]
+    counts = [int(line.split(", ")[-1].split()[0]) for line in decide_pairs(trained, labels, ("cat", "dog"))]
+    assert counts == [0, COMPARISONS // 2, COMPARISONS // 2]
+
+
 def test_help_lists_the_benchmarks():
     told = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--help"], capture_output=True, text=True, check=True, timeout=30
     )
     assert "--rounds" in told.stdout
-    for name in ("training_speed", "augmentation", "recording", "inference", "evaluation_cost", "head_features", "gpu"):
+    for name in (
+        "training_speed",
+        "augmentation",
+        "recording",
+        "inference",
+        "evaluation_cost",
+        "head_features",
+        "simulated_promotions",
+        "gpu",
+    ):
         assert name in told.stdout
