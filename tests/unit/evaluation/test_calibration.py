@@ -46,7 +46,7 @@ def test_float16_keeps_the_predicted_class_of_every_image():
     logits = random.normal(scale=2, size=(5000, 20)).astype(np.float32)
     first, second = logits.argsort(axis=1)[:, -2:].T
     rows = np.arange(5000)
-    logits[rows, first] = logits[rows, second] + np.where(first < second, 1e-5, -1e-5).astype(np.float32)
+    logits[rows, first] = logits[rows, second] + np.where(first < second, -1e-5, 1e-5).astype(np.float32)
     stored = to_float16(logits)
     assert stored.dtype == np.float16
     assert (stored.argmax(axis=1) == logits.argmax(axis=1)).all()
