@@ -1,5 +1,6 @@
 """Promotion and rollback on real services: what is decided, what the log keeps, and which aliases move."""
 
+import getpass
 import json
 import re
 import zipfile
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from cifar_tasks.cli.main import app
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.steps.evaluate import evaluate_model
@@ -229,3 +233,36 @@ class TestRollback:
         with pytest.raises(ConfigError, match="give the reason"):
             rolled_back(name, reason="  ")
         assert len(log_of(name).entries) == 1
+
+
+class TestCommands:
+    def test_promotions_lists_who_was_champion_when_and_why(self, client, name, weak):
+        promote(registered_as(client, weak, name))
+        client.set_registered_model_alias(name, "challenger", "1")
+        repaired = cifar("promotions", "repair", "--registered-model", name)
+        assert "Entry 2 of the promotion log: the alias challenger is at version 1." in repaired.output
+        again = cifar("promotions", "repair", "--registered-model", name)
+        assert "The aliases follow the promotion log already." in again.output
+        header, first, second = cifar("promotions", "--registered-model", name).output.splitlines()
+        assert header.split() == ["entry", "time", "(UTC)", "decision", "version", "champion", "by", "reason"]
+        assert first.split()[3:6] == ["promote", "1", "1"]
+        assert "is the first champion" in first
+        assert "somebody in MLflow" in second
+        kept = json.loads(cifar("promotions", "--registered-model", name, "--json").output)
+        assert [entry["action"] for entry in kept] == ["promote", "manual"]
+        assert kept[0]["decision"]["candidate"]["accuracy"] == weak.test_accuracy
+
+    def test_rollback_says_what_it_verified_and_logs_the_person(self, client, name, weak):
+        for _ in range(2):
+            promote(registered_as(client, weak, name), mode="force", reason="a test")
+        done = cifar("rollback", "--registered-model", name, "--reason", "slow on [old] phones")
+        assert "version 1 is the champion again, in place of version 2" in done.output
+        assert "reason given: slow on [old] phones" in done.output
+        assert "Entry 3 of the promotion log" in done.output
+        assert log_of(name).last.who == getpass.getuser()
+
+
+def cifar(*words: str) -> Result:
+    done = CliRunner().invoke(app, words, env={"COLUMNS": "250"})
+    assert done.exit_code == 0, done.output
+    return done
