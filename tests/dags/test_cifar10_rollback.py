@@ -1,5 +1,7 @@
 """The rollback DAG as Airflow reads it: its form and its task."""
 
+from types import SimpleNamespace
+
 import pytest
 from airflow.sdk.exceptions import ParamValidationError
 
@@ -26,6 +28,8 @@ def test_one_task_that_needs_torch_rolls_back_and_writes_the_reasons_into_the_no
         given.update({"step": name, **arguments})
         return {"reasons": ["rolled back"]}
 
+    run = SimpleNamespace(triggering_user_name="ada")
+    monkeypatch.setattr(cifar10_rollback, "get_current_context", lambda: {"dag_run": run})
     monkeypatch.setattr(cifar10_rollback, "workflow_run", lambda: {"id": "dag/run", "name": "run"})
     monkeypatch.setattr(cifar10_rollback, "run_task_step", step)
     monkeypatch.setattr(cifar10_rollback, "show_in_note", notes.append)
@@ -37,5 +41,6 @@ def test_one_task_that_needs_torch_rolls_back_and_writes_the_reasons_into_the_no
         "step": "rollback:roll_back",
         "request": {"registered_model": "mine", "version": None, "reason": "worse"},
         "workflow": {"id": "dag/run", "name": "run"},
+        "by": "ada",
     }
     assert notes == [["rolled back"]]

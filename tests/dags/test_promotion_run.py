@@ -43,7 +43,7 @@ def states(run: DagRun) -> dict[str, str]:
 
 
 def wait_for_person(run: DagRun) -> None:
-    wait_for(lambda: states(run).get("approve") == AWAITING_INPUT, 120)
+    wait_for(lambda: states(run).get("approve") == AWAITING_INPUT, 240)
     time.sleep(SETTLING_SECONDS)
 
 
@@ -53,7 +53,7 @@ def answer(run: DagRun, option: str) -> None:
 
 
 def ended(run: DagRun, task: str = "record") -> Promotion:
-    wait_for(lambda: run.state() in ENDED, 120)
+    wait_for(lambda: run.state() in ENDED, 240)
     assert run.state() == "success", states(run)
     return Promotion.model_validate(run.result(task))
 
@@ -128,5 +128,6 @@ def test_a_rollback_makes_the_previous_champion_the_champion_again(dag_run, clie
     assert ended(run, "roll_back").champion == first
     assert champion(client, "rolled-back") == first
     entry = last_entry("rolled-back")
-    assert (entry.action, entry.reason, entry.previous) == ("rollback", "worse in production", second)
+    assert (entry.action, entry.reason, entry.who) == ("rollback", "worse in production", "admin")
+    assert entry.previous == second
     assert "worse in production" in note(run)
