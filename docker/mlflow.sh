@@ -13,4 +13,7 @@ INI
 export MLFLOW_AUTH_CONFIG_PATH=/tmp/auth.ini
 mlflow db upgrade "$MLFLOW_BACKEND_STORE_URI"
 python -m cifar_tasks.deployment.compose.mlflow_admin
-exec mlflow server --app-name basic-auth --host 0.0.0.0 --port 5000 --workers "${MLFLOW_WORKERS:-2}"
+# uvicorn kills a worker that is silent for 5 s. On a busy machine a worker is silent for longer while it starts, and the
+# server would never run.
+exec mlflow server --app-name basic-auth --host 0.0.0.0 --port 5000 --workers "${MLFLOW_WORKERS:-2}" \
+  --uvicorn-opts "--timeout-worker-healthcheck 120"

@@ -186,3 +186,9 @@ def _run(*words: object) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=60,
     )
+
+
+def test_a_worker_of_mlflow_that_starts_slowly_is_not_killed():
+    # Otherwise uvicorn kills it after 5 s without an answer, and on a busy machine MLflow never starts.
+    (seconds,) = re.findall(r"--timeout-worker-healthcheck (\d+)", (PROJECT / "docker" / "mlflow.sh").read_text())
+    assert int(seconds) >= 60
