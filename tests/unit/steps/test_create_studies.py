@@ -57,7 +57,7 @@ def test_only_the_models_to_be_tuned_have_a_study(workers):
 
 
 def test_a_search_of_as_many_tasks_as_airflow_maps_is_made_and_a_larger_one_refused(workers, monkeypatch):
-    assert step.MAX_MAPPED_TASKS <= 1024
+    assert step.MAX_MAPPED_TASKS == 1024  # what Airflow maps by default
     monkeypatch.setattr(step, "MAX_MAPPED_TASKS", 6)
     both = {"models": ["cnn", "resnet50"], "tune": ["cnn", "resnet50"]}
     assert len(workers(**both, search_workers=3)) == 6
