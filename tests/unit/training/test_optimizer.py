@@ -169,3 +169,20 @@ def test_all_groups_rise_and_fall_together():
     assert {rates.index(peak) for rates, peak in zip(zip(*seen, strict=True), peaks, strict=True)} == {24}
     assert max(peaks) == pytest.approx(config.optimizer.learning_rate)
     assert min(peaks) == pytest.approx(config.optimizer.learning_rate * 0.5**5)
+
+
+@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("meta", False)])
+def test_steps_are_fused_where_torch_can(device, fused):
+    for chosen in ("sgd", "adamw"):
+        (optimizer,) = build_optimizers(torch.nn.Linear(2, 2, device=device), recipe("cnn", optimizer=chosen))
+        assert optimizer.defaults["fused"] is fused
+
+
+def test_each_of_three_steps_learns():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2, 2))], lr=0.12)
+    schedule, rates = one_cycle(optimizer, recipe("cnn"), 3), []
+    for _ in range(3):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.012, 0.12, 0.06], rel=0.01)
