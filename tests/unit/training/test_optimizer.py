@@ -153,7 +153,7 @@ def test_the_learning_rate_starts_at_a_tenth_of_its_peak_and_ends_at_almost_noth
     assert rates[0] == pytest.approx(0.012)
     assert rates.index(max(rates)) == 24
     assert max(rates) == pytest.approx(0.12)
-    assert 0 < rates[-1] < 0.12 / 500
+    assert rates[-1] == pytest.approx(0.12 / 1000)
 
 
 def test_all_groups_rise_and_fall_together():
