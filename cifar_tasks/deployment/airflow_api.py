@@ -55,7 +55,7 @@ def access_to_embedded_stack(home: Path) -> Access:
 def airflow(url: str, user: str, password: str, seconds: float | None = None) -> Iterator["ApiClient"]:
     """A client that is logged in; `StackError` when Airflow refuses the log-in or stops answering.
 
-    `seconds` is the limit of one request, in place of `REQUEST_SECONDS`.
+    `seconds` is the limit of one request, in place of `REQUEST_SECONDS`. A log-in may take longer: it is more work.
     """
     from airflow_client.client import ApiClient, Configuration
     from airflow_client.client.exceptions import OpenApiException
@@ -64,7 +64,7 @@ def airflow(url: str, user: str, password: str, seconds: float | None = None) ->
     from urllib3.exceptions import HTTPError
 
     limit = seconds or REQUEST_SECONDS
-    token = _log_in(url, user, password, limit)
+    token = _log_in(url, user, password)
     try:
         # A request that got no answer in time is not sent three times more.
         retries = Retry(connect=2, read=0, backoff_factor=0.5)
@@ -82,11 +82,13 @@ def airflow(url: str, user: str, password: str, seconds: float | None = None) ->
         ) from error
 
 
-def _log_in(url: str, user: str, password: str, limit: float) -> str:
+def _log_in(url: str, user: str, password: str) -> str:
     import requests
 
     try:
-        response = requests.post(f"{url}/auth/token", json={"username": user, "password": password}, timeout=limit)
+        response = requests.post(
+            f"{url}/auth/token", json={"username": user, "password": password}, timeout=REQUEST_SECONDS
+        )
     except (requests.RequestException, ValueError) as error:  # ValueError: of an address that is none
         raise StackError(f"Airflow at {url} does not answer. Check its address and: `cifar doctor`") from error
     if response.status_code in (401, 403):

@@ -76,6 +76,23 @@ def test_a_server_that_stops_answering_is_not_waited_for_without_end(monkeypatch
             server.shutdown()
 
 
+def test_a_caller_may_wait_less_for_answers_and_a_slow_log_in_is_waited_for() -> None:
+    with HTTPServer(("127.0.0.1", 0), LogsInSlowly) as server:
+        LogsInOnly.given_up.clear()
+        threading.Thread(target=server.serve_forever).start()
+        began = time.monotonic()
+        try:
+            with (
+                pytest.raises(StackError, match="did not answer as expected"),
+                airflow(f"http://127.0.0.1:{server.server_port}", "admin", "word", seconds=0.3) as client,
+            ):
+                find_dag(client)
+            assert time.monotonic() - began < 20
+        finally:
+            LogsInOnly.given_up.set()
+            server.shutdown()
+
+
 class LogsInOnly(BaseHTTPRequestHandler):
     given_up = threading.Event()
 
@@ -105,3 +122,9 @@ def test_a_deployment_is_used_where_its_address_and_its_password_are_known() -> 
     assert access is not None
     assert (access.url, access.password) == ("http://airflow:8080", "s3cret-of-the-admin")
     assert "s3cret" not in repr(access)
+
+
+class LogsInSlowly(LogsInOnly):
+    def do_POST(self) -> None:
+        time.sleep(0.6)
+        super().do_POST()
