@@ -73,6 +73,13 @@ def test_a_single_folder_around_train_and_test_is_tolerated(tmp_path: Path) -> N
     assert pixels(wrapped) == pixels(plain)
 
 
+@pytest.mark.parametrize("around", ["images", "my/images"])
+def test_folders_around_are_tolerated_where_an_archive_names_files_alone(around: str) -> None:
+    plain = survey(list(class_files()), BadFiles("a.zip"))
+    wrapped = survey([f"{around}/{name}" for name in class_files()], BadFiles("a.zip"))
+    assert wrapped.counts == plain.counts
+
+
 def test_loose_files_beside_train_and_test_are_left_alone(tmp_path: Path) -> None:
     extra = {"README.md": b"about", "labels.txt": b"ant"}
     assert len(read_directory(class_files() | extra, tmp_path).train_labels) == 12
