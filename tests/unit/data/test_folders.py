@@ -218,6 +218,10 @@ def test_a_validation_folder_without_a_test_folder_is_the_test_set(tmp_path: Pat
     [
         ({"Train/ant/1.png": b"", "train/bee/1.png": b""}, "found Train/ and train/, two folders for train"),
         (
+            {"test/ant/1.png": b"", "testing/ant/1.png": b"", "train/ant/1.png": b""},
+            "found test/ and testing/, two folders for test",
+        ),
+        (
             {"ant/train/1.png": b"", "ant/test/1.png": b"", "bee/train/1.png": b""},
             "found ant/test/, the split inside",
         ),
