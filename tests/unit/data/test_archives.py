@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar_tasks.data.archives import open_archive
+from cifar_tasks.data.archives import MAX_HEADER_BYTES, open_archive
 from cifar_tasks.errors import DataError
 from tests.unit.data.pictures import tar_of, zip_of
 from tests.unit.data.sources import names_of, read_all_of
@@ -125,6 +125,18 @@ def test_a_tar_made_of_the_current_folder_reads_the_same(tmp_path: Path) -> None
     assert open_archive(
         tar_of({f"./{name}": content for name, content in FILES.items()}, tmp_path / "a.tar")
     ).names() == (sorted(FILES))
+
+
+def test_a_large_file_and_a_long_name_in_a_tar_are_read(tmp_path: Path) -> None:
+    files = {"train/ant/1.png": bytes(MAX_HEADER_BYTES + 1), f"train/{'bee' * 60}/2.png": b"2"}
+    tree = open_archive(tar_of(files, tmp_path / "a.tar"))
+    assert read_all_of(tree, names_of(tree)) == files
+
+
+def test_a_name_of_a_megabyte_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tar_of({"x" * (MAX_HEADER_BYTES + 1): b""}, tmp_path / "a.tar")
+    with pytest.raises(DataError, match=r"a\.tar has a header of 1,0\d\d,\d\d\d bytes"):
+        names_of(open_archive(path))
 
 
 def archive_with(entries: list[tuple[str, bytes]], path: Path) -> Path:

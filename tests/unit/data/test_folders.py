@@ -264,3 +264,13 @@ def test_a_thousand_classes_are_read(tmp_path: Path) -> None:
     folders = survey(names, BadFiles("x"))
     assert len(folders.classes) == 1000
     assert np.bincount(folders.labels("test")).tolist() == [2] * 1000
+
+
+def test_the_name_of_a_class_may_have_as_many_bytes_as_that_of_a_folder_on_disk() -> None:
+    name, found = "é" * 127 + "x", BadFiles("a.zip")  # 255 bytes
+    files = [f"{label}/{number}.png" for label in (name, "bee", "cow") for number in range(3)]
+    assert set(survey(files, found).classes) == {name, "bee", "cow"}
+    found.check()
+    survey([file.replace("éx", "éxx") for file in files], found)
+    with pytest.raises(DataError, match="has more than 255 bytes"):
+        found.check()
