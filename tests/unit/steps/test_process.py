@@ -17,6 +17,7 @@ from cifar_tasks.settings import cpu_cores
 from cifar_tasks.steps.process import run_step
 from tests.names import NASTY_NAMES
 
+pytestmark = pytest.mark.timeout(120)  # seconds: a step that nobody ends would run for five minutes
 STEPS = "tests.unit.steps_of_a_test"
 
 
