@@ -1,6 +1,5 @@
 """The steps on real storage and a real MLflow: what they leave, and what a retry finds."""
 
-import html
 import shutil
 import zipfile
 from pathlib import Path
@@ -15,7 +14,6 @@ from PIL import Image
 from cifar_tasks.cli.local_run import run_workflow
 from cifar_tasks.cli.predict import predict
 from cifar_tasks.cli.request import check_source
-from cifar_tasks.data.source import PLACEHOLDER_BANNER
 from cifar_tasks.errors import CifarError, ConfigError, DataError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import RunReport, WorkflowRun
@@ -176,17 +174,6 @@ class TestAWholeRun:
         assert "does not beat" in again.reasons[-1]
         assert model_registry.version_with_alias(client, "whole-classifier", "champion").version == "1"
         assert model_registry.version_with_alias(client, "whole-classifier", "challenger").version == "2"
-
-
-def test_placeholder_data_says_so_wherever_a_result_is_shown(client):
-    summary = run_named("digits", "digits", overrides={"epochs": 1})
-    (parent,) = child_run(client, "cli/digits", "all")
-    (child,) = child_run(client, "cli/digits")
-    assert summary.banner == PLACEHOLDER_BANNER
-    assert PLACEHOLDER_BANNER in parent.data.tags["mlflow.note.content"]
-    page = Path(client.download_artifacts(parent.info.run_id, "report.html")).read_text()
-    assert PLACEHOLDER_BANNER in html.unescape(page)
-    assert child.data.params["flip"] == "False"
 
 
 def test_the_seed_of_the_request_decides_which_images_validate(tracked, pictures):
