@@ -9,8 +9,10 @@ import uuid
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from cifar_tasks.cli.compare import compare_versions, find_version
+from cifar_tasks.cli.main import app
 from cifar_tasks.errors import ConfigError, IntegrityError
 from cifar_tasks.evaluation.comparison import compare
 from cifar_tasks.promotion.limits import Limits
@@ -160,3 +162,22 @@ def test_the_command_loads_no_torch():
     program = "import sys; import cifar_tasks.cli.compare; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_the_command_prints_one_format_and_writes_the_page(registry, tmp_path, monkeypatch):
+    registry.version(range(100))
+    registry.client.set_registered_model_alias(registry.name, "champion", str(registry.version(range(200))))
+    monkeypatch.setattr("cifar_tasks.storage.s3.S3Store", lambda bucket: registry.store)
+    monkeypatch.setattr("cifar_tasks.tracking.runs.mlflow_client", lambda: registry.client)
+    for name, value in (("CIFAR_HOME", str(tmp_path)), ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")):
+        monkeypatch.setenv(name, value)
+    page, command = tmp_path / "page.html", ["compare", "1", "--registered-model", registry.name]
+    for option, begins in (("--json", "{"), ("--markdown", "**version 1 (cnn) would"), (None, "version 1 (cnn) would")):
+        done = CliRunner().invoke(app, [*command, *([option] if option else ["--html", str(page)])])
+        assert done.exit_code == 0, done.output
+        assert done.stdout.startswith(begins)
+    assert f"<h1>{registry.name}: version 1 and version 2</h1>" in page.read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match="exclude each other"):
+        CliRunner().invoke(app, [*command, "--json", "--markdown"], catch_exceptions=False)
+    with pytest.raises(ConfigError, match=r"--html: .* cannot be written: Is a directory"):
+        CliRunner().invoke(app, [*command, "--html", str(tmp_path)], catch_exceptions=False)
