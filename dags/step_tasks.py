@@ -122,7 +122,7 @@ def workflow_run() -> dict[str, Any]:
     """Identifies this DAG run in all steps, also in retries."""
     run = get_current_context()["dag_run"]
     page = f"{SETTINGS.airflow_url}/dags/{run.dag_id}/runs/{quote(run.run_id)}" if SETTINGS.airflow_url else None
-    return {"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id, "url": page}
+    return {"id": f"{run.dag_id}/{run.run_id}", "name": run.run_id, "url": page, "by": run.triggering_user_name}
 
 
 def show_in_note(reasons: list[str]) -> None:

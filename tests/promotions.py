@@ -48,7 +48,7 @@ def promote(registered: RegisteredModel, answer: Answer | None = None, **request
 
 def rolled_back(name: str, version: int | None = None, reason: str = "it is slow", by: str | None = None) -> Promotion:
     asked = RollbackRequest(registered_model=name, version=version, reason=reason)
-    return roll_back(asked, workflow(f"rollback-{uuid.uuid4().hex[:8]}"), by)
+    return roll_back(asked, workflow(f"rollback-{uuid.uuid4().hex[:8]}").model_copy(update={"by": by}))
 
 
 def log_of(name: str) -> Log:

@@ -96,7 +96,7 @@ def rollback(
     asked = RollbackRequest.checked({"registered_model": registered_model, "version": version, "reason": reason})
     name = f"rollback-{secrets.token_hex(4)}"
     with console.status("Verifying"):
-        done = roll_back(asked, WorkflowRun(id=f"cli/{name}", name=name), getpass.getuser())
+        done = roll_back(asked, WorkflowRun(id=f"cli/{name}", name=name, by=getpass.getuser()))
     for text in done.reasons:
         console.print(f"  {escape(printable(text))}", soft_wrap=True)
     console.print(f"Entry {done.number} of the promotion log of {escape(done.registered_model)}", soft_wrap=True)

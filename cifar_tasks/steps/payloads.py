@@ -53,6 +53,8 @@ class WorkflowRun(Payload):
     """As a person reads it."""
     url: str | None = None
     """Its page in Airflow."""
+    by: str | None = None
+    """The person who started it; none for a schedule or another DAG."""
 
 
 class FormRequest(Payload):

@@ -82,7 +82,7 @@ def _outcome(client: "MlflowClient", store: S3Store, proposal: Proposal, answer:
         registry_created=registry.created if registry else None,
         mode=request.mode,
         reason=request.reason,
-        who=answer.by if answer else None,
+        who=answer.by if answer else proposal.workflow.by if request.mode == "force" else None,
         workflow=proposal.workflow.id,
         url=proposal.comparison_url or proposal.workflow.url,
         test_set=proposal.test_set,

@@ -31,8 +31,8 @@ TOLERANCE = 0.02
 _log = logging.getLogger(__name__)
 
 
-def roll_back(request: RollbackRequest, workflow: WorkflowRun, by: str | None = None) -> Promotion:
-    """Make the previous champion, or the version that is asked for, the champion again; `by` is the person who asks.
+def roll_back(request: RollbackRequest, workflow: WorkflowRun) -> Promotion:
+    """Make the previous champion, or the version that is asked for, the champion again.
 
     Raises `IntegrityError` if its file was altered, or if it no longer computes its stored probabilities. Then nothing
     has moved.
@@ -50,7 +50,7 @@ def roll_back(request: RollbackRequest, workflow: WorkflowRun, by: str | None = 
             checked = _check_answers(store, version)
 
             def outcome(log: Log) -> Outcome:
-                return _outcome(client, request, workflow, by, log, target, checked)
+                return _outcome(client, request, workflow, log, target, checked)
 
             entry = decide_and_append(store, name, workflow.id, outcome)
         follow_log(client, store, name)
@@ -99,7 +99,6 @@ def _outcome(
     client: "MlflowClient",
     request: RollbackRequest,
     workflow: WorkflowRun,
-    by: str | None,
     log: Log,
     target: int,
     checked: str,
@@ -118,7 +117,7 @@ def _outcome(
         challenger=champion if challenger == target else challenger,
         registry_created=registry.created if registry else None,
         reason=reason,
-        who=by,
+        who=workflow.by,
         workflow=workflow.id,
         url=workflow.url,
         reasons=(

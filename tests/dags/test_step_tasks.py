@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Param
 import step_tasks
 from cifar_tasks.errors import ConfigError, Stopped, StorageError
 from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.steps.payloads import PromotionRequest, RollbackRequest
+from cifar_tasks.steps.payloads import PromotionRequest, RollbackRequest, WorkflowRun
 from tests.dags.parsing import DAGS, parse_elsewhere
 
 FILES = sorted(path.stem for path in DAGS.glob("cifar10_*.py"))
@@ -181,3 +181,11 @@ def test_a_task_that_fails_shows_the_mlflow_run_that_it_worked_on(monkeypatch, a
     with pytest.raises(AirflowFailException):
         step_tasks.run_task_step("any:step", **arguments)
     assert pushed == [("mlflow_url", url) for url in urls]
+
+
+@pytest.mark.parametrize("person", ["admin", None])
+def test_a_workflow_run_names_the_person_who_started_it(monkeypatch, person):
+    run = SimpleNamespace(dag_id="cifar10_rollback", run_id="manual", triggering_user_name=person)
+    monkeypatch.setattr(step_tasks, "get_current_context", lambda: {"dag_run": run})
+    started = WorkflowRun.model_validate(step_tasks.workflow_run())
+    assert (started.id, started.by) == ("cifar10_rollback/manual", person)

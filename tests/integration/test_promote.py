@@ -155,8 +155,10 @@ def test_force_promotes_against_the_evidence_and_needs_a_reason(client, name, we
     other = registered_as(client, weak, name)
     with pytest.raises(ConfigError, match="needs a reason"):
         proposed(other, mode="force")
-    assert promote(other, mode="force", reason="the customer asked for it").champion == 2
-    assert log_of(name).last.reason == "the customer asked for it"
+    proposal = proposed(other, mode="force", reason="the customer asked for it")
+    started = proposal.workflow.model_copy(update={"by": "ada"})
+    assert record(proposal.model_copy(update={"workflow": started}), None).champion == 2
+    assert (log_of(name).last.reason, log_of(name).last.who) == ("the customer asked for it", "ada")
 
 
 def test_a_first_version_meets_the_floors_or_there_is_no_champion(client, name, weak):
