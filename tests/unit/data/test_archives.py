@@ -65,6 +65,18 @@ def test_a_tar_that_ends_between_two_members_is_truncated(tmp_path: Path) -> Non
         names_of(open_archive(path))
 
 
+def test_a_tar_that_is_damaged_is_told_from_one_that_ends_in_the_middle_of_a_file(tmp_path: Path) -> None:
+    path = tar_of({"train/ant/1.png": bytes(2000), f"{'x' * 200}.png": b"two"}, tmp_path / "a.tar")
+    content = path.read_bytes()
+    path.write_bytes(content[:1000])
+    with pytest.raises(DataError, match="is truncated"):
+        names_of(open_archive(path))
+    header = content.index(b"x" * 100, content.index(b"x" * 200) + 200)  # behind the block with the long name
+    path.write_bytes(content[:header] + b"y" + content[header + 1 :])
+    with pytest.raises(DataError, match=r"is damaged \("):
+        names_of(open_archive(path))
+
+
 def test_a_truncated_zip_is_refused(tmp_path: Path) -> None:
     path = zip_of(FILES, tmp_path / "a.zip")
     path.write_bytes(path.read_bytes()[:-30])
@@ -168,6 +180,7 @@ def test_a_member_that_is_there_twice_with_other_content_is_refused(tmp_path: Pa
 def test_a_member_that_is_there_twice_with_the_same_content_is_read_once(tmp_path: Path, kind: str) -> None:
     tree = open_archive(archive_with([*ENTRIES, ENTRIES[0]], tmp_path / f"a.{kind}"))
     assert list(tree.read(names_of(tree))) == ENTRIES
+    tree.bad.check()
 
 
 def test_a_zip_whose_names_claim_to_be_utf8_and_are_not_is_refused(tmp_path: Path) -> None:
