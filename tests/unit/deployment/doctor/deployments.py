@@ -1,5 +1,6 @@
 """Deployments for the checks, and servers that answer what a check asks."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,13 +29,21 @@ def answering(content: bytes, *failures: int) -> Iterator[str]:
 
 
 class Server(BaseHTTPRequestHandler):
-    """Answers every GET by `answer`."""
+    """Answers GET and POST by `answer`."""
 
     def do_GET(self) -> None:
         self.answer()
 
+    do_POST = do_GET  # noqa: N815
+
     def answer(self) -> None:
         raise NotImplementedError
+
+    def send_json(self, content: object) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
 
     def log_message(self, *_words: object) -> None:
         """A test says itself what it saw."""

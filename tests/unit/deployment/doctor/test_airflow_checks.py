@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from cifar_tasks.deployment.airflow_api import DAG
 from tests.celery_worker import worker
-from tests.unit.deployment.doctor.deployments import COMPOSE, answering, find
+from tests.unit.deployment.doctor.deployments import COMPOSE, Server, answering, find, handled_by
 
 
 def test_an_airflow_that_answers_without_log_in_is_a_failure() -> None:
@@ -20,6 +21,52 @@ def test_airflow_without_a_known_password_is_skipped() -> None:
         result = find("Airflow log-in", replace(COMPOSE, airflow_url=address))
     assert result.status == "skipped"
     assert "CIFAR_AIRFLOW_PASSWORD is not set" in result.message
+
+
+@pytest.mark.parametrize(
+    ("setting", "paused", "status", "message"),
+    [
+        (None, False, "ok", "runs at 15 3 * * *, next 2030-01-02 03:15 UTC"),
+        ("15 3 * * *", False, "ok", "runs at 15 3 * * *, next 2030-01-02 03:15 UTC"),
+        ("@daily", False, "warning", "runs at 15 3 * * *, next 2030-01-02 03:15 UTC; CIFAR_SCHEDULE is @daily"),
+        (None, True, "warning", "is paused; it runs at 15 3 * * *, next 2030-01-02 03:15 UTC"),
+    ],
+)
+def test_the_schedule_of_the_training_dag_is_told(setting: str | None, paused: bool, status: str, message: str) -> None:
+    class Airflow(Server):
+        def answer(self) -> None:
+            if self.path == "/auth/token":
+                self.send_json({"access_token": "token"})
+            elif self.path.endswith("/importErrors"):
+                self.send_json({"import_errors": [], "total_entries": 0})
+            else:
+                self.send_json(SCHEDULED | {"is_paused": paused})
+
+    with handled_by(Airflow) as address:
+        settings = COMPOSE.settings.model_copy(update={"schedule": setting})
+        found = find("training DAG", replace(COMPOSE, settings=settings, airflow_url=address, airflow_password="word"))
+    assert (found.status, found.message) == (status, message)
+
+
+SCHEDULED = {
+    "dag_display_name": DAG,
+    "dag_id": DAG,
+    "file_token": "token",
+    "fileloc": "dags/training.py",
+    "has_import_errors": False,
+    "has_task_concurrency_limits": False,
+    "is_backfillable": False,
+    "is_stale": False,
+    "max_active_tasks": 16,
+    "max_consecutive_failed_dag_runs": 0,
+    "next_dagrun_run_after": "2030-01-02T03:15:00Z",
+    "owners": [],
+    "tags": [],
+    "timetable_partitioned": False,
+    "timetable_periodic": True,
+    "timetable_summary": "15 3 * * *",
+}
+"""Airflow's answer about a DAG."""
 
 
 def test_a_queue_that_no_worker_consumes_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
