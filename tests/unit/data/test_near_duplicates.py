@@ -106,3 +106,15 @@ def test_a_warning_says_that_there_may_be_more_pairs_than_were_compared(
     with spooled(stream_of(train, test), ImageFormat(), quiet) as raw:
         (warning,) = validate(raw)
     assert warning.startswith("at least ")
+
+
+def test_a_thumbnail_is_as_bright_as_its_picture() -> None:
+    grey = np.full((1, 32, 32, 3), 200, np.uint8)
+    assert (thumbnails(grey) == 200).all()
+
+
+@pytest.mark.parametrize(("bits", "found"), [(module.MAX_BITS, [[0, 1]]), (module.MAX_BITS + 1, [])])
+def test_candidates_differ_in_few_bits_even_where_they_agree_in_a_part(bits: int, found: list[list[int]]) -> None:
+    mirrored = 0xAAAA_AAAA_AAAA_AAAA, 0xF0F0_F0F0_F0F0_F0F0  # agree with nothing
+    hashes = np.array([[0, mirrored[0]], [2**bits - 1, mirrored[1]]], np.uint64)
+    assert module._candidates(hashes).tolist() == found

@@ -126,3 +126,15 @@ def test_a_class_without_validation_images_gives_a_warning_and_no_validation_ima
         assert unvalidated(raw, np.array([0, 2])) == ["no validation images of bee: all their images are equal"]
         with pytest.raises(DataError, match="mine: all training images of each class are equal: none is left"):
             unvalidated(raw, np.array([], dtype=np.int64))
+
+
+def test_two_training_images_of_a_class_are_enough() -> None:
+    assert warnings_of([0, 0, 1, 1], [0, 1]) == ()
+
+
+def test_near_duplicates_within_the_test_set_are_not_said_to_be_in_training(
+    train: LabelledImages, test: LabelledImages
+) -> None:
+    test.images[3] = test.images[5][:, ::-1]
+    (warning,) = warnings(train, test)
+    assert warning.startswith("1 pairs of images are near-duplicates")
