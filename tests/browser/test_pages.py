@@ -3,57 +3,17 @@
 With `PICTURES=docs/pictures` set, each page leaves its screenshot there.
 """
 
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import expect
 
 from cifar_tasks.cli.dag_run import DAG, trigger
-from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
 from cifar_tasks.tracking import runs
-from tests.conftest import RunningStack
+from tests.browser.conftest import needs_chromium
 from tests.dags.test_promotion_run import champion, ended, registered_as, wait_for_person
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# The last four keep it from talking to anybody but the pages under test.
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
-FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
-
-
-@pytest.fixture(scope="module")
-def page(stack: RunningStack) -> Iterator[Page]:
-    """A page that is logged in to Airflow."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(30_000)
-        expect.set_options(timeout=30_000)
-        page.goto(stack.airflow_url)
-        page.fill("input[name=username]", embedded.AIRFLOW_USER)
-        page.fill("input[name=password]", embedded.airflow_password(stack.home))
-        page.keyboard.press("Enter")
-        expect(page.get_by_role("link", name="Dags", exact=True)).to_be_visible()
-        yield page
-        browser.close()
-
-
-@pytest.fixture
-def keep(page: Page) -> Callable[[str], None]:
-    """Keep a screenshot, where somebody asked for pictures."""
-
-    def keep(name: str) -> None:
-        if folder := os.environ.get("PICTURES"):
-            page.wait_for_timeout(1500)  # charts draw themselves slowly
-            page.screenshot(path=Path(folder) / f"{name}.png")
-
-    return keep
+pytestmark = needs_chromium
 
 
 def test_the_form_shows_every_field_and_refuses_a_bad_value(page, keep, dag_run, stack):

@@ -8,12 +8,12 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from cifar_tasks.steps.report import render
-from tests.browser.test_pages import CHROMIUM, FLAGS
+from tests.browser.conftest import CHROMIUM, FLAGS, needs_chromium
 from tests.names import NASTY_NAMES
 from tests.unit.cli.test_summary import REPORT, ROW
 from tests.unit.steps.test_report import PIXEL, version
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")

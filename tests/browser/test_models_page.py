@@ -1,0 +1,100 @@
+"""The page "Models" inside of Airflow: what a person sees and does there, and who may see it."""
+
+import re
+
+import pytest
+import requests
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from cifar_tasks.cli.dag_run import DagRun
+from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
+from cifar_tasks.storage.promotion_log import read_log
+from cifar_tasks.storage.s3 import S3Store
+from tests.browser.conftest import needs_chromium
+from tests.dags.test_dag_run import wait_for
+
+pytestmark = needs_chromium
+NAME = "cifar10-classifier"
+
+
+@pytest.fixture
+def versions(dag_run: DagRun) -> dict[str, int]:
+    """Network → the version that the DAG run has registered."""
+    return {row["model"]: row["version"] for row in dag_run.result("report")["rows"]}
+
+
+def test_the_navigation_leads_to_the_versions(page, keep, stack, versions):
+    page.goto(stack.airflow_url)
+    page.get_by_role("link", name="Models", exact=True).click()
+    expect(page.get_by_role("heading", name=f"Versions of {NAME}")).to_be_visible()
+    expect(page.get_by_role("row").filter(has_text="resnet50").first).to_be_visible()
+    expect(page.locator(".cifar-badge.champion")).to_have_count(1)
+    keep("airflow-models")
+    page.get_by_role("link", name=re.compile("^Test accuracy")).click()
+    expect(page).to_have_url(re.compile("sort=accuracy"))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_two_versions_side_by_side_show_verdict_charts_and_images(page, keep, stack, versions, theme):
+    page.goto(stack.airflow_url)
+    page.evaluate(f"localStorage.setItem('theme', '{theme}')")
+    page.goto(f"{stack.airflow_url}/plugin/models?view=compare&a={versions['resnet50']}&b={versions['cnn']}")
+    expect(page.get_by_role("heading", name=re.compile("would (not )?replace version"))).to_be_visible()
+    expect(page.locator(".cifar-charts .main-svg").first).to_be_visible()
+    expect(page.locator(".cifar-charts figure")).to_have_count(7)
+    keep(f"airflow-comparison-{theme}")
+    picture = page.locator(".cifar-pictures img").first
+    picture.scroll_into_view_if_needed()
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 32
+    page.evaluate("localStorage.removeItem('theme')")
+
+
+def test_the_page_has_no_serious_fault_of_accessibility(page, stack, versions):
+    for query in ("", f"?view=compare&a={versions['resnet50']}&b={versions['cnn']}", "?view=history"):
+        page.goto(f"{stack.airflow_url}/plugin/models{query}")
+        expect(page.locator(".cifar-models h1")).to_be_visible()
+        found = Axe().run(page, context=".cifar-models").response["violations"]
+        serious = [
+            (fault["id"], fault["nodes"][0]["html"]) for fault in found if fault["impact"] in ("serious", "critical")
+        ]
+        assert [(fault["id"], fault["nodes"][0]["html"]) for fault in serious] == []
+
+
+def test_at_the_width_of_a_phone_the_page_itself_does_not_scroll_sideways(page, stack, versions):
+    size = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 844})
+    for query in ("", f"?view=compare&a={versions['resnet50']}&b={versions['cnn']}", "?view=history"):
+        page.goto(f"{stack.airflow_url}/plugin/models{query}")
+        expect(page.locator(".cifar-models h1")).to_be_visible()
+        assert page.locator(".cifar-models").evaluate("box => box.scrollWidth - box.clientWidth") <= 0
+    page.set_viewport_size(size)
+
+
+def test_the_tab_of_a_dag_run_shows_its_versions(page, dag_run, versions):
+    page.goto(dag_run.url)
+    page.get_by_role("link", name="Models of this run").click()
+    expect(page.get_by_role("row").filter(has_text="resnet50")).to_have_count(1)
+
+
+def test_the_history_has_the_decision_and_a_promotion_can_be_started_from_the_page(page, stack, versions, connected):
+    page.goto(f"{stack.airflow_url}/plugin/models?view=history")
+    expect(page.get_by_text("is the first champion").first).to_be_visible()
+    entries = len(read_log(S3Store("cifar"), NAME).entries)
+    champion = read_log(S3Store("cifar"), NAME).entries[-1].champion
+    other = next(version for version in versions.values() if version != champion)
+    page.goto(f"{stack.airflow_url}/plugin/models?view=compare&a={other}")
+    form = page.get_by_role("form", name=f"Promote version {other}")
+    form.get_by_label("Mode").select_option("never")
+    form.get_by_label("Reason").fill("only to see")
+    form.get_by_role("button").click()
+    page.wait_for_url(re.compile(f"/dags/{PROMOTION_DAG}/runs/"))
+    wait_for(lambda: len(read_log(S3Store("cifar"), NAME).entries) > entries, 240)
+    last = read_log(S3Store("cifar"), NAME).entries[-1]
+    assert (last.action, last.candidate, last.mode, last.reason) == ("keep", other, "never", "only to see")
+
+
+def test_without_a_log_in_no_route_answers(stack):
+    base = f"{stack.airflow_url}/models-page"
+    for path in ("page", "static/models.js", "static/plotly.min.js", "pictures/0000000000000000/1.png"):
+        assert requests.get(f"{base}/{path}", timeout=30).status_code == 401, path
