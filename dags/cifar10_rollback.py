@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from airflow.sdk import dag, get_current_context, task
+from airflow.sdk import dag, task
 
 from cifar_tasks.steps.payloads import RollbackRequest
 from step_tasks import GPU, RETRIES, SETTINGS, form_params, form_request, run_task_step, show_in_note, workflow_run
@@ -28,10 +28,7 @@ def cifar10_rollback():
     @task(**GPU, doc_md="Verify the version, write the rollback to the promotion log; then the aliases follow it.")
     def roll_back(params: dict[str, Any]) -> dict[str, Any]:
         done = run_task_step(
-            "rollback:roll_back",
-            request=form_request(RollbackRequest, params),
-            workflow=workflow_run(),
-            by=get_current_context()["dag_run"].triggering_user_name,
+            "rollback:roll_back", request=form_request(RollbackRequest, params), workflow=workflow_run()
         )
         show_in_note(done["reasons"])
         return done
