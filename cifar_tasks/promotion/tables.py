@@ -137,6 +137,8 @@ def comparison_markdown(decision: Decision, candidate: Scores, champion: Scores 
 
 
 def _table(head: str, names: tuple[str, str], rows: Iterable[Row]) -> str:
-    lines = [[markdown(cell) for cell in line] for line in ((head, *names, "difference"), *rows)]
-    lines.insert(1, ["---", "---:", "---:", "---:"])
+    """Without the last columns if nothing stands in them."""
+    shown = [(head, *names, "difference"), *rows] if names[1] else [(head, names[0]), *(row[:2] for row in rows)]
+    lines = [[markdown(cell) for cell in line] for line in shown]
+    lines.insert(1, ["---", "---:", "---:", "---:"][: len(lines[0])])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -139,7 +139,15 @@ def _propose(
         reasons=list(decision.reasons),
         test_set=evidence.candidate.test_set,
         uses=decision.uses + 1,
-        decision=decision.model_dump(mode="json"),
+        decision={
+            **decision.model_dump(mode="json"),
+            # With their digests, so that the comparison can be computed again from what it was made of.
+            "evaluated": [
+                {"labels": found.labels.as_dict(), "probabilities": found.probabilities.as_dict()}
+                for found in evidence.evaluations
+                if found
+            ],
+        },
         markdown=f"{shown}\n\n[The whole comparison]({url})" if url else shown,
         comparison_url=url,
         mlflow_url=run_page(client, version),

@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 from cifar_tasks.cli.main import app
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.promotion.limits import Limits
+from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.payloads import Answer, EvaluatedModel
 from cifar_tasks.steps.promote import record
 from cifar_tasks.steps.train import train_model
+from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.decisions import SECTION
 from tests.conftest import COLOURS, RunningStack, connect, picture
 from tests.promotions import aliases, log_of, promote, proposed, registered_as, rolled_back
@@ -68,6 +70,9 @@ def test_a_better_version_takes_the_champion_s_place_and_the_old_one_is_previous
     assert (entry.number, entry.candidate, entry.mode, entry.test_set) == (2, 2, "auto", strong.test_set)
     assert entry.decision["comparison"]["candidate_accuracy"] == strong.test_accuracy
     assert entry.decision["limits"] == Limits().model_dump()
+    stored = [ref for found in entry.decision["evaluated"] for ref in found.values()]
+    assert len(stored) == 4
+    assert all(S3Store(Settings().bucket).get(ref["key"], ref["sha256"]) for ref in stored)
     assert entry.uses > log_of(name).entries[0].uses
 
 
