@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from PIL import Image
 from xdist.scheduler import LoadFileScheduling
 
@@ -29,6 +30,10 @@ from cifar_tasks.storage.s3 import S3Store
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
     from mlflow import MlflowClient
+
+# Property tests try the same examples in every run.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 # Tests run in parallel, beside the stack: with more threads than cores a training takes minutes instead of seconds.
 # OpenMP reads these variables when torch is imported.
