@@ -48,6 +48,7 @@ WITH_AIRFLOW = (
     "tests/dags/test_dag_run.py",
     "tests/dags/test_promotion_run.py",
     "tests/faults/test_celery_workers.py",
+    "tests/faults/test_commands.py",
     "tests/faults/test_marked_runs.py",
     "tests/faults/test_running_stack.py",
     "tests/integration/test_doctor_airflow.py",

@@ -7,7 +7,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from cifar_tasks.cli.dag_run import DAG, ENDED, DagRun, trigger
+from cifar_tasks.cli.dag_run import DAG, DagRun, trigger
 from cifar_tasks.cli.watch import TRAIN
 from cifar_tasks.config import flat
 from cifar_tasks.errors import ConfigError
@@ -106,38 +106,6 @@ def test_every_artifact_lies_in_object_storage(dag_run, client):
 def test_tasks_are_named_after_their_models(dag_run):
     names = {t.rendered_map_index for t in dag_run.tasks() if t.task_id == TRAIN}
     assert names == {"cnn", "resnet50"}
-
-
-def test_a_retried_lane_makes_no_second_run_version_or_object(dag_run, client, airflow: "ApiClient"):
-    from airflow_client.client.api.task_instance_api import TaskInstanceApi
-    from airflow_client.client.models.clear_task_instances_body import ClearTaskInstancesBody
-    from airflow_client.client.models.clear_task_instances_body_task_ids_inner import ClearTaskInstancesBodyTaskIdsInner
-
-    def everything() -> tuple[Any, ...]:
-        made = {run.info.run_id for kind in ("all", "cnn", "resnet50") for run in runs_of(client, dag_run, kind)}
-        versions = {v.version for v in client.search_model_versions(f"name = '{NAME}'")}
-        experiment = runs.experiment_id(client, Settings().experiment)
-        models = {model.model_id for model in client.search_logged_models([experiment])}
-        return made, versions, models, set(S3Store(Settings().bucket).keys("runs/"))
-
-    before, rows = everything(), dag_run.result("report")["rows"]
-    TaskInstanceApi(airflow).post_clear_task_instances(
-        DAG,
-        ClearTaskInstancesBody(
-            dry_run=False,
-            dag_run_id=dag_run.run_id,
-            task_ids=[ClearTaskInstancesBodyTaskIdsInner(["model.train", 0])],
-            include_downstream=True,
-            only_failed=False,
-            reset_dag_runs=True,
-        ),
-    )
-    wait_for(lambda: dag_run.state() in ENDED, 120)
-    assert dag_run.state() == "success"
-    tries = {task.try_number for task in dag_run.tasks() if task.task_id == "report"}
-    assert tries == {2}
-    assert everything() == before
-    assert dag_run.result("report")["rows"] == rows
 
 
 @pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("models", ["vgg"]), ("learning_rate", 100)])

@@ -1,16 +1,19 @@
 """DAG runs on a stack whose services are killed, a task that is stopped in Airflow, a run that is refused."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 import requests
 from mlflow import MlflowClient
 
-from cifar_tasks.cli.dag_run import DAG, ENDED, trigger
+from cifar_tasks.cli.dag_run import DAG, ENDED, DagRun, trigger
 from cifar_tasks.cli.watch import TRAIN
 from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.stack.supervisord import marked
+from cifar_tasks.settings import Settings
+from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import RunningStack
 from tests.dags.test_dag_run import runs_of, wait_for
@@ -57,20 +60,69 @@ def kill(process: psutil.Process) -> None:
     process.wait(timeout=10)
 
 
+def training_of(client: MlflowClient, run: DagRun) -> psutil.Process:
+    """The process of this stack that trains the CNN, once it has logged an epoch."""
+    wait_for(lambda: any(r.data.metrics for r in runs_of(client, run, "cnn")), 180)
+    ours = marked(Settings().home)
+    (process,) = (process for process in ours if "cifar_tasks.steps.train:train_model" in process.cmdline())
+    return process
+
+
+def test_a_killed_training_resumes_in_airflow_s_retry(client, pictures, airflow: "ApiClient"):
+    conf = {"source": str(pictures), "models": ["cnn"], "epochs": 40, "registered_model": "killed-in-airflow"}
+    run = trigger(airflow, conf)
+    kill(training_of(client, run))
+    wait_for(lambda: run.state() in ENDED, 400)
+    assert run.state() == "success"
+    assert {str(task.task_id): task.try_number for task in run.tasks()}[TRAIN] == 2
+    (trained,) = runs_of(client, run, "cnn")
+    assert trained.info.status == "FINISHED"
+    steps = {metric.step for metric in client.get_metric_history(trained.info.run_id, "validation_loss")}
+    assert steps == set(range(1, 41))
+    (row,) = run.result("report")["rows"]
+    (version,) = client.search_model_versions("name = 'killed-in-airflow'")
+    assert (int(version.version), version.run_id) == (row["version"], trained.info.run_id)
+    check_a_second_try_makes_nothing_new(client, run, airflow)
+
+
+def check_a_second_try_makes_nothing_new(client: MlflowClient, run: DagRun, airflow: "ApiClient") -> None:
+    """Clear the training in Airflow's UI: it and all tasks after it run once more."""
+    from airflow_client.client.api.task_instance_api import TaskInstanceApi
+    from airflow_client.client.models.clear_task_instances_body import ClearTaskInstancesBody
+    from airflow_client.client.models.clear_task_instances_body_task_ids_inner import ClearTaskInstancesBodyTaskIdsInner
+
+    def everything() -> tuple[Any, ...]:
+        made = {found.info.run_id for kind in ("all", "cnn") for found in runs_of(client, run, kind)}
+        versions = {v.version for v in client.search_model_versions("name = 'killed-in-airflow'")}
+        experiment = runs.experiment_id(client, Settings().experiment)
+        models = {model.model_id for model in client.search_logged_models([experiment])}
+        return made, versions, models, set(S3Store(Settings().bucket).keys("runs/"))
+
+    before, rows = everything(), run.result("report")["rows"]
+    TaskInstanceApi(airflow).post_clear_task_instances(
+        DAG,
+        ClearTaskInstancesBody(
+            dry_run=False,
+            dag_run_id=run.run_id,
+            task_ids=[ClearTaskInstancesBodyTaskIdsInner([TRAIN, 0])],
+            include_downstream=True,
+            only_failed=False,
+            reset_dag_runs=True,
+        ),
+    )
+    wait_for(lambda: run.state() in ENDED, 180)
+    assert run.state() == "success"
+    assert {task.try_number for task in run.tasks() if task.task_id == "report"} == {2}
+    assert everything() == before
+    assert run.result("report")["rows"] == rows
+
+
 def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(client, pictures, airflow: "ApiClient"):
     from airflow_client.client.api.task_instance_api import TaskInstanceApi
     from airflow_client.client.models.patch_task_instance_body import PatchTaskInstanceBody
 
-    def trainings() -> list[psutil.Process]:
-        return [
-            p
-            for p in psutil.process_iter(["cmdline"])
-            if "cifar_tasks.steps.train:train_model" in (p.info["cmdline"] or [])
-        ]
-
     run = trigger(airflow, {"source": str(pictures), "models": ["cnn"], "epochs": 1000})
-    wait_for(lambda: any(r.data.metrics for r in runs_of(client, run, "cnn")), 120)
-    (process,) = trainings()
+    process = training_of(client, run)
     assert process.ppid() != 1
     TaskInstanceApi(airflow).patch_task_instance(
         DAG, run.run_id, TRAIN, PatchTaskInstanceBody(new_state="failed"), map_index=0
