@@ -46,10 +46,11 @@ COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 WITH_AIRFLOW = (
     "tests/browser/",
     "tests/dags/test_dag_run.py",
-    "tests/dags/test_promotion_run.py",
     "tests/faults/test_celery_workers.py",
     "tests/faults/test_commands.py",
+    "tests/faults/test_approval_page.py",
     "tests/faults/test_marked_runs.py",
+    "tests/faults/test_promotion_run.py",
     "tests/faults/test_running_stack.py",
     "tests/integration/test_doctor_airflow.py",
     "tests/integration/test_stack.py",

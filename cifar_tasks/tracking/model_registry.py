@@ -22,15 +22,16 @@ def register(
 ) -> int:
     """The version of this run: the one that an earlier try registered, else a new one."""
     _ensure_model(client, name)
+    wanted = {key: str(value) for key, value in {**tags, DIGEST_TAG: saved.sha256}.items()}
     found = client.search_model_versions(f"name = '{name}' AND run_id = '{run_id}'")
     if found:
         version = found[0]
-    else:
+    else:  # with its tags in one request
         version = client.create_model_version(
-            name, source=saved.uri, run_id=run_id, model_id=saved.model_id, await_creation_for=0
+            name, source=saved.uri, run_id=run_id, model_id=saved.model_id, tags=wanted, await_creation_for=0
         )
-    for key, value in {**tags, DIGEST_TAG: saved.sha256}.items():
-        client.set_model_version_tag(name, version.version, key, str(value))
+    for key, value in wanted.items() - dict(version.tags).items():
+        client.set_model_version_tag(name, version.version, key, value)
     client.update_model_version(name, version.version, description)
     return int(version.version)
 

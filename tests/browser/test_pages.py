@@ -7,12 +7,9 @@ import re
 
 from playwright.sync_api import expect
 
-from cifar_tasks.cli.dag_run import DAG, trigger
-from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
+from cifar_tasks.cli.dag_run import DAG
 from cifar_tasks.steps.report import FIGURES
-from cifar_tasks.tracking import runs
 from tests.browser.conftest import needs_chromium
-from tests.dags.test_promotion_run import champion, ended, registered_as, wait_for_person
 
 pytestmark = needs_chromium
 
@@ -53,23 +50,6 @@ def test_a_task_s_buttons_open_its_mlflow_run_and_the_report(page, dag_run):
         link = page.get_by_role("link", name=name, exact=True)
         expect(link).to_be_visible()
         assert link.get_attribute("href") == dag_run.result("report")[address]
-
-
-def test_a_person_who_sees_the_comparison_approves_it_and_the_champion_moves(page, keep, dag_run, connected):
-    client, name = runs.mlflow_client(), "approved-in-the-browser"
-    version = registered_as(client, name, dag_run.result("report")["promotion"]["version"])
-    conf = {"registered_model": name, "version": version, "mode": "approve"}
-    run = trigger(dag_run.client, conf, PROMOTION_DAG)
-    wait_for_person(run)
-    assert champion(client, name) is None
-    page.goto(f"{run.url}/tasks/approve/required_actions")
-    expect(page.get_by_text(f"Promote version {version} of {name}?")).to_be_visible()
-    expect(page.get_by_text("is the first champion").first).to_be_visible()
-    keep("airflow-approval")
-    page.get_by_role("button", name="Approve", exact=True).click()
-    assert ended(run).champion == champion(client, name) == version
-    page.goto(run.url)
-    expect(page.get_by_text("is the first champion").first).to_be_visible()  # Airflow shows the first line of a note
 
 
 def test_mlflow_sets_both_models_side_by_side(page, keep, dag_run):

@@ -9,7 +9,7 @@ from cifar_tasks.cli.dag_run import DAG, ENDED
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import airflow
 from cifar_tasks.tracking import runs
-from tests.conftest import airflow_password, connect
+from tests.conftest import connect
 from tests.waiting import wait_until
 
 
@@ -22,7 +22,7 @@ def test_a_schedule_that_is_due_trains_with_the_defaults_of_the_settings(
     embedded.up(own_home, print)
     connect(monkeypatch, embedded.environment(own_home))
     url = embedded.environment(own_home)["CIFAR_AIRFLOW_URL"]
-    with airflow(url, embedded.AIRFLOW_USER, airflow_password(own_home)) as client:
+    with airflow(url, embedded.AIRFLOW_USER, embedded.airflow_password(own_home)) as client:
 
         def first_ended() -> list[tuple[str, str]]:
             found = DagRunApi(client).get_dag_runs(DAG, order_by=["run_after"]).dag_runs
