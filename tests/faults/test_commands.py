@@ -36,7 +36,7 @@ def test_demo_trains_in_airflow_and_predict_uses_its_champion_which_run_then_cha
     demo = cifar("demo", "--source", str(pictures), *ONE_EPOCH)
     assert demo.returncode == 0, demo.stdout + demo.stderr
     row = next(line.split() for line in demo.stdout.splitlines() if "2,388" in line)
-    assert (row[0], row[2], row[5], row[6]) == ("cnn", "1", "1", "yes")
+    assert (row[0], row[2], row[5], row[6]) == ("cnn", "1", "1", "champion")
     assert f"Airflow run  {stack.airflow_url}/dags/" in demo.stdout
     assert f"Report       {stack.mlflow_url}/#/" in demo.stdout
 
