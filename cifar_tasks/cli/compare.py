@@ -11,11 +11,7 @@ from rich.text import Text
 from cifar_tasks.cli.tables import print_table
 from cifar_tasks.errors import ConfigError, nearest
 from cifar_tasks.evaluation.comparison import compare
-from cifar_tasks.promotion.decision import decide
-from cifar_tasks.promotion.evidence import Decision
-from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.promotion.page import comparison_page
-from cifar_tasks.promotion.tables import (
+from cifar_tasks.promotion.comparison_tables import (
     CLASSES_SHOWN,
     by_difference,
     class_rows,
@@ -25,6 +21,10 @@ from cifar_tasks.promotion.tables import (
     score_rows,
     verdict,
 )
+from cifar_tasks.promotion.decision import decide
+from cifar_tasks.promotion.evidence import Decision
+from cifar_tasks.promotion.limits import Limits
+from cifar_tasks.promotion.page import comparison_page
 from cifar_tasks.storage.promotion_log import uses_of
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs

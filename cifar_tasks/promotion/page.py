@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.evaluation.scores import Scores
 from cifar_tasks.promotion.checks import points, worse_classes
+from cifar_tasks.promotion.comparison_tables import by_difference, class_rows, column_names, score_rows
 from cifar_tasks.promotion.evidence import Decision
-from cifar_tasks.promotion.tables import by_difference, class_rows, column_names, score_rows
 
 
 def comparison_page(

@@ -3,9 +3,9 @@
 import logging
 from typing import TYPE_CHECKING
 
+from cifar_tasks.promotion.comparison_tables import comparison_markdown
 from cifar_tasks.promotion.decision import decide
 from cifar_tasks.promotion.page import comparison_page
-from cifar_tasks.promotion.tables import comparison_markdown
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import Answer, Promotion, PromotionRequest, Proposal, WorkflowRun
 from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append, uses_of

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.errors import ConfigError, IntegrityError
 from cifar_tasks.evaluation.names import printable
+from cifar_tasks.promotion.comparison_tables import score_rows, verdict
 from cifar_tasks.promotion.limits import MODES
-from cifar_tasks.promotion.tables import score_rows, verdict
 from cifar_tasks.settings import Settings
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.runs import WORKFLOW
 from models_page import pairs, promotion_history, trainings
 from models_page import plotly_figures as charts
 from models_page import version_table as registry
-from models_page.state import State
+from models_page.page_state import State
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from starlette.middleware.base import RequestResponseEndpoint
 
 from cifar_tasks.errors import CifarError
-from models_page.state import State
+from models_page.page_state import State
 
 STATIC = Path(__file__).parent / "static"
 FOREVER = "private, max-age=31536000, immutable"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.runs import DATASET, MODEL
+from models_page.page_state import SortKey
 from models_page.reading import Kept, mlflow_client
-from models_page.state import SortKey
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

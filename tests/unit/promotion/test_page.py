@@ -7,11 +7,7 @@ import numpy as np
 import pytest
 
 from cifar_tasks.evaluation.comparison import compare
-from cifar_tasks.promotion.decision import decide
-from cifar_tasks.promotion.evidence import Decision, Unscored
-from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.promotion.page import comparison_page
-from cifar_tasks.promotion.tables import (
+from cifar_tasks.promotion.comparison_tables import (
     CLASSES_SHOWN,
     by_difference,
     class_rows,
@@ -20,6 +16,10 @@ from cifar_tasks.promotion.tables import (
     score_rows,
     verdict,
 )
+from cifar_tasks.promotion.decision import decide
+from cifar_tasks.promotion.evidence import Decision, Unscored
+from cifar_tasks.promotion.limits import Limits
+from cifar_tasks.promotion.page import comparison_page
 from tests.names import NASTY_NAMES
 from tests.predictions import labels_of, probabilities_of, scores_of
 from tests.unit.promotion.test_decision import BETTER, CANDIDATE, CHAMPION, CLASSES, EQUAL, LABELS, changed, decided
