@@ -80,17 +80,22 @@ class Background(threading.Thread):
         return next(p for p in psutil.Process().children() if self.step in p.cmdline())
 
 
-def train_and_hang_while_writing_a_checkpoint(plan: TrainPlan) -> None:
-    """A training whose second checkpoint never gets its manifest."""
+def _hang_before_writing(ending: str) -> None:
+    """The first object whose key ends like this is never written."""
     put = S3Store.put
 
     def hang(store: S3Store, key: str, data: bytes) -> Any:
-        if key.endswith("epoch-0002.json"):
+        if key.endswith(ending):
             print("hanging", flush=True)  # noqa: T201
             time.sleep(600)
         return put(store, key, data)
 
     S3Store.put = hang  # type: ignore[method-assign]
+
+
+def train_and_hang_while_writing_a_checkpoint(plan: TrainPlan) -> None:
+    """A training whose second checkpoint never gets its manifest."""
+    _hang_before_writing("epoch-0002.json")
     from cifar_tasks.steps.train import train_model
 
     train_model(plan)
@@ -119,15 +124,7 @@ def train_on_short_terms(plan: TrainPlan) -> TrainedModel:
 
 def evaluate_and_hang_before_the_evaluation_is_written(trained: TrainedModel) -> None:
     """Probabilities are stored, what names them is not."""
-    put = S3Store.put
-
-    def hang(store: S3Store, key: str, data: bytes) -> Any:
-        if key.endswith("/evaluation.json"):
-            print("hanging", flush=True)  # noqa: T201
-            time.sleep(600)
-        return put(store, key, data)
-
-    S3Store.put = hang  # type: ignore[method-assign]
+    _hang_before_writing("/evaluation.json")
     from cifar_tasks.steps.evaluate import evaluate_model
 
     evaluate_model(trained)

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from cifar_tasks.cli.tables import print_table
 from cifar_tasks.errors import ConfigError, nearest
-from cifar_tasks.evaluation.comparison import compare
 from cifar_tasks.promotion.comparison_tables import (
     CLASSES_SHOWN,
     by_difference,
@@ -28,8 +27,8 @@ from cifar_tasks.promotion.page import comparison_page
 from cifar_tasks.storage.promotion_log import uses_of
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
-from cifar_tasks.tracking.evaluations import StoredEvaluation, read_labels, read_probabilities
-from cifar_tasks.tracking.version_evidence import common_evaluations, score_version
+from cifar_tasks.tracking.evaluations import StoredEvaluation
+from cifar_tasks.tracking.version_evidence import common_evaluations, compare_evaluations, score_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -104,9 +103,7 @@ def compare_versions(
             "models for other classes under another name (form field, or CIFAR_REGISTERED_MODEL)."
         )
     evaluations = common_evaluations(store, versions)
-    candidate, champion = (read_probabilities(store, evaluation) for evaluation in evaluations)
-    labels = read_labels(store, evaluations[0])
-    comparison = compare(candidate, champion, labels, classes, confidence=limits.confidence)
+    comparison = compare_evaluations(store, *evaluations, limits.confidence)
     scored = [score_version(*pair) for pair in zip(versions, evaluations, strict=True)]
     uses = uses_of(store, evaluations[0].test_set.digest)
     decision = decide(scored[0], scored[1], comparison, limits, "auto", uses=uses)

@@ -50,7 +50,7 @@ def score_rows(decision: Decision, candidate: Scores, champion: Scores | None) -
         low, high = comparison.interval
         interval = f"{points(comparison.difference)} ({points(low)} to {points(high)}, p {comparison.p_value:.2g})"
         alone = str(comparison.only_candidate_right), str(comparison.only_champion_right)
-        rows = [rows[0]._replace(difference=interval), Row("images that it alone has right", *alone)]
+        rows = [rows[0]._replace(difference=interval), Row("images that only this model classifies correctly", *alone)]
     new, old = candidate.calibration, champion.calibration if champion else None
     altered = champion.robustness.accuracies if champion else {}
     return [

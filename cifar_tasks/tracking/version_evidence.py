@@ -62,14 +62,21 @@ def gather_evidence(
     of_champion = score_version(*other)
     if of_champion.classes != scored.classes:
         return Evidence(scored, of_champion, None, (evaluation, None))
-    comparison = compare(
-        read_probabilities(store, evaluation),
-        read_probabilities(store, other[1]),
-        read_labels(store, evaluation),
-        scored.classes,
+    comparison = compare_evaluations(store, evaluation, other[1], confidence)
+    return Evidence(scored, of_champion, comparison, (evaluation, other[1]))
+
+
+def compare_evaluations(
+    store: S3Store, candidate: StoredEvaluation, champion: StoredEvaluation, confidence: float
+) -> Comparison:
+    """Two models on the same test images, from their stored probabilities."""
+    return compare(
+        read_probabilities(store, candidate),
+        read_probabilities(store, champion),
+        read_labels(store, candidate),
+        candidate.test_set.classes,
         confidence=confidence,
     )
-    return Evidence(scored, of_champion, comparison, (evaluation, other[1]))
 
 
 def verify_version(client: "MlflowClient", version: "ModelVersion") -> None:

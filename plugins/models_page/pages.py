@@ -71,11 +71,12 @@ def _compare_page(state: State) -> str:
     if None in chosen or unknown:
         return _html("compare", state, **values)
     first, second = (rows[number] for number in chosen if number)
+    limits = Settings().promotion_limits
     try:
-        found = pairs.find_pair(first, second)
+        found = pairs.find_pair(first, second, limits.confidence)
     except (ConfigError, IntegrityError) as error:
         return _html("compare", state, **{**values, "problems": [*values["problems"], str(error)]})
-    decision = pairs.decision_on(first, second, found, Settings().promotion_limits)
+    decision = pairs.decision_on(first, second, found, limits)
     return _html(
         "compare",
         state,
@@ -87,7 +88,7 @@ def _compare_page(state: State) -> str:
         verdict=verdict(decision),
         score_rows=score_rows(decision, found.first, found.second),
         charts=_charts(first, second, found),
-        differ=[each for each in found.differ if state.true_class in (None, each.true)][:MAX_PICTURES],
+        disagreements=[each for each in found.disagreements if state.true_class in (None, each.true)][:MAX_PICTURES],
         modes=MODES,
         differences=trainings.differences(first, second),
     )

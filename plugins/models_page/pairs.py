@@ -8,20 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar_tasks.errors import IntegrityError
-from cifar_tasks.evaluation.comparison import Comparison, compare
+from cifar_tasks.evaluation.comparison import Comparison
 from cifar_tasks.promotion.decision import decide
 from cifar_tasks.promotion.evidence import Decision
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.storage.promotion_log import uses_of
 from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation, read_labels, read_probabilities
-from cifar_tasks.tracking.version_evidence import common_evaluations, score_version
-from models_page.reading import Kept, store
+from cifar_tasks.tracking.version_evidence import common_evaluations, compare_evaluations, score_version
+from models_page.reading import Cached, store
 from models_page.version_table import Version
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What both models say about one image on which exactly one is right."""
+class Disagreement:
+    """An image that exactly one of the two models classifies correctly."""
 
     image: int
     """Number in the test split."""
@@ -41,18 +41,17 @@ class Pair:
     comparison: Comparison
     matrices: tuple[NDArray[np.int64], NDArray[np.int64]]
     """(classes, classes) each; rows are true."""
-    differ: tuple[Answers, ...]
-    """The first model is right and the second is not, or the other way round."""
+    disagreements: tuple[Disagreement, ...]
 
 
-def find_pair(first: Version, second: Version) -> Pair:
+def find_pair(first: Version, second: Version, confidence: float) -> Pair:
     """On the test images of one of the two; `ConfigError` if not both were evaluated on them."""
     found = common_evaluations(store(), [first.entity, second.entity])
-    return _pair(found[0].test_set.digest, found[0].model_sha256, found[1].model_sha256)
+    return _pair(found[0].test_set.digest, found[0].model_sha256, found[1].model_sha256, confidence)
 
 
 @lru_cache(maxsize=32)  # what digests name never changes
-def _pair(test_set: str, first_model: str, second_model: str) -> Pair:
+def _pair(test_set: str, first_model: str, second_model: str, confidence: float) -> Pair:
     s3 = store()
     first, second = (read_evaluation(s3, test_set, model) for model in (first_model, second_model))
     if first is None or second is None:
@@ -61,8 +60,8 @@ def _pair(test_set: str, first_model: str, second_model: str) -> Pair:
     probabilities = read_probabilities(s3, first), read_probabilities(s3, second)
     predicted = tuple(each.argmax(axis=1) for each in probabilities)
     right = tuple(each == labels for each in predicted)
-    answers = tuple(
-        Answers(
+    disagreements = tuple(
+        Disagreement(
             image=int(image),
             true=classes[labels[image]],
             first=_answer(probabilities[0], predicted[0], image, classes),
@@ -74,9 +73,9 @@ def _pair(test_set: str, first_model: str, second_model: str) -> Pair:
     return Pair(
         first=first,
         second=second,
-        comparison=compare(*probabilities, labels, classes),
+        comparison=compare_evaluations(s3, first, second, confidence),
         matrices=(_matrix(labels, predicted[0], len(classes)), _matrix(labels, predicted[1], len(classes))),
-        differ=answers,
+        disagreements=disagreements,
     )
 
 
@@ -87,7 +86,7 @@ def decision_on(first: Version, second: Version, found: Pair, limits: Limits) ->
     return decide(candidate, champion, found.comparison, limits, "auto", uses=uses)
 
 
-_uses = Kept(lambda test_set: uses_of(store(), test_set))
+_uses = Cached(lambda test_set: uses_of(store(), test_set))
 
 
 def _answer(

@@ -1,11 +1,11 @@
 """The promotion log of a registered model, the newest entry first."""
 
 from cifar_tasks.storage.promotion_log import Entry, read_log
-from models_page.reading import Kept, store
+from models_page.reading import Cached, store
 
 
 def _entries(name: str) -> tuple[Entry, ...]:
     return tuple(reversed(read_log(store(), name).entries))
 
 
-entries = Kept(_entries)
+entries = Cached(_entries)

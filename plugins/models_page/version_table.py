@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.runs import DATASET, MODEL
 from models_page.page_state import SortKey
-from models_page.reading import Kept, mlflow_client
+from models_page.reading import Cached, mlflow_client
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -113,7 +113,7 @@ def _versions(name: str) -> tuple[Version, ...]:
     return tuple(Version(version, tuple(sorted(aliases.get(int(version.version), ())))) for version in found)
 
 
-registered_models, versions = Kept(_registered_models), Kept(_versions)
+registered_models, versions = Cached(_registered_models), Cached(_versions)
 
 
 def ordered(rows: tuple[Version, ...], key: SortKey, descending: bool) -> list[Version]:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from cifar_tasks.cli.main import app
@@ -195,24 +195,6 @@ def test_studies_are_listed_with_their_best(search, tracked):
     assert search.name in shown.output
     assert "learning_rate" in shown.output
     assert "postgresql" not in shown.output
-
-
-def test_a_pruned_trial_is_no_failure_of_its_mlflow_run(data, client):
-    worker = workers_for(data, 2, epochs=3, trials=4)[0]
-
-    def perfect(trial: Trial) -> float:
-        for epoch in (1, 2, 3):
-            trial.report(2.0, epoch)
-            trial.should_prune()
-        return 2.0
-
-    load_study(worker.study).optimize(perfect, n_trials=3)
-    assert run_trials(worker).trials == 1
-    trial = load_study(worker.study).trials[3]
-    assert trial.state is TrialState.PRUNED
-    assert trial.intermediate_values.keys() == {1, 2}
-    run = client.get_run(trial.user_attrs["mlflow_run_id"])
-    assert (run.info.status, run.data.tags["cifar.state"]) == ("FINISHED", "PRUNED")
 
 
 def test_no_trial_begins_after_the_minutes_of_the_request(data, tracked):

@@ -79,8 +79,8 @@ def registered(client, tracked: RunningStack, tmp_path: Path) -> Registered:
 @pytest.fixture
 def page(tracked: RunningStack) -> Iterator[TestClient]:
     """The app, for a person who may read the DAG."""
-    for kept in (version_table.versions, version_table.registered_models):
-        kept.forget()
+    for cached in (version_table.versions, version_table.registered_models):
+        cached.clear()
     with TestClient(create_app(lambda: None), raise_server_exceptions=True) as client:
         yield client
 
@@ -143,6 +143,13 @@ def test_two_versions_side_by_side_show_the_verdict_of_the_promotion_and_where_t
     shown = page.get(pictures[0])
     assert shown.headers["content-type"] == "image/png"
     assert "immutable" in shown.headers["cache-control"]
+
+
+def test_the_verdict_uses_the_limits_of_the_settings(page, registered, monkeypatch):
+    monkeypatch.setenv("CIFAR_PROMOTION_LIMITS", '{"confidence": 0.99}')
+    html = read(page, view="compare", registered_model=registered.name, a=1, b=2)
+    assert "99 % interval" in html
+    assert "95 % interval" not in html
 
 
 def test_without_a_choice_the_newest_version_is_compared_with_the_champion(page, registered):

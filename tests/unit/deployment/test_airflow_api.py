@@ -58,41 +58,6 @@ def test_what_airflow_s_client_raises_is_one_line_without_headers() -> None:
     assert reason(error) == "503 Unavailable"
 
 
-def test_a_server_that_stops_answering_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cifar_tasks.deployment.airflow_api.REQUEST_SECONDS", 0.3)
-    with HTTPServer(("127.0.0.1", 0), LogsInOnly) as server:
-        LogsInOnly.given_up.clear()
-        threading.Thread(target=server.serve_forever).start()
-        began = time.monotonic()
-        try:
-            with (
-                pytest.raises(StackError, match="did not answer as expected"),
-                airflow(f"http://127.0.0.1:{server.server_port}", "admin", "word") as client,
-            ):
-                find_dag(client)
-            assert time.monotonic() - began < 20
-        finally:
-            LogsInOnly.given_up.set()
-            server.shutdown()
-
-
-def test_a_caller_may_wait_less_for_answers_and_a_slow_log_in_is_waited_for() -> None:
-    with HTTPServer(("127.0.0.1", 0), LogsInSlowly) as server:
-        LogsInOnly.given_up.clear()
-        threading.Thread(target=server.serve_forever).start()
-        began = time.monotonic()
-        try:
-            with (
-                pytest.raises(StackError, match="did not answer as expected"),
-                airflow(f"http://127.0.0.1:{server.server_port}", "admin", "word", seconds=0.3) as client,
-            ):
-                find_dag(client)
-            assert time.monotonic() - began < 20
-        finally:
-            LogsInOnly.given_up.set()
-            server.shutdown()
-
-
 class LogsInOnly(BaseHTTPRequestHandler):
     given_up = threading.Event()
 
@@ -128,3 +93,27 @@ class LogsInSlowly(LogsInOnly):
     def do_POST(self) -> None:
         time.sleep(0.6)
         super().do_POST()
+
+
+@pytest.mark.parametrize(
+    ("handler", "default", "seconds"),
+    [(LogsInOnly, 0.3, {}), (LogsInSlowly, None, {"seconds": 0.3})],
+    ids=["by default", "a caller that waits less, after a slow log-in"],
+)
+def test_a_server_that_stops_answering_is_not_waited_for_without_end(monkeypatch, handler, default, seconds) -> None:
+    if default:
+        monkeypatch.setattr("cifar_tasks.deployment.airflow_api.REQUEST_SECONDS", default)
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        LogsInOnly.given_up.clear()
+        threading.Thread(target=server.serve_forever).start()
+        began = time.monotonic()
+        try:
+            with (
+                pytest.raises(StackError, match="did not answer as expected"),
+                airflow(f"http://127.0.0.1:{server.server_port}", "admin", "word", **seconds) as client,
+            ):
+                find_dag(client)
+            assert time.monotonic() - began < 20
+        finally:
+            LogsInOnly.given_up.set()
+            server.shutdown()

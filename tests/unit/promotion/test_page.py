@@ -59,7 +59,7 @@ def test_measures_stand_side_by_side_with_their_difference():
     rows = {row.name: row[1:] for row in score_rows(decided(), SCORES, OTHER)}
     assert rows["test accuracy"][:2] == ("90.00%", "80.00%")
     assert re.fullmatch(r"\+10\.00 \(\+8\.\d+ to \+1\d\.\d+, p 1\.6e-30\)", rows["test accuracy"][2])
-    assert rows["images that it alone has right"] == ("100", "0", "")
+    assert rows["images that only this model classifies correctly"] == ("100", "0", "")
     assert rows["accuracy on noisy images"] == ("45.00%", "40.00%", "+5.00")
     assert rows["one image"] == ("2.50 ms", "2.50 ms", "")
     assert rows["size"] == ("9.3 MB", "9.3 MB", "")
