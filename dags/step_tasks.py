@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from cifar_tasks.config import AS_RECIPE
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import FormRequest
+from cifar_tasks.steps.form_request import FormRequest
 
 SETTINGS = Settings()
 GPU = {"pool": "gpu", "queue": "gpu"}
