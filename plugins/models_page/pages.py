@@ -1,6 +1,8 @@
 """The pages as HTML."""
 
+from collections.abc import Sequence
 from functools import cache
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,10 +90,20 @@ def _compare_page(state: State) -> str:
         verdict=verdict(decision),
         score_rows=score_rows(decision, found.first, found.second),
         charts=_charts(first, second, found),
-        disagreements=[each for each in found.disagreements if state.true_class in (None, each.true)][:MAX_PICTURES],
+        disagreements=_shown(found.disagreements, state.true_class),
         modes=MODES,
         differences=trainings.differences(first, second),
     )
+
+
+def _shown(found: Sequence[pairs.Disagreement], true_class: str | None) -> list[pairs.Disagreement]:
+    """Of one class, or of all classes about as many."""
+    by_class: dict[str, list[pairs.Disagreement]] = {}
+    for each in found:
+        if true_class in (None, each.true):
+            by_class.setdefault(each.true, []).append(each)
+    one_of_each = chain.from_iterable(zip_longest(*by_class.values()))
+    return list(islice(filter(None, one_of_each), MAX_PICTURES))
 
 
 def _charts(first: registry.Version, second: registry.Version, found: pairs.Pair) -> list[str]:

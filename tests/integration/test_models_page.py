@@ -27,7 +27,7 @@ from tests.unit.data.sources import NoiseSource, quiet
 
 sys.path.append(str(PROJECT / "plugins"))  # as Airflow does
 
-from models_page import pages, reading, version_table
+from models_page import pages, pairs, reading, version_table
 from models_page.routes import create_app
 
 NASTY = next(name for name in NASTY_NAMES if "onerror" in name)
@@ -143,6 +143,16 @@ def test_two_versions_side_by_side_show_the_verdict_of_the_promotion_and_where_t
     shown = page.get(pictures[0])
     assert shown.headers["content-type"] == "image/png"
     assert "immutable" in shown.headers["cache-control"]
+
+
+def test_the_images_are_of_all_classes_or_of_the_one_in_the_address(monkeypatch):
+    def disagreement(number: int, true: str) -> pairs.Disagreement:
+        return pairs.Disagreement(number, true, (true, 0.9), ("other", 0.8), first_is_right=True)
+
+    monkeypatch.setattr(pages, "MAX_PICTURES", 4)
+    found = [disagreement(number, true) for number, true in enumerate(["ant"] * 9 + ["bee"] * 3)]
+    assert [each.true for each in pages._shown(found, None)] == ["ant", "bee", "ant", "bee"]
+    assert [each.image for each in pages._shown(found, "bee")] == [9, 10, 11]
 
 
 def test_the_verdict_uses_the_limits_of_the_settings(page, registered, monkeypatch):
