@@ -3,8 +3,11 @@
 import uuid
 
 import pytest
+import requests
 from botocore.exceptions import ClientError
 
+from cifar_tasks.deployment import SEAWEED_VOLUMES
+from cifar_tasks.deployment.stack.environment import HOST, started_with
 from cifar_tasks.errors import IntegrityError, StorageRefused
 from cifar_tasks.storage.s3 import S3Store, s3_client
 from tests.conftest import RunningStack
@@ -59,3 +62,9 @@ def test_an_object_that_was_altered_under_its_own_metadata_is_refused(s3_store: 
     s3_client().put_object(Bucket=s3_store.bucket, Key="a", Body=b"two", Metadata={"sha256": ref.sha256})
     with pytest.raises(IntegrityError, match="damaged"):
         s3_store.get("a")
+
+
+def test_new_buckets_take_objects_however_full_the_disk_is(backend: RunningStack) -> None:
+    master = started_with(backend.home).s3_inner_port + 3
+    topology = requests.get(f"http://{HOST}:{master}/dir/status", timeout=5).json()["Topology"]
+    assert topology["Max"] == SEAWEED_VOLUMES

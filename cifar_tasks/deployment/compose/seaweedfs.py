@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from cifar_tasks.deployment import SEAWEED_VOLUMES
 from cifar_tasks.deployment.compose import BUCKETS
 
 CONFIG = Path("/tmp/s3.json")  # noqa: S108 – a tmpfs that only this container sees
@@ -36,6 +37,7 @@ def main() -> None:
         "dir": "/data",
         "ip": "storage",
         "ip.bind": "0.0.0.0",  # noqa: S104 – reachable from the internal network only
+        "volume.max": SEAWEED_VOLUMES,
         "s3.config": CONFIG,
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,

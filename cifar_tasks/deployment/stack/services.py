@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cifar_tasks.deployment import probes
+from cifar_tasks.deployment import SEAWEED_VOLUMES, probes
 from cifar_tasks.deployment.stack import postgres
 from cifar_tasks.deployment.stack.environment import HOST, MLFLOW_BUCKET, S3_INNER_PORTS, StackOptions
 from cifar_tasks.settings import Settings
@@ -123,6 +123,7 @@ def _seaweed(home: Path, options: StackOptions) -> list[str]:
         "master.port": next(inner),
         "master.port.grpc": next(inner),
         "master.telemetry": "false",
+        "volume.max": SEAWEED_VOLUMES,
         "volume.port": next(inner),
         "volume.port.grpc": next(inner),
         "admin.port": next(inner),
