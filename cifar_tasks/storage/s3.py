@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from cifar_tasks.errors import ConfigError, IntegrityError, StorageError, Storag
 from cifar_tasks.storage.hosts import is_unknown_host, worth_a_retry
 
 if TYPE_CHECKING:
+    from botocore.loaders import Loader
     from botocore.session import Session
     from mypy_boto3_s3 import S3Client
 
@@ -216,7 +217,7 @@ def s3_client(
     try:
         # boto3's own default session would keep the first credentials that it saw. With an `environment` it reads none
         # of the user's files.
-        session = boto3.session.Session(botocore_session=None if environment is None else _session_without_files())
+        session = boto3.session.Session(botocore_session=_session(with_files=environment is None))
         return session.client(
             "s3",
             # Given by hand, because ~/.aws/config can make boto3 ignore the variables and talk to AWS.
@@ -231,12 +232,23 @@ def s3_client(
         raise ConfigError(f"S3 cannot be used: {error}. Correct AWS_ENDPOINT_URL_S3 or ~/.aws/config.") from error
 
 
-def _session_without_files() -> "Session":
+def _session(with_files: bool) -> "Session":
     from botocore.session import Session
 
     # Name → its key in a file, its variables, its value, a conversion.
     values = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull, "ca_bundle": None}
-    return Session(session_vars={name: (None, None, value, None) for name, value in values.items()})
+    without_files = {name: (None, None, value, None) for name, value in values.items()}
+    session = Session(session_vars=None if with_files else without_files)
+    session.register_component("data_loader", _definitions())
+    return session
+
+
+@cache
+def _definitions() -> "Loader":
+    """boto3's definitions of services. Reading them is 50 of the 60 ms that a client takes: once a process."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def _code(error: Any) -> str:
