@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cifar_tasks.errors import ConfigError, IntegrityError
-from cifar_tasks.storage.promotion_log import ATTEMPTS, Log, Outcome, altered, append, read_log
+from cifar_tasks.storage.append_only_log import ATTEMPTS
+from cifar_tasks.storage.promotion_log import Log, Outcome, altered, append, read_log
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.model_registry import CHALLENGER, CHAMPION, PREVIOUS
 
