@@ -51,6 +51,8 @@ def mlflow_client() -> "MlflowClient":
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # no bars in a log
+    # Files come through the server: from S3 itself MLflow retries each of them for up to ten minutes.
+    os.environ["MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"] = "false"
     return MlflowClient()
 
 

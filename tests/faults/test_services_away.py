@@ -133,12 +133,14 @@ def test_a_promotion_has_one_entry_and_its_alias(interrupted, client: MlflowClie
         assert client.get_registered_model(candidate.name).aliases == {"champion": str(candidate.version)}
 
 
+@pytest.mark.parametrize("interrupted", ["mlflow", "s3"], indirect=True)
 def test_a_report_is_written_and_ends_the_run(
     interrupted, client: MlflowClient, evaluated: EvaluatedModel, tmp_path: Path
 ) -> None:
     registered = registered_as(evaluated, "away-reported")
     parent = evaluated.trained.plan.data.parent_run_id
     results = interrupted(report, lambda number: [registered])
+    assert len(results) > 2
     assert all(result == results[0][1] for _, result in results)
     assert client.get_run(parent).info.status == "FINISHED"
     assert "<img" in Path(client.download_artifacts(parent, "report.html", str(tmp_path))).read_text()
