@@ -8,7 +8,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from cifar_tasks.errors import ConfigError, nearest, problems
@@ -46,6 +55,35 @@ SourceName = Annotated[str, AfterValidator(_source), _form_schema(_SOURCE)]
 """A source of images, for a process that may work in another folder."""
 RegisteredModelName = Annotated[str, AfterValidator(_model_name), _form_schema(_MODEL_NAME)]
 """A name in the MLflow model registry."""
+
+LineName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]{0,49}$")]
+"""A dataset line: part of keys in S3 and of names of Airflow's assets."""
+
+
+class DatasetLine(BaseModel):
+    """A source that is watched, and how its images are prepared. Another test set is another line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    source: SourceName
+    """A folder or an `s3://` prefix that grows, an archive, `cifar10` or `digits`."""
+    image_size: int = Field(default=32, ge=MIN_IMAGE_SIZE, le=MAX_IMAGE_SIZE)
+    """Pixels per side."""
+    resize: Resize = "crop"
+    seed: int = Field(default=0, ge=0)
+    """Of the validation split."""
+    settle_seconds: float = Field(default=300, ge=0)
+    """A delivery is complete when its source has not changed for so long."""
+    marker: str | None = Field(default=None, pattern=r"^[^/]+$")
+    """Name of an object beside the class folders that is written last: a delivery is complete when it has changed."""
+
+    @field_validator("source")
+    @classmethod
+    def _one_source(cls, source: str) -> str:
+        if source == "auto":
+            raise ValueError("a dataset line has one source: give cifar10, digits, an absolute path or an s3:// URL")
+        return source
+
 
 _FROZEN = ConfigDict(extra="forbid")
 

@@ -12,7 +12,16 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Profile, RegisteredModelName, Resize, SourceName
+from cifar_tasks.config import (
+    MAX_IMAGE_SIZE,
+    MIN_IMAGE_SIZE,
+    DatasetLine,
+    LineName,
+    Profile,
+    RegisteredModelName,
+    Resize,
+    SourceName,
+)
 from cifar_tasks.errors import ConfigError, nearest, problems
 from cifar_tasks.promotion.limits import Limits, TrainingMode
 
@@ -102,6 +111,11 @@ class Settings(BaseSettings):
     """Defaults of the form, as JSON: `{"min_gain": 0.01, "max_latency_ms": 20}`; what is not named stays."""
     approval_hours: float = Field(default=24, gt=0, le=8760)
     """That a promotion waits for a person; no answer is a no."""
+
+    dataset_lines: dict[LineName, DatasetLine] = {}
+    """Line → its source, as JSON: `{"products": {"source": "s3://bucket/prefix", "settle_seconds": 300}}`."""
+    dataset_schedule: Annotated[str, AfterValidator(_cron)] | None = None
+    """Cron expression of the DAG that checks the sources of all lines; none: only when triggered."""
 
     cifar10_url: str = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     """URL of the official archive, or of a mirror."""
