@@ -31,6 +31,12 @@ class DataError(CifarError):
     """The images cannot be used as a dataset."""
 
 
+class SourceChanged(DataError):
+    """The source was changed while it was read."""
+
+    retryable = True
+
+
 class WeightsError(CifarError):
     """Pretrained weights are not available or are not the expected ones."""
 

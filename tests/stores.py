@@ -61,7 +61,7 @@ class InMemoryStore(S3Store):
     def entries(self, prefix: str) -> Iterator[ObjectEntry]:
         for key, data in sorted(self.objects.items()):
             if key.startswith(prefix):
-                yield ObjectEntry(key, len(data), _etag(data))
+                yield ObjectEntry(key, len(data), _etag(data), self.written.get(key, 0.0))
 
     def keys(self, prefix: str) -> Iterator[str]:
         return (entry.key for entry in self.entries(prefix))

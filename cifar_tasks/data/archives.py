@@ -50,6 +50,11 @@ class ZipTree(_ArchiveTree):
                 if content is not None:
                     yield name, content
 
+    def marks(self) -> dict[str, str]:
+        with self._opened() as archive:
+            members = self._members(archive)
+        return {name: f"{info.CRC:08x}-{info.file_size}" for name, info in sorted(members.items()) if name[-1] != "/"}
+
     @contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
         with _archive_errors(f"{self.bad.where} "), zipfile.ZipFile(self._path) as archive:
@@ -107,6 +112,11 @@ class TarTree(_ArchiveTree):
                             self.bad.add(name, TWICE)
                         continue
                 yield name, content
+
+    def marks(self) -> dict[str, str]:
+        names = [name for name in self.names() if not name.endswith("/")]
+        marks = {name: hashlib.sha256(content).hexdigest() for name, content in self.read(names)}
+        return dict(sorted(marks.items()))
 
     @contextmanager
     def _opened(self) -> Iterator[tarfile.TarFile]:

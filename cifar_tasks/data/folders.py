@@ -60,10 +60,11 @@ def _images(tree: FileTree, position: dict[str, int]) -> Iterator[SourceImage]:
         yield SourceImage(position[file], readable(file), content)
 
 
-def survey(names: list[str], bad: BadFiles) -> ClassFolders:
+def survey(names: list[str], bad: BadFiles, check_counts: bool = True) -> ClassFolders:
     """Checks the layout. Folders around it are tolerated; files beside `train` and `test` are ignored.
 
-    A file that is no image or lies elsewhere is `bad`. Raises `DataError`, with all bad files, for another layout.
+    A file that is no image or lies elsewhere is `bad`. Raises `DataError`, with all bad files, for another layout, and
+    with `check_counts` for classes that are too small.
     """
     try:
         if not any(not name.endswith("/") for name in names):
@@ -81,7 +82,8 @@ def survey(names: list[str], bad: BadFiles) -> ClassFolders:
                 _place(folders, "train", path, name, bad)
             elif not roles and PurePosixPath(name).suffix.lower() in SUFFIXES:
                 bad.add(name, f"is not in a class folder. {LAYOUT}")
-        _check_counts(folders, "test" in roles.values(), bad.where)
+        if check_counts:
+            _check_counts(folders, "test" in roles.values(), bad.where)
     except DataError as error:
         bad.check(str(error))
         raise

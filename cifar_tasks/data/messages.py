@@ -30,10 +30,18 @@ class BadFiles:
         self.where = where
         """The source in messages."""
         self._problems: dict[str, str] = {}
+        self.incomplete = False
+        """Whether something failed, so that there may be files which were not seen."""
 
-    def add(self, name: str, problem: str) -> None:
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is wrong, by name."""
+        return dict(self._problems)
+
+    def add(self, name: str, problem: str, failed: bool = False) -> None:
         """`problem` continues the name: `is no image by its name. Remove it.`"""
         self._problems.setdefault(readable(name), problem)
+        self.incomplete |= failed
 
     def check(self, also: str | None = None) -> None:
         """Raises `DataError` if a file is unusable: the first ones with their problem, and the count.

@@ -19,6 +19,8 @@ from cifar_tasks.data.splits import Indices
 
 Thumbnails = NDArray[np.uint8]
 """N × 8 × 9, grey: what a difference hash of 64 bits looks at."""
+Hashes = NDArray[np.uint64]
+"""N × 2: of each picture and of its mirror image."""
 
 BANDS, BAND_BITS = 4, 16
 """Candidates agree in one of the parts of the 64 bits: 98 % of pictures of CIFAR-10 do with a JPEG copy of quality 50,
@@ -58,12 +60,24 @@ class NearDuplicates(NamedTuple):
 
 def near_duplicates(thumbs: Thumbnails, positions: Indices, read: Callable[[Indices], Images]) -> NearDuplicates:
     """Among `positions`, in which no two pictures are equal; `read` gives the pictures at positions."""
-    candidates = positions[_candidates(_hashes(thumbs[positions]))].tolist()
+    candidates = positions[_candidates(difference_hashes(thumbs[positions]))]
+    return _compared(candidates, lambda one, other: read(np.array([one, other])))
+
+
+def near_copies(originals: Hashes, others: Hashes, read: Callable[[int, int], Images]) -> NearDuplicates:
+    """Pairs of one of the originals and one of the others: positions in each; `read` gives the two pictures."""
+    is_original = np.arange(len(originals) + len(others)) < len(originals)
+    candidates = _candidates(np.concatenate([originals, others]), is_original)
+    return _compared(candidates - np.array([0, len(originals)]), read)
+
+
+def _compared(candidates: Indices, read: Callable[[int, int], Images]) -> NearDuplicates:
+    """Those whose pixels agree."""
     complete = len(candidates) < MAX_CANDIDATES
     found = set()
     compared = 0
-    for first, second in candidates:
-        one, other = read(np.array([first, second])).astype(np.int16)
+    for first, second in candidates.tolist():
+        one, other = read(first, second).astype(np.int16)
         compared += one.nbytes
         if compared > MAX_COMPARED_BYTES:
             complete = False
@@ -74,18 +88,17 @@ def near_duplicates(thumbs: Thumbnails, positions: Indices, read: Callable[[Indi
     return NearDuplicates(sorted(found), complete)
 
 
-def _hashes(thumbs: Thumbnails) -> NDArray[np.uint64]:
-    """N × 2: of each picture and of its mirror image."""
+def difference_hashes(thumbs: Thumbnails) -> Hashes:
     bits = [
         imagehash.dhash(Image.fromarray(each)).hash
         for thumb in thumbs
         for each in (thumb, np.ascontiguousarray(thumb[:, ::-1]))
     ]
-    return np.packbits(np.array(bits).reshape(-1, 64), axis=1).view(np.uint64).reshape(-1, 2)
+    return np.packbits(np.array(bits, bool).reshape(-1, 64), axis=1).view(np.uint64).reshape(-1, 2)
 
 
-def _candidates(hashes: NDArray[np.uint64]) -> Indices:
-    """P × 2 different rows, the most similar ones first."""
+def _candidates(hashes: Hashes, is_original: NDArray[np.bool_] | None = None) -> Indices:
+    """P × 2 different rows, the most similar ones first; with `is_original` one of the two is, and stands first."""
     count = len(hashes)
     both = hashes.T.ravel()  # those of the mirror images behind the others
     shift = np.uint64(64 - BAND_BITS)
@@ -98,6 +111,8 @@ def _candidates(hashes: NDArray[np.uint64]) -> Indices:
             bits = np.bitwise_count(ordered[:-step] ^ ordered[step:])
             close = (ordered[:-step] >> shift == ordered[step:] >> shift) & (bits <= MAX_BITS)
             close &= rows[:-step] != rows[step:]
+            if is_original is not None:
+                close &= is_original[rows[:-step]] != is_original[rows[step:]]
             one, other = rows[:-step][close], rows[step:][close]
             low, high = np.minimum(one, other), np.maximum(one, other)
             found = (bits[close].astype(np.int64) * count + low) * count + high

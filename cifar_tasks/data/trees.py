@@ -14,7 +14,7 @@ from typing import Protocol
 
 from cifar_tasks.data.messages import BadFiles, readable
 from cifar_tasks.data.parallel import bounded_map
-from cifar_tasks.errors import DataError
+from cifar_tasks.errors import SourceChanged
 from cifar_tasks.storage.s3 import ObjectEntry, S3Store, canonical_json, sha256_hex
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -44,6 +44,12 @@ class FileTree(Protocol):
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """The content of these files, in an order that suits the medium."""
 
+    def marks(self) -> dict[str, str]:
+        """A mark of each file by its name, in order: another mark means that the content may be another one.
+
+        Costs a listing, and reading the bytes only where the medium keeps nothing else.
+        """
+
 
 class DirectoryTree:
     def __init__(self, root: Path) -> None:
@@ -68,6 +74,14 @@ class DirectoryTree:
                 content = (self._root / name).read_bytes()
             if content is not None:
                 yield name, content
+
+    def marks(self) -> dict[str, str]:
+        marks: dict[str, str] = {}
+        for name in self.names():
+            if not name.endswith("/"):
+                with self._readable(name):
+                    marks[name] = stat_mark(self._root / name)
+        return marks
 
     def _walk(self, folder: str | Path, prefix: str) -> Iterator[str]:
         entries: list[os.DirEntry[str]] = []
@@ -109,7 +123,7 @@ class DirectoryTree:
         try:
             yield
         except OSError as error:
-            self.bad.add(name, f"cannot be read: {error.strerror}.")
+            self.bad.add(name, f"cannot be read: {error.strerror}.", failed=True)
 
 
 class StoredTree:
@@ -151,11 +165,20 @@ class StoredTree:
         yield from bounded_map(self._get, small, S3_READERS, lambda name: self._objects[name].size)
         yield from map(self._get, large)
 
+    def marks(self) -> dict[str, str]:
+        names = [name for name in self.names() if not name.endswith("/")]
+        return {name: f"{self._objects[name].etag}-{self._objects[name].size}" for name in names}
+
+    def written(self, name: str) -> float | None:
+        """When an object was written last, by the server's clock (Unix time); none if it is not there."""
+        found = self._objects.get(name)
+        return found.modified if found else None
+
     def _get(self, name: str) -> tuple[str, bytes]:
         try:
             return name, self._store.get(self._objects[name].key)
         except KeyError:
-            raise DataError(
+            raise SourceChanged(
                 f"{self.bad.where}: {readable(name)} was deleted while the data were being read. Start again."
             ) from None
 
@@ -185,3 +208,10 @@ def same_text(name: str) -> str:
 def file_digest(path: Path, algorithm: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, partial(hashlib.new, algorithm, usedforsecurity=False)).hexdigest()
+
+
+def stat_mark(path: Path) -> str:
+    """See `FileTree.marks`. The time of the last change of the file's entry is set by the system, whatever times a copy
+    claims."""
+    found = path.stat()
+    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"

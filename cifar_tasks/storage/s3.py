@@ -64,6 +64,8 @@ class ObjectEntry:
     """Bytes."""
     etag: str
     """The server's own mark of the content: another one means other content."""
+    modified: float = 0.0
+    """When it was written, by the server's clock: Unix time in whole seconds."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,9 @@ class S3Store:
                 if "Name" not in page:  # boto3 reads a page of a proxy as an empty listing
                     raise StorageRefused(f"{self.uri(prefix)} has no listing of S3. Correct AWS_ENDPOINT_URL_S3.")
                 for found in page.get("Contents", []):
-                    yield ObjectEntry(found["Key"], found["Size"], found["ETag"])
+                    yield ObjectEntry(found["Key"], found["Size"], found["ETag"], found["LastModified"].timestamp())
+                if page.get("IsTruncated") and not page.get("NextContinuationToken"):  # boto3 would end here, silently
+                    raise StorageError(f"the listing of {self.uri(prefix)} ends in the middle. Try again.")
 
     def keys(self, prefix: str) -> Iterator[str]:
         return (entry.key for entry in self.entries(prefix))

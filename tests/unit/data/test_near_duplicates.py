@@ -118,3 +118,19 @@ def test_candidates_differ_in_few_bits_even_where_they_agree_in_a_part(bits: int
     mirrored = 0xAAAA_AAAA_AAAA_AAAA, 0xF0F0_F0F0_F0F0_F0F0  # agree with nothing
     hashes = np.array([[0, mirrored[0]], [2**bits - 1, mirrored[1]]], np.uint64)
     assert module._candidates(hashes).tolist() == found
+
+
+def test_copies_of_originals_are_found_and_pairs_within_one_side_are_not() -> None:
+    originals, others = photographs(60)[:40], photographs(60)[30:].copy()
+    originals[39] = [np.asarray(saved(Image.fromarray(originals[5])))][0]  # a copy within the originals
+    others[20] = np.asarray(ImageOps.mirror(Image.fromarray(others[21])))  # and one within the others
+    hashes = (module.difference_hashes(thumbnails(images)) for images in (originals, others))
+    found = module.near_copies(*hashes, lambda one, other: np.stack([originals[one], others[other]]))
+    assert found.pairs == [(number, number - 30) for number in range(30, 39)]
+    assert found.complete
+
+
+def test_no_originals_and_no_others_have_no_copies() -> None:
+    none, some = (module.difference_hashes(thumbnails(photographs(5))[:count]) for count in (0, 5))
+    for sides in ((none, some), (some, none), (none, none)):
+        assert module.near_copies(*sides, lambda one, other: pytest.fail("read")).pairs == []

@@ -200,3 +200,47 @@ def test_very_deep_folders_and_very_long_names_are_one_short_error(tmp_path: Pat
     with pytest.raises(DataError, match="leaves the folder") as caught:
         names_of(open_archive(long))
     assert len(str(caught.value)) < 500
+
+
+def test_every_medium_marks_each_file_and_the_marks_are_the_same_when_taken_again(tree: FileTree) -> None:
+    marks = tree.marks()
+    assert list(marks) == sorted(FILES)
+    assert len(set(marks.values())) == len(FILES)
+    assert tree.marks() == marks
+
+
+@pytest.mark.parametrize("medium", ["directory", "zip", "tar.gz", "objects"])
+def test_a_file_of_the_same_size_with_other_content_has_another_mark(medium: str, tmp_path: Path) -> None:
+    def marks(content: bytes) -> dict[str, str]:
+        files = {**FILES, "train/ant/1.png": content}
+        if medium == "directory":
+            return DirectoryTree(directory_of(files, tmp_path / "root")).marks()
+        if medium == "objects":
+            return stored(files).marks()
+        return open_archive((zip_of if medium == "zip" else tar_of)(files, tmp_path / f"archive.{medium}")).marks()
+
+    before, after = marks(b"one"), marks(b"two")
+    assert before["train/ant/1.png"] != after["train/ant/1.png"]
+
+
+def test_a_copy_that_claims_an_old_time_has_another_mark(tmp_path: Path) -> None:
+    path = directory_of(FILES, tmp_path) / "train/ant/1.png"
+    before, times = DirectoryTree(tmp_path).marks(), path.stat()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert DirectoryTree(tmp_path).marks()["train/ant/1.png"] != before["train/ant/1.png"]
+
+
+def test_a_folder_that_cannot_be_listed_makes_the_listing_incomplete(tmp_path: Path, monkeypatch) -> None:
+    tree = DirectoryTree(directory_of({**FILES, "train/ant/notes.txt": b""}, tmp_path))
+    assert not (tree.marks() and tree.bad.incomplete)
+    scan = os.scandir
+
+    def failing(folder: object) -> object:
+        if str(folder).endswith("bee"):
+            raise OSError(5, "Input/output error")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    assert tree.marks()
+    assert tree.bad.incomplete

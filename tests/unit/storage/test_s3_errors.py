@@ -118,3 +118,18 @@ def test_no_keys_and_an_unknown_profile_are_permanent(monkeypatch: pytest.Monkey
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(ConfigError, match="nobody"):
         S3Store("bucket")
+
+
+def test_a_listing_that_is_cut_short_is_an_error_and_no_shorter_listing() -> None:
+    """boto3 takes a page that says it is not the last, but not where the next one is, for the last one."""
+    page = (
+        '<?xml version="1.0"?><ListBucketResult><Name>bucket</Name><IsTruncated>true</IsTruncated><Contents>'
+        "<Key>a/1</Key><Size>1</Size><ETag>x</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+        "</Contents></ListBucketResult>"
+    )
+    with server_that_answers(200, page, "application/xml") as address:
+        listing = store_at(address).entries("a")
+        assert next(listing).modified == 1767225600
+        with pytest.raises(StorageError, match="ends in the middle") as caught:
+            next(listing)
+    assert caught.value.retryable
