@@ -122,6 +122,13 @@ def find_dag(client: "ApiClient", dag_id: str = DAG) -> "DAGResponse | None":
         return None
 
 
+def paused_dags(client: "ApiClient") -> list[str]:
+    """Ids."""
+    from airflow_client.client.api.dag_api import DAGApi
+
+    return [dag.dag_id for dag in DAGApi(client).get_dags(paused=True).dags]
+
+
 def import_errors(client: "ApiClient") -> list[str]:
     """`FILE: the last line of the error` for each DAG file that Airflow could not import."""
     from airflow_client.client.api.import_error_api import ImportErrorApi

@@ -14,7 +14,7 @@ from airflow_client.client.models.dag_patch_body import DAGPatchBody
 from airflow_client.client.models.pool_body import PoolBody
 
 from cifar_tasks.cli.dag_run import trigger
-from cifar_tasks.deployment.airflow_api import DAG
+from cifar_tasks.deployment.airflow_api import DAG, PROMOTION_DAG
 from cifar_tasks.deployment.doctor import CHECKS
 from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, find_deployment, run_checks
 from cifar_tasks.errors import StackError
@@ -104,6 +104,18 @@ def test_a_dag_that_is_paused_is_a_warning_and_a_demo_refuses_to_wait_for_it(
     assert found.status == "warning"
     assert "is paused" in found.message
     assert "switch" in found.remedy
+
+
+def test_another_dag_that_is_paused_is_a_warning(deployment: Deployment, airflow: "ApiClient") -> None:
+    assert (check("other DAGs", deployment).status, check("other DAGs", deployment).message) == ("ok", "none is paused")
+    api = DAGApi(airflow)
+    api.patch_dag(PROMOTION_DAG, DAGPatchBody(is_paused=True))
+    try:
+        found = check("other DAGs", deployment)
+    finally:
+        api.patch_dag(PROMOTION_DAG, DAGPatchBody(is_paused=False))
+    assert (found.status, found.message) == ("warning", f"paused: {PROMOTION_DAG}")
+    assert "switches" in found.remedy
 
 
 def test_a_dag_that_airflow_does_not_know_is_a_failure(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:

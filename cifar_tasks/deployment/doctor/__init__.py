@@ -26,6 +26,7 @@ CHECKS = (
     Check("Airflow", "Airflow log-in", airflow_checks.airflow_login, ("Airflow",)),
     Check("Airflow", "gpu pool", airflow_checks.gpu_pool, ("Airflow log-in",)),
     Check("Airflow", "training DAG", airflow_checks.training_dag, ("Airflow log-in",), ("airflow-dag-processor",)),
+    Check("Airflow", "other DAGs", airflow_checks.other_dags, ("Airflow log-in",), ("airflow-dag-processor",)),
     Check("Airflow", "shared secrets", airflow_checks.shared_secrets, ("S3",), ("s3",)),
     Check("Workers", "queues", airflow_checks.queues, ("Redis",), ("worker", "gpu-worker")),
     Check("Workers", "GPU slots", airflow_checks.gpu_slots, ("Redis", "gpu pool"), ("gpu-worker",)),

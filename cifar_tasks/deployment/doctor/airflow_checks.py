@@ -3,7 +3,7 @@
 import os
 
 from cifar_tasks.deployment import probes, stack
-from cifar_tasks.deployment.airflow_api import DAG, find_dag, import_errors, longest_task, pool_slots
+from cifar_tasks.deployment.airflow_api import DAG, find_dag, import_errors, longest_task, paused_dags, pool_slots
 from cifar_tasks.deployment.compose.airflow_component import wrong_secrets
 from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, judge
 from cifar_tasks.deployment.doctor.storage_checks import refuse_anonymous
@@ -39,6 +39,13 @@ def training_dag(deployment: Deployment) -> str:
     if deployment.settings.schedule not in (None, dag.timetable_summary):
         raise Finding("warning", f"{message}; CIFAR_SCHEDULE is {deployment.settings.schedule}", "{restart}")
     return judge(f"is paused; it {message}" if dag.is_paused else message, warning=dag.is_paused)
+
+
+def other_dags(deployment: Deployment) -> str:
+    """Unpause them, with the switches on the page Dags of Airflow: until then their runs wait."""
+    with deployment.airflow() as client:
+        paused = [dag_id for dag_id in paused_dags(client) if dag_id != DAG]
+    return judge(f"paused: {', '.join(paused)}" if paused else "none is paused", warning=bool(paused))
 
 
 def shared_secrets(deployment: Deployment) -> str:
