@@ -46,7 +46,7 @@ class InMemoryStore(S3Store):
     def snapshot(self, key: str) -> Snapshot:
         with self._one_at_a_time:
             data = self.objects[key]
-            return Snapshot(data, _etag(data), time.monotonic() - self.written[key])
+            return Snapshot(data, _etag(data), time.monotonic() - self.written.get(key, 0.0))
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
         self.reads.append(key)

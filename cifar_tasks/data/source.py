@@ -56,17 +56,17 @@ class TreeSource:
 
     def __init__(self, name: str, tree: FileTree) -> None:
         self.name = name
-        self._tree = tree
+        self.tree = tree
 
     def fingerprint(self) -> str:
-        return self._tree.fingerprint()
+        return self.tree.fingerprint()
 
     def read(self, report: Report) -> ImageStream:
         with progress(report, lambda: f"{self.name}: listing the files"):
-            names = self._tree.names()
+            names = self.tree.names()
         if holds_batches(names):
-            return read_batches(self._tree, names, report)
-        return read_class_folders(self._tree, names, self.name)
+            return read_batches(self.tree, names, report)
+        return read_class_folders(self.tree, names, self.name)
 
 
 class StoredArchiveSource:
@@ -79,11 +79,19 @@ class StoredArchiveSource:
         self._store = store
         self._entry = entry
 
+    def mark(self) -> str:
+        """See `FileTree.marks`."""
+        return f"{self._entry.etag}-{self._entry.size}"
+
     def fingerprint(self) -> str:
         entry = self._entry
         return f"object-{sha256_hex(canonical_json([self._store.uri(entry.key), entry.size, entry.etag]))}"
 
     def read(self, report: Report) -> ImageStream:
+        return self.fetch(report).read(report)
+
+    def fetch(self, report: Report) -> TreeSource:
+        """The archive, as a file of this machine as long as this source is there."""
         where = self._store.uri(self._entry.key)
         total = f"{self._entry.size / 1e6:,.1f} MB"
         report(f"{where}: fetching {total}")
@@ -95,7 +103,7 @@ class StoredArchiveSource:
             progress(report, lambda: f"{where}: fetched {path.stat().st_size / 1e6:,.1f} of {total}"),
         ):
             self._store.download(self._entry.key, path)
-        return TreeSource(self.name, open_archive(path, where)).read(report)
+        return TreeSource(self.name, open_archive(path, where))
 
 
 def open_source(

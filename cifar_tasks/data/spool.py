@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -51,12 +51,8 @@ class RawDataset:
     warnings: tuple[str, ...]
     """Of the source."""
 
-    def read(self, positions: NDArray[np.int64]) -> Images:
-        images = np.empty((len(positions), *self.image_format.shape), np.uint8)
-        for image, position in zip(images, positions.tolist(), strict=True):
-            self.pixels.seek(position * image.nbytes)
-            self.pixels.readinto(image.data)
-        return images
+    def read(self, positions: Indices) -> Images:
+        return _read(self.pixels, self.image_format, positions)
 
     @cached_property
     def test(self) -> Indices:
@@ -79,25 +75,41 @@ class RawDataset:
         return {"train": self.train[kept], "validation": self.train[held_out], "test": self.test}
 
 
-@contextmanager
-def spooled(stream: ImageStream, image_format: ImageFormat, report: Report) -> Iterator[RawDataset]:
-    """The images, while the context lasts, in a temporary file without a name: nothing is left even after SIGKILL.
+@dataclass(frozen=True)
+class DecodedImages:
+    """By position."""
 
-    Raises `DataError` that names the files which are refused.
-    """
-    train, test = len(stream.train_labels), len(stream.test_labels)
-    report(f"{stream.name}: {len(stream.classes)} classes, {train:,} training and {test:,} test images")
-    labels = np.concatenate([stream.train_labels, stream.test_labels])
-    digests, names, thumbs = [b""] * len(labels), [""] * len(labels), np.zeros((len(labels), 8, 9), np.uint8)
+    names: list[str]
+    """Of the files, for messages."""
+    digests: list[bytes]
+    """Of the pixels, 16 bytes; empty where an image cannot be used or was not delivered."""
+    problems: dict[int, str]
+    """Why an image cannot be used."""
+    thumbs: Thumbnails
+    image_format: ImageFormat
+    pixels: FileIO
+
+    def read(self, positions: Indices) -> Images:
+        return _read(self.pixels, self.image_format, positions)
+
+
+@contextmanager
+def decoded(
+    name: str, images: Iterator[SourceImage], count: int, image_format: ImageFormat, report: Report
+) -> Iterator[DecodedImages]:
+    """The images, while the context lasts, in a temporary file without a name: nothing is left even after SIGKILL."""
+    names, digests, problems = [""] * count, [b""] * count, dict[int, str]()
+    thumbs = np.zeros((count, 8, 9), np.uint8)
     with tempfile.TemporaryFile(buffering=0, prefix="cifar-") as pixels:
         done = read = 0
-        decode = partial(_decoded, image_format)
-        with progress(report, lambda: f"{stream.name}: {done:,} of {len(labels):,} images decoded"):
-            for batch in bounded_map(decode, _batches(stream.images, image_format), THREADS, _file_bytes):
-                for name, problem in batch.bad:
-                    stream.bad.add(name, problem)
-                for position, name, digest, image in zip(*batch[2:], strict=True):
-                    names[position], digests[position] = name, digest
+        with progress(report, lambda: f"{name}: {done:,} of {count:,} images decoded"):
+            for batch in bounded_map(
+                partial(_decoded, image_format), _batches(images, image_format), THREADS, _file_bytes
+            ):
+                for position, file, problem in batch.bad:
+                    names[position], problems[position] = file, problem
+                for position, file, digest, image in zip(*batch[2:], strict=True):
+                    names[position], digests[position] = file, digest
                     _write(pixels, position, image)
                 thumbs[batch.positions] = thumbnails(batch.images)
                 read += batch.file_bytes
@@ -105,10 +117,22 @@ def spooled(stream: ImageStream, image_format: ImageFormat, report: Report) -> I
                     return_freed_memory()
                     read = 0
                 done += len(batch.positions) + len(batch.bad)
+        yield DecodedImages(names, digests, problems, thumbs, image_format, pixels)
+
+
+@contextmanager
+def spooled(stream: ImageStream, image_format: ImageFormat, report: Report) -> Iterator[RawDataset]:
+    """The images, while the context lasts. Raises `DataError` that names the files which are refused."""
+    train, test = len(stream.train_labels), len(stream.test_labels)
+    report(f"{stream.name}: {len(stream.classes)} classes, {train:,} training and {test:,} test images")
+    labels = np.concatenate([stream.train_labels, stream.test_labels])
+    with decoded(stream.name, stream.images, len(labels), image_format, report) as images:
+        for position, problem in images.problems.items():
+            stream.bad.add(images.names[position], problem)
         stream.bad.check()
-        if missing := digests.count(b""):
+        if missing := images.digests.count(b""):
             raise DataError(f"{stream.name}: {missing} images vanished while the source was read. Start again.")
-        _, groups = np.unique(np.frombuffer(b"".join(digests), "V16"), return_inverse=True)
+        groups = equal_groups(images.digests)
         is_test = _test_images(labels, train, groups)
         test_set, classes = "given" if test else "drawn", stream.classes
         yield RawDataset(
@@ -117,21 +141,31 @@ def spooled(stream: ImageStream, image_format: ImageFormat, report: Report) -> I
             labels,
             is_test,
             test_set,
-            names,
+            images.names,
             groups,
-            thumbs,
+            images.thumbs,
             image_format,
-            pixels,
+            images.pixels,
             stream.warnings,
         )
+
+
+def equal_groups(digests: Sequence[bytes]) -> Indices:
+    """The same number for equal digests."""
+    return np.unique(np.frombuffer(b"".join(digests), "V16"), return_inverse=True)[1]
 
 
 def _test_images(labels: Labels, train: int, groups: Indices) -> NDArray[np.bool_]:
     """Those behind the training images; if there are none, some of each class."""
     is_test = np.arange(len(labels)) >= train
     if not is_test.any():
-        is_test[split_indices(labels, TEST_FRACTION, TEST_SEED, groups)[1]] = True
+        is_test[drawn_test(labels, groups)] = True
     return is_test
+
+
+def drawn_test(labels: Labels, groups: Indices) -> Indices:
+    """Positions of the test images of a source that has no test set."""
+    return split_indices(labels, TEST_FRACTION, TEST_SEED, groups)[1]
 
 
 def _batches(images: Iterator[SourceImage], image_format: ImageFormat) -> Iterator[list[SourceImage]]:
@@ -153,8 +187,8 @@ def _file_bytes(batch: list[SourceImage]) -> int:
 
 class _Decoded(NamedTuple):
     file_bytes: int
-    bad: list[tuple[str, str]]
-    """Names of files that cannot be used, and why."""
+    bad: list[tuple[int, str, str]]
+    """Positions and names of files that cannot be used, and why."""
     positions: list[int]
     names: list[str]
     digests: list[bytes]
@@ -162,18 +196,26 @@ class _Decoded(NamedTuple):
 
 
 def _decoded(image_format: ImageFormat, batch: list[SourceImage]) -> _Decoded:
-    decoded = _Decoded(_file_bytes(batch), [], [], [], [], np.empty((len(batch), *image_format.shape), np.uint8))
+    result = _Decoded(_file_bytes(batch), [], [], [], [], np.empty((len(batch), *image_format.shape), np.uint8))
     for image in batch:
         try:
             pixels = decode_image(image.content, image_format)
         except UnusableImage as error:
-            decoded.bad.append((image.name, str(error)))
+            result.bad.append((image.position, image.name, str(error)))
             continue
-        decoded.images[len(decoded.names)] = pixels
-        decoded.positions.append(image.position)
-        decoded.names.append(image.name)
-        decoded.digests.append(hashlib.blake2b(pixels.data, digest_size=16).digest())
-    return decoded._replace(images=decoded.images[: len(decoded.names)])
+        result.images[len(result.names)] = pixels
+        result.positions.append(image.position)
+        result.names.append(image.name)
+        result.digests.append(hashlib.blake2b(pixels.data, digest_size=16).digest())
+    return result._replace(images=result.images[: len(result.names)])
+
+
+def _read(pixels: FileIO, image_format: ImageFormat, positions: Indices) -> Images:
+    images = np.empty((len(positions), *image_format.shape), np.uint8)
+    for image, position in zip(images, positions.tolist(), strict=True):
+        pixels.seek(position * image.nbytes)
+        pixels.readinto(image.data)
+    return images
 
 
 def _write(pixels: FileIO, position: int, image: Images) -> None:

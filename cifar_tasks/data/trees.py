@@ -42,7 +42,10 @@ class FileTree(Protocol):
         """Relative paths, sorted; a folder ends in `/`. Hidden files are left out."""
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """The content of these files, in an order that suits the medium."""
+        """The content of these files, in an order that suits the medium.
+
+        Raises `SourceChanged` for a file that is not any more what `marks` has listed.
+        """
 
     def marks(self) -> dict[str, str]:
         """A mark of each file by its name, in order: another mark means that the content may be another one.
@@ -55,6 +58,7 @@ class DirectoryTree:
     def __init__(self, root: Path) -> None:
         self.bad = BadFiles(readable(str(root)))
         self._root = root.resolve()
+        self._marks: dict[str, str] = {}
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
@@ -69,9 +73,12 @@ class DirectoryTree:
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
-            content = None
+            content, mark = None, self._marks.get(name)
             with self._readable(name):
                 content = (self._root / name).read_bytes()
+                mark = mark and stat_mark(self._root / name)
+            if mark != self._marks.get(name) or (mark and content is None):
+                raise self._changed(name)
             if content is not None:
                 yield name, content
 
@@ -81,7 +88,11 @@ class DirectoryTree:
             if not name.endswith("/"):
                 with self._readable(name):
                     marks[name] = stat_mark(self._root / name)
+        self._marks = marks
         return marks
+
+    def _changed(self, name: str) -> SourceChanged:
+        return SourceChanged(f"{self.bad.where}: {readable(name)} was changed while the data were read. Start again.")
 
     def _walk(self, folder: str | Path, prefix: str) -> Iterator[str]:
         entries: list[os.DirEntry[str]] = []
@@ -175,12 +186,17 @@ class StoredTree:
         return found.modified if found else None
 
     def _get(self, name: str) -> tuple[str, bytes]:
+        entry = self._objects[name]
         try:
-            return name, self._store.get(self._objects[name].key)
+            found = self._store.snapshot(entry.key)
         except KeyError:
+            found = None
+        if found is None or found.etag != entry.etag:
+            what = "deleted" if found is None else "replaced"
             raise SourceChanged(
-                f"{self.bad.where}: {readable(name)} was deleted while the data were being read. Start again."
-            ) from None
+                f"{self.bad.where}: {readable(name)} was {what} while the data were being read. Start again."
+            )
+        return name, found.data
 
 
 def checked_name(path: str, bad: BadFiles) -> str | None:

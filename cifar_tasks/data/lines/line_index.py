@@ -1,0 +1,97 @@
+"""The list of the images of a line's dataset version: which file each one was, and what was left out.
+
+`lines/<line>/index/<digest>.json.gz`, named by its content.
+"""
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from cifar_tasks.data.lines.line_log import ROOT, LineDataset
+from cifar_tasks.data.near_duplicates import Hashes
+from cifar_tasks.data.versions import SPLITS
+from cifar_tasks.errors import IntegrityError
+from cifar_tasks.storage.s3 import ObjectRef, S3Store, canonical_json, sha256_hex
+
+
+class ImageRow(NamedTuple):
+    name: str
+    """Of the file in the source."""
+    mark: str
+    """See `FileTree.marks`."""
+    digest: str
+    """Of the decoded pixels, 32 hex digits."""
+    label: int
+    split: str
+
+
+class LeftOut(NamedTuple):
+    """A file that is no image of the version."""
+
+    name: str
+    mark: str
+    digest: str
+    """Empty if it cannot be decoded."""
+    why: str
+    """Continues the name."""
+
+
+@dataclass(frozen=True)
+class LineIndex:
+    classes: tuple[str, ...]
+    images: tuple[ImageRow, ...]
+    """By split in the order of the arrays."""
+    dropped: tuple[LeftOut, ...]
+    """Stand in the frozen test set, exactly or nearly."""
+    unreadable: tuple[LeftOut, ...]
+    pinned: frozenset[str]
+    """Digests of validation images that only keep their class from having none."""
+    test_hashes: Hashes
+    """Of the test images, in their order."""
+
+    @cached_property
+    def by_split(self) -> Mapping[str, tuple[ImageRow, ...]]:
+        """Row n of a split is image n of its arrays."""
+        return {split: tuple(row for row in self.images if row.split == split) for split in SPLITS}
+
+    @cached_property
+    def files(self) -> Mapping[str, ImageRow | LeftOut]:
+        """By name."""
+        images: dict[str, ImageRow | LeftOut] = {row.name: row for row in self.images}
+        return images | {row.name: row for row in (*self.dropped, *self.unreadable)}
+
+
+def write_index(store: S3Store, line: str, index: LineIndex) -> ObjectRef:
+    content = {
+        "classes": index.classes,
+        "images": index.images,
+        "dropped": index.dropped,
+        "unreadable": index.unreadable,
+        "pinned": sorted(index.pinned),
+        "test_hashes": base64.b64encode(index.test_hashes.astype("<u8").tobytes()).decode(),
+    }
+    data = gzip.compress(canonical_json(content), compresslevel=1, mtime=0)
+    return store.put(f"{ROOT}/{line}/index/{sha256_hex(data)[:32]}.json.gz", data)
+
+
+def read_index(store: S3Store, dataset: LineDataset) -> LineIndex:
+    """Raises `IntegrityError` if it is missing or damaged."""
+    try:
+        content = json.loads(gzip.decompress(store.get(dataset.index, dataset.index_sha256)))
+    except KeyError:
+        raise IntegrityError(f"{store.uri(dataset.index)} is missing. Restore it from a backup.") from None
+    hashes = np.frombuffer(base64.b64decode(content["test_hashes"]), "<u8").reshape(-1, 2)
+    return LineIndex(
+        tuple(content["classes"]),
+        tuple(ImageRow(*row) for row in content["images"]),
+        tuple(LeftOut(*row) for row in content["dropped"]),
+        tuple(LeftOut(*row) for row in content["unreadable"]),
+        frozenset(content["pinned"]),
+        hashes.astype(np.uint64),
+    )
