@@ -39,6 +39,14 @@ class WeightsFile(BaseModel):
     """Of the file; 64 hex digits."""
 
 
+def _without_slash(url: str) -> str:
+    """Paths are added to it."""
+    return url.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_without_slash)]
+
+
 def _cron(expression: str) -> str:
     from croniter import CroniterError, croniter  # what Airflow uses
 
@@ -70,13 +78,13 @@ class Settings(BaseSettings):
     """MLflow experiment of all runs."""
     registered_model: RegisteredModelName = "cifar10-classifier"
     """Name in the MLflow model registry."""
-    airflow_url: str | None = None
+    airflow_url: Url | None = None
     """Address of Airflow in a browser, for links; none without Airflow."""
-    airflow_api: str | None = None
+    airflow_api: Url | None = None
     """API of the Airflow in which `cifar demo` starts its run; none for the embedded stack, which it starts."""
     airflow_password: SecretStr | None = None
     """Of the user `admin` of this Airflow."""
-    mlflow_url: str | None = None
+    mlflow_url: Url | None = None
     """Address of MLflow in a browser, for links, if it differs from `MLFLOW_TRACKING_URI`, which the tasks use."""
 
     source: SourceName = "auto"

@@ -30,7 +30,7 @@ parallel, evaluates the saved models, registers them in MLflow, and starts the D
 
 **Start:** click ▶ Trigger. The form explains every field. With the default values, training takes minutes on a CPU.
 
-**Results:** the tab *Details* of a task has a button to its MLflow run. The task *report* has a button to the report.
+**Results:** the tab *Details* of a task has buttons to its MLflow run, model version, report and comparison.
 
 **Retries:** a retried task resumes: same MLflow run, newest checkpoint, no second model version.
 

@@ -29,8 +29,13 @@ RETRIES = {
     "execution_timeout": timedelta(hours=1),
 }
 """Of every task, where it has none of its own."""
-MLFLOW_RUN = "MLflow run: "
-"""A line of a step that begins with this tells the address of its MLflow run."""
+LINKS = {
+    "MLflow run: ": "mlflow_url",
+    "Model version: ": "version_url",
+    "Comparison: ": "comparison_url",
+    "Report: ": "report_url",
+}
+"""A line of a step that begins with one of these tells an address; the XCom key where its button finds it."""
 
 _log = logging.getLogger(__name__)
 
@@ -79,11 +84,13 @@ def run_task_step(step: str, **arguments: Any) -> Any:
 
     def on_line(line: str) -> None:
         _log.info("%s", line)
-        if line.startswith(MLFLOW_RUN):
-            show_mlflow_run(line.removeprefix(MLFLOW_RUN))
+        for title, key in LINKS.items():
+            if line.startswith(title):
+                show_link(key, line.removeprefix(title))
 
-    if url := mlflow_url(arguments):
-        show_mlflow_run(url)
+    for key in LINKS.values():
+        if url := find_url(arguments, key):
+            show_link(key, url)
     try:
         return run_step(f"cifar_tasks.steps.{step}", on_line, **arguments)
     except Stopped as stop:
@@ -96,16 +103,16 @@ def run_task_step(step: str, **arguments: Any) -> Any:
         raise (AirflowException if error.retryable else AirflowFailException)(message) from None
 
 
-def mlflow_url(arguments: Any) -> str | None:
-    """The address of the MLflow run that a step continues: the outermost in its arguments."""
+def find_url(arguments: Any, key: str) -> str | None:
+    """The address of what a step continues, such as its MLflow run: the outermost of this key in its arguments."""
     inner = arguments.values() if isinstance(arguments, dict) else arguments if isinstance(arguments, list) else ()
-    own = arguments.get("mlflow_url") if isinstance(arguments, dict) else None
-    return own or next((url for value in inner if (url := mlflow_url(value))), None)
+    own = arguments.get(key) if isinstance(arguments, dict) else None
+    return own or next((url for value in inner if (url := find_url(value, key))), None)
 
 
-def show_mlflow_run(url: str) -> None:
-    """The button of the task while it runs and after a failure; when it succeeds, its result has the address."""
-    get_current_context()["ti"].xcom_push("mlflow_url", url)
+def show_link(key: str, url: str) -> None:
+    """A button of the task, also while it runs and after a failure."""
+    get_current_context()["ti"].xcom_push(key, url)
 
 
 def as_list(values: Any) -> list[Any]:

@@ -1,16 +1,56 @@
 """What Airflow's UI gains: the page "Models", and buttons on the tab *Details* of a task.
 
-The tasks push the addresses of their MLflow run and of the report as soon as they are known, so that running and
-failed tasks show their buttons too. Airflow stores them in XCom under the keys below, and the UI reads them from there.
+The tasks push the addresses of their MLflow run, model version, report and comparison as soon as they are known, so
+that running and failed tasks show their buttons too. Airflow stores them in XCom under the keys below.
 """
 
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
 from airflow.api_fastapi.core_api.security import requires_access_dag
+from airflow.configuration import conf
+from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.plugins_manager import AirflowPlugin
 from airflow.serialization.definitions.operatorlink import XComOperatorLink
 from models_page.routes import create_app
 
 PREFIX = "models-page"
+TRAINING, PROMOTION = "cifar10_training", "cifar10_promotion"
 _VIEW = {"bundle_url": f"{PREFIX}/static/models.js", "icon": f"{PREFIX}/static/models.svg"}
+
+
+class TaskLink(XComOperatorLink):
+    """The address that the task has pushed, else the one of another task that worked on the same model."""
+
+    def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
+        for key in (ti_key, *_related(ti_key)):
+            if (url := super().get_link(operator, ti_key=key)) not in ("", "None"):
+                return url
+        return ""
+
+
+class ComparisonLink(TaskLink):
+    """Without a comparison yet: the page with this run's versions beside the champion."""
+
+    def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
+        url = super().get_link(operator, ti_key=ti_key)
+        if url or ti_key.dag_id != TRAINING:
+            return url
+        state = urlencode({"dag_id": ti_key.dag_id, "run_id": ti_key.run_id})
+        return f"{conf.get('api', 'base_url').rstrip('/')}/plugin/models?{state}"
+
+
+def _related(task: TaskInstanceKey) -> Iterator[TaskInstanceKey]:
+    """Tasks of the same DAG run, and of the promotion that it has started, which has its id."""
+    report = task._replace(dag_id=TRAINING, task_id="report", map_index=-1)
+    proposal = task._replace(dag_id=PROMOTION, task_id="propose", map_index=-1)
+    if task.dag_id == PROMOTION:
+        yield from (proposal, report)
+    elif task.dag_id == TRAINING:
+        if task.task_id.startswith("model."):  # a task group that is mapped over the models
+            yield task._replace(task_id="model.register")
+        yield from (report, proposal)
 
 
 class CifarUi(AirflowPlugin):
@@ -18,15 +58,16 @@ class CifarUi(AirflowPlugin):
 
     name = "cifar_ui"
     global_operator_extra_links = (
-        XComOperatorLink(name="MLflow run", xcom_key="mlflow_url"),
-        XComOperatorLink(name="Report", xcom_key="report_url"),
-        XComOperatorLink(name="Comparison", xcom_key="comparison_url"),
+        TaskLink(name="MLflow run", xcom_key="mlflow_url"),
+        TaskLink(name="Model version", xcom_key="version_url"),
+        TaskLink(name="Report", xcom_key="report_url"),
+        ComparisonLink(name="Comparison", xcom_key="comparison_url"),
     )
     fastapi_apps = (
         {
             "name": "Models",
             "url_prefix": f"/{PREFIX}",
-            "app": create_app(requires_access_dag("GET", param_dag_id="cifar10_training")),
+            "app": create_app(requires_access_dag("GET", param_dag_id=TRAINING)),
         },
     )
     react_apps = (

@@ -39,7 +39,7 @@ def access_to_deployment(settings: Settings) -> Access | None:
             "of its admin, or unset the address to use the embedded stack."
         )
     hints = {"Log in": "user admin, password in .env: AIRFLOW_ADMIN_PASSWORD (MLflow: MLFLOW_ADMIN_PASSWORD)"}
-    return Access(settings.airflow_api.rstrip("/"), settings.airflow_password.get_secret_value(), hints)
+    return Access(settings.airflow_api, settings.airflow_password.get_secret_value(), hints)
 
 
 def access_to_embedded_stack(home: Path) -> Access:

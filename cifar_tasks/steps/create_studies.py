@@ -12,6 +12,7 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import MAX_WORKERS, RunRequest, TrainPlan, TrialBudget, TrialWorker
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.airflow_links import link_run
 from cifar_tasks.tracking.provenance import code_digest
 from cifar_tasks.tracking.runs import DATASET, MODEL, SEARCHED_IN, STUDY
 from cifar_tasks.tuning.space import free_space, recipe_params
@@ -75,6 +76,7 @@ def _create_study(plan: TrainPlan, config: TrainConfig) -> tuple[str, str]:
         if not runs.exists(client, study.user_attrs.get("mlflow_run_id")):  # new, or deleted in MLflow
             tags = {STUDY: name, MODEL: title}
             run = runs.open_run(client, data.experiment_id, tags, title, parent=data.parent_run_id)
+            link_run(client, run, data.workflow.id, data.workflow.url, data.request.registered_model)
             runs.log_tags(client, run.info.run_id, {DATASET: version.digest, SEARCHED_IN: data.workflow.id})
             study.set_user_attr("dataset", version.name)
             study.set_user_attr("mlflow_run_id", run.info.run_id)

@@ -17,6 +17,7 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import PreparedData, RunRequest, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.airflow_links import link_run, links_of_workflow, markdown_links
 from cifar_tasks.tracking.endings import end_dead_runs
 from cifar_tasks.tracking.runs import DATASET, MODEL, REQUEST, STORE, WORKFLOW
 
@@ -39,8 +40,10 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         end_dead_runs(client, experiment, store, workflow.id)
         earlier = next(iter(runs.find_runs(client, experiment, identity)), None)
         refuse_other_request(earlier, request, workflow)
-        parent = runs.open_run(client, experiment, identity, workflow.name).info.run_id
-        runs.log_tags(client, parent, {"airflow.dag_run_url": workflow.url, STORE: store.uri("")})
+        run = runs.open_run(client, experiment, identity, workflow.name)
+        parent = run.info.run_id
+        link_run(client, run, workflow.id, workflow.url, request.registered_model)
+        runs.log_tags(client, parent, {STORE: store.uri("")})
         url = runs.run_url(parent, experiment)
         _log.info("MLflow run: %s", url)
         source = open_source(
@@ -55,7 +58,8 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         # Not before the data are ready: a run that failed for its source is resumed with another one.
         runs.log_tags(client, parent, {REQUEST: request.model_dump_json()})
         banner = PLACEHOLDER_BANNER if version.placeholder else None
-        _describe_dataset(client, parent, version, workflow, banner)
+        links = links_of_workflow(workflow.id, workflow.url, request.registered_model)
+        _describe_dataset(client, parent, version, banner, markdown_links(links))
         images = load_split(store, version, "train", settings.home / "cache")
         _log_sample(client, parent, images, version, seed)
     return PreparedData(
@@ -82,12 +86,10 @@ def refuse_other_request(earlier: "Run | None", request: RunRequest, workflow: W
 
 
 def _describe_dataset(
-    client: "MlflowClient", run_id: str, version: DatasetVersion, workflow: WorkflowRun, banner: str | None
+    client: "MlflowClient", run_id: str, version: DatasetVersion, banner: str | None, links: str
 ) -> None:
-    note = [f"**{banner}**"] if banner else []
-    note += [f"Data: {markdown(version.name)}, `{version.uri}`"]
-    note += [f"Airflow: [{markdown(workflow.name)}]({workflow.url})"] if workflow.url else []
-    tags = {DATASET: version.digest, runs.NOTE: "\n\n".join(note)}
+    note = [f"**{banner}**" if banner else "", f"Data: {markdown(version.name)}, `{version.uri}`", links]
+    tags = {DATASET: version.digest, runs.NOTE: "\n\n".join(filter(None, note))}
     runs.log_tags(client, run_id, tags)
     runs.log_dataset(client, run_id, version, "training")
     counts = {f"{split}_images": version.size(split) for split in version.counts}

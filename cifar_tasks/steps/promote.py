@@ -12,7 +12,7 @@ from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append, u
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.aliases import follow_log, read_registry
-from cifar_tasks.tracking.decisions import keep_comparison, note_decision, run_page
+from cifar_tasks.tracking.decisions import keep_comparison, log_links, note_decision, run_page
 from cifar_tasks.tracking.version_evidence import gather_evidence, verify_version
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def propose(request: PromotionRequest, workflow: WorkflowRun) -> Proposal:
     """Compare the candidate with the champion; moves nothing but aliases that had not followed the promotion log."""
     client, store = runs.mlflow_client(), S3Store(Settings().bucket)
     with runs.tracking_errors():
-        model_registry.get_version(client, request.registered_model, request.version)
+        version = model_registry.get_version(client, request.registered_model, request.version)
+        log_links(client, version)
         log = follow_log(client, store, request.registered_model)
         proposal = _propose(client, store, request, workflow, log)
     for reason in proposal.reasons:
@@ -128,6 +129,8 @@ def _propose(
     title = f"Promotion of version {request.version} of {name}"
     page = comparison_page(decision, *evidence.evaluations, title=title, links=links)
     url = keep_comparison(client, store, version, workflow.id, page)
+    if url:
+        _log.info("Comparison: %s", url)
     shown = comparison_markdown(decision, *evidence.evaluations)
     return Proposal(
         request=request,

@@ -11,6 +11,7 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
+from cifar_tasks.tracking.airflow_links import MODELS_PAGE, links_of_workflow, markdown_links, page_of_version
 from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation
 from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
 
@@ -62,8 +63,12 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
     with runs.tracking_errors():
         text = describe(evaluated, evaluation, version)
         number = model_registry.register(client, name, trained.saved, trained.run_id, tags, text)
-        link = f"Version: [{number} of {markdown(name)}]({runs.version_url(name, number)})"
-        runs.log_tags(client, trained.run_id, {runs.NOTE: f"{text}\n\n{link}"})
+        url, page = runs.version_url(name, number), page_of_version(name, number)
+        _log.info("Model version: %s", url)
+        note = markdown_links({f"Version {number} of {markdown(name)}": url, "beside the champion": page})
+        runs.log_tags(client, trained.run_id, {runs.NOTE: f"{text}\n\n{note}", MODELS_PAGE: page})
+        if page:
+            client.set_model_version_tag(name, str(number), MODELS_PAGE, page)
     _log.info("registered as version %d of %s", number, name)
     return RegisteredModel(evaluated=evaluated, mlflow_url=trained.mlflow_url, name=name, version=number)
 
@@ -73,8 +78,12 @@ def describe(evaluated: EvaluatedModel, evaluation: StoredEvaluation, version: D
     trained, data = evaluated.trained, evaluated.trained.plan.data
     source, calibration = trained.plan.params_source, evaluation.calibration
     counts = ", ".join(f"{version.size(split):,} {split}" for split in SPLITS)
-    links = {"Training run": trained.mlflow_url, "workflow run": data.mlflow_url, "Airflow run": data.workflow.url}
-    links["study"] = source.study_url if source else None
+    links = {
+        "Training run": trained.mlflow_url,
+        "workflow run": data.mlflow_url,
+        **links_of_workflow(data.workflow.id, data.workflow.url, data.request.registered_model),
+        "study": source.study_url if source else None,
+    }
     paragraphs = [f"**{data.banner}**"] if data.banner else []
     paragraphs += [
         f"Test accuracy **{evaluated.test_accuracy:.2%}**, validation accuracy {trained.validation_accuracy:.2%}.",
@@ -85,6 +94,6 @@ def describe(evaluated: EvaluatedModel, evaluation: StoredEvaluation, version: D
         f"{version.image_size} × {version.image_size} pixels. Epochs: {trained.epochs}. "
         f"Hyperparameters: {markdown(source.text) if source else 'recipe'}.",
         f"Data: {markdown(version.name)}, version `{version.digest[:16]}` ({counts} images).",
-        " · ".join(f"[{title}]({url})" for title, url in links.items() if url),
+        markdown_links(links),
     ]
     return "\n\n".join(paragraphs)

@@ -12,6 +12,7 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import PromotionRequest, RegisteredModel, ReportRow, RunReport, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.airflow_links import links_of_workflow, markdown_links
 from cifar_tasks.tracking.endings import end_runs
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def report(registered: list[RegisteredModel]) -> RunReport:
     """Write the page, close the parent run as finished; returns rows and links for a terminal, and what to promote."""
     data = registered[0].evaluated.trained.plan.data
     candidate = choose_candidate(registered)
+    _log.info("MLflow run: %s", data.mlflow_url)
+    _log.info("Model version: %s", runs.version_url(candidate.name, candidate.version))
     client, version = runs.mlflow_client(), load_version(S3Store(Settings().bucket), data.dataset_uri)
     with runs.tracking_errors():
         runs.restore(client, data.parent_run_id)
@@ -58,8 +61,9 @@ def report(registered: list[RegisteredModel]) -> RunReport:
         by_model = {f"{row.model}_test_accuracy": row.test_accuracy for row in summary.rows}
         accuracy = candidate.evaluated.test_accuracy
         runs.log_metrics(client, data.parent_run_id, {"accuracy": accuracy, "test_accuracy": accuracy, **by_model})
-        runs.log_tags(client, data.parent_run_id, {runs.NOTE: describe(summary, version)})
-    _log.info("report: %s", summary.report_url)
+        links = links_of_workflow(data.workflow.id, data.workflow.url, data.request.registered_model)
+        runs.log_tags(client, data.parent_run_id, {runs.NOTE: describe(summary, version, links)})
+    _log.info("Report: %s", summary.report_url)
     return summary
 
 
@@ -86,7 +90,7 @@ def _ranking(registered: list[RegisteredModel]) -> str:
     return f"validation accuracy: {', '.join(named)}; version {choose_candidate(registered).version} is the candidate"
 
 
-def describe(report: RunReport, version: DatasetVersion) -> str:
+def describe(report: RunReport, version: DatasetVersion, links: dict[str, str | None]) -> str:
     """The description of the parent run: the report in short, in Markdown."""
     paragraphs = [f"**{report.banner}**"] if report.banner else []
     rows = [
@@ -97,9 +101,8 @@ def describe(report: RunReport, version: DatasetVersion) -> str:
     head = "| model | validation | test | version | candidate |\n| --- | --- | --- | --- | --- |"
     paragraphs.append("\n".join([head, *rows]))
     paragraphs.append("\n".join(f"- {markdown(reason)}" for reason in report.reasons))
-    links = [("Report", report.report_url), ("models side by side", report.compare_url)]
-    links += [("Airflow run", report.airflow_url)] if report.airflow_url else []
-    paragraphs.append(" · ".join(f"[{title}]({url})" for title, url in links))
+    links = {"Report": report.report_url, "models side by side": report.compare_url, **links}
+    paragraphs.append(markdown_links(links))
     paragraphs.append(f"Data: {markdown(version.name)}, `{version.uri}`")
     return "\n\n".join(paragraphs)
 

@@ -14,7 +14,7 @@ from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.aliases import follow_log, read_registry
-from cifar_tasks.tracking.decisions import note_decision, run_page
+from cifar_tasks.tracking.decisions import log_links, note_decision, run_page
 from cifar_tasks.tracking.evaluations import read_probabilities
 from cifar_tasks.tracking.saved_model import load_model
 from cifar_tasks.tracking.version_evidence import evaluate_version, tag, verify_version
@@ -46,6 +46,7 @@ def roll_back(request: RollbackRequest, workflow: WorkflowRun) -> Promotion:
         if not (entry := log.of_workflow(workflow.id)):
             target = request.version or _previous(log)
             version = model_registry.get_version(client, name, target)
+            log_links(client, version)
             verify_version(client, version)
             checked = _check_answers(store, version)
 

@@ -12,6 +12,7 @@ from cifar_tasks.config import with_values
 from cifar_tasks.steps.inputs import initial_model, load_training_images
 from cifar_tasks.steps.payloads import TrialWorker, WorkerResult
 from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.airflow_links import link_run
 from cifar_tasks.tracking.mlflow_run import MlflowCallback
 from cifar_tasks.tracking.runs import MODEL, SEARCHED_IN, STUDY, TRIAL
 from cifar_tasks.training.callbacks import LogProgress
@@ -75,13 +76,12 @@ def _trial_run(client: "MlflowClient", worker: TrialWorker, trial: Trial) -> Ite
     """The MLflow run of the trial; a retry continues that of the trial it repeats."""
     first = requeue.retried_trial_number(trial.study.trials[trial.number])
     number = trial.number if first is None else first
-    model, pruned = worker.plan.config.model, None
+    model, pruned, data = worker.plan.config.model, None, worker.plan.data
     identity = {STUDY: worker.study, TRIAL: str(number), MODEL: model}
-    run = runs.open_run(
-        client, worker.plan.data.experiment_id, identity, f"{model} trial {number}", parent=worker.study_run_id
-    )
+    run = runs.open_run(client, data.experiment_id, identity, f"{model} trial {number}", parent=worker.study_run_id)
     trial.set_user_attr("mlflow_run_id", run.info.run_id)
-    runs.log_tags(client, run.info.run_id, {SEARCHED_IN: worker.plan.data.workflow.id})
+    link_run(client, run, data.workflow.id, data.workflow.url, data.request.registered_model)
+    runs.log_tags(client, run.info.run_id, {SEARCHED_IN: data.workflow.id})
     with runs.closing(client, run.info.run_id):
         try:
             yield run.info.run_id

@@ -14,6 +14,7 @@ from cifar_tasks.storage.checkpoints import CheckpointCallback, forget_checkpoin
 from cifar_tasks.storage.lease import Lease, LeaseCallback, acquire_lease
 from cifar_tasks.storage.s3 import S3Store, canonical_json, s3_client, sha256_hex
 from cifar_tasks.tracking import runs, wandb_run
+from cifar_tasks.tracking.airflow_links import link_run
 from cifar_tasks.tracking.mlflow_run import MlflowCallback
 from cifar_tasks.tracking.provenance import code_digest, git_commit
 from cifar_tasks.tracking.runs import DATASET, MODEL, TRAINING, WORKFLOW
@@ -80,6 +81,7 @@ def _train(plan: TrainPlan, identity: dict[str, str], prefix: str, lease: Lease)
         run = runs.open_run(client, data.experiment_id, identity, identity[MODEL], parent=data.parent_run_id)
         run_id, url = run.info.run_id, runs.run_url(run.info.run_id, data.experiment_id)
         _log.info("MLflow run: %s", url)
+        link_run(client, run, data.workflow.id, data.workflow.url, data.request.registered_model)
         runs.log_tags(client, run_id, params_source_tags(plan.params_source))
         with runs.closing(client, run_id):
             trained: TrainedModel = distributed.run(

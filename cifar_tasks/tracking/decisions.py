@@ -1,12 +1,14 @@
 """Where MLflow shows a decision of the promotion log: the version that it is about, and the run that trained it."""
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.evaluation.names import markdown, shortened
 from cifar_tasks.storage.promotion_log import ROOT, Entry
 from cifar_tasks.storage.s3 import S3Store, sha256_hex
 from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.airflow_links import page_of_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,6 +22,8 @@ SECTION = "\n\n### Promotion\n\n"
 MAX_DESCRIPTION = 5_000
 """Characters that MLflow keeps of a version's description."""
 MAX_REASON = 1_000
+
+_log = logging.getLogger(__name__)
 
 
 def note_decision(client: "MlflowClient", entry: Entry) -> None:
@@ -71,6 +75,15 @@ def run_page(client: "MlflowClient", version: "ModelVersion") -> str:
     if (run := _run(client, version.run_id)) is not None:
         return runs.run_url(run.info.run_id, run.info.experiment_id)
     return runs.version_url(version.name, int(version.version))
+
+
+def log_links(client: "MlflowClient", version: "ModelVersion") -> None:
+    """The addresses of a version that is decided about, for the buttons of the task."""
+    number = int(version.version)
+    _log.info("MLflow run: %s", run_page(client, version))
+    _log.info("Model version: %s", runs.version_url(version.name, number))
+    if page := page_of_version(version.name, number):
+        _log.info("Comparison: %s", page)
 
 
 def _parent(client: "MlflowClient", version: "ModelVersion") -> "Run | None":

@@ -128,7 +128,7 @@ def open_run(
 
 def find_runs(client: "MlflowClient", experiment: str, identity: Mapping[str, str]) -> "Sequence[Run]":
     """The runs whose tags are `identity`, the oldest first."""
-    clauses = [f"tags.`{key}` {_equals(value)}" for key, value in identity.items()]
+    clauses = [f"tags.`{key}` {equals(value)}" for key, value in identity.items()]
     found = client.search_runs([experiment], " AND ".join(clauses), order_by=["attributes.start_time ASC"])
     return [run for run in found if identity.items() <= run.data.tags.items()]
 
@@ -246,7 +246,7 @@ def _pages() -> str:
     return f"{server.rstrip('/')}/#"
 
 
-def _equals(value: str) -> str:
+def equals(value: str) -> str:
     """MLflow's filters have no escape for the quote that ends a value: there, `_` of LIKE stands for any character."""
     if "'" not in value:
         return f"= '{value}'"

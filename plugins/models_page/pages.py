@@ -152,7 +152,8 @@ def _links(name: str, row: registry.Version) -> list[tuple[str, str]]:
 
 
 def _name(state: State) -> str:
-    return state.registered_model or Settings().registered_model
+    of_run = registry.registered_by(f"{state.dag_id}/{state.run_id}").value if state.run_id else None
+    return state.registered_model or of_run or Settings().registered_model
 
 
 def _html(template: str, state: State, **values: Any) -> str:

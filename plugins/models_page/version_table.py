@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cifar_tasks.tracking import runs
-from cifar_tasks.tracking.runs import DATASET, MODEL
+from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
 from models_page.page_state import SortKey
 from models_page.reading import Cached, mlflow_client
 
@@ -113,7 +113,14 @@ def _versions(name: str) -> tuple[Version, ...]:
     return tuple(Version(version, tuple(sorted(aliases.get(int(version.version), ())))) for version in found)
 
 
-registered_models, versions = Cached(_registered_models), Cached(_versions)
+def _registered_by(workflow: str) -> str | None:
+    """The registered model that has versions of a workflow run; none if it has registered nothing."""
+    with runs.tracking_errors():
+        found = mlflow_client().search_model_versions(f"tags.`{WORKFLOW}` {runs.equals(workflow)}")
+    return next((version.name for version in found if version.tags[WORKFLOW] == workflow), None)
+
+
+registered_models, versions, registered_by = Cached(_registered_models), Cached(_versions), Cached(_registered_by)
 
 
 def ordered(rows: tuple[Version, ...], key: SortKey, descending: bool) -> list[Version]:

@@ -10,11 +10,13 @@ from mlflow import MlflowClient
 from cifar_tasks.cli.dag_run import DAG, DagRun, trigger
 from cifar_tasks.cli.watch import TRAIN
 from cifar_tasks.config import flat
+from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import TrainPlan
 from cifar_tasks.storage.s3 import S3Store, split_s3_url
 from cifar_tasks.tracking import model_registry, runs
+from cifar_tasks.tracking.airflow_links import DAG_RUN, MODELS_PAGE
 from cifar_tasks.tracking.runs import MODEL, WORKFLOW
 from cifar_tasks.tuning.study import load_study
 from tests.conftest import RunningStack
@@ -77,18 +79,61 @@ def test_a_search_s_best_parameters_are_trained_with_and_its_workers_link_to_the
 
 def test_one_parent_run_and_a_child_a_model_are_linked_both_ways_with_the_dag_run(dag_run, client, stack):
     (parent,) = runs_of(client, dag_run, "all")
-    assert parent.data.tags["airflow.dag_run_url"] == dag_run.url
-    assert dag_run.url in parent.data.tags["mlflow.note.content"]
     for index, model in enumerate(("cnn", "resnet50")):
         (child,) = runs_of(client, dag_run, model)
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.info.status == "FINISHED"
-        links = f"{stack.airflow_url}/api/v2/dags/{DAG}/dagRuns/{dag_run.run_id}/taskInstances/model.train/links"
-        token = dag_run.client.configuration.access_token
-        answer = requests.get(
-            links, params={"map_index": index}, headers={"Authorization": f"Bearer {token}"}, timeout=10
-        )
-        assert child.info.run_id in answer.json()["extra_links"]["MLflow run"]
+        assert child.info.run_id in buttons(dag_run, "model.train", index)["MLflow run"]
+
+
+def buttons(run: DagRun, task: str, map_index: int = -1) -> dict[str, str | None]:
+    """Title → address of the buttons of a task."""
+    address = f"{run.client.configuration.host}/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task}"
+    token = {"Authorization": f"Bearer {run.client.configuration.access_token}"}
+    answer = requests.get(f"{address}/links", params={"map_index": map_index}, headers=token, timeout=10)
+    return dict(answer.json()["extra_links"])
+
+
+def test_every_mlflow_run_and_every_version_leads_to_its_dag_run_and_to_the_models_page(dag_run, client, stack):
+    experiment = runs.experiment_id(client, Settings().experiment)
+    workflow = f"{DAG}/{dag_run.run_id}"
+    page = f"{stack.airflow_url}/plugin/models?"
+    of_this = [
+        run
+        for run in client.search_runs([experiment])
+        if workflow in (run.data.tags.get(runs.WORKFLOW), run.data.tags.get(runs.SEARCHED_IN))
+    ]
+    assert len(of_this) >= 1 + 2 + 1 + 3  # the parent, two trainings, a study and its trials
+    for run in of_this:
+        for tag, begin in ((DAG_RUN, dag_run.url), (MODELS_PAGE, page)):
+            assert run.data.tags[tag].startswith(begin), run.info.run_name
+            assert f"]({begin}" in run.data.tags[runs.NOTE], run.info.run_name
+    for row in dag_run.result("report")["rows"]:
+        version = client.get_model_version(Settings().registered_model, str(row["version"]))
+        assert version.tags["cifar.airflow_url"] == dag_run.url
+        assert version.tags[MODELS_PAGE].endswith(f"view=compare&a={row['version']}")
+        assert f"]({dag_run.url})" in version.description
+        assert f"]({page}" in version.description
+
+
+def test_every_task_of_a_model_has_buttons_to_run_version_report_and_comparison(dag_run, client):
+    report = dag_run.result("report")
+    promotion = DagRun(dag_run.client, dag_run.run_id, PROMOTION_DAG)
+    proposal = promotion.result("propose")
+    for index, row in enumerate(report["rows"]):
+        for task in ("model.train", "model.evaluate", "model.register"):
+            found = buttons(dag_run, task, index)
+            assert found["MLflow run"] == row["mlflow_url"], task
+            assert found["Model version"] == row["registry_url"], task
+            assert found["Report"] == report["report_url"], task
+            assert found["Comparison"] == proposal["comparison_url"], task
+    assert buttons(dag_run, "report")["MLflow run"] == report["mlflow_url"]
+    for task in ("propose", "approve", "record"):
+        found = buttons(promotion, task)
+        assert found["MLflow run"] == proposal["mlflow_url"], task
+        assert f"/versions/{report['promotion']['version']}?" in found["Model version"], task
+        assert found["Report"] == report["report_url"], task
+        assert found["Comparison"] == proposal["comparison_url"], task
 
 
 def test_every_artifact_lies_in_object_storage(dag_run, client):

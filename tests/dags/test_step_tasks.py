@@ -183,6 +183,22 @@ def test_a_task_that_fails_shows_the_mlflow_run_that_it_worked_on(monkeypatch, a
     assert pushed == [("mlflow_url", url) for url in urls]
 
 
+def test_each_address_that_a_step_logs_or_is_given_is_a_button(monkeypatch):
+    def answer(step: str, on_line: Any, **arguments: Any) -> dict[str, Any]:
+        for line in ("MLflow run: a", "Model version: b", "Comparison: c", "Report: d", "the Report: e"):
+            on_line(line)
+        return {}
+
+    pushed: list[tuple[str, str]] = []
+    context = {"ti": SimpleNamespace(xcom_push=lambda key, value: pushed.append((key, value)))}
+    monkeypatch.setattr("cifar_tasks.steps.process.run_step", answer)
+    monkeypatch.setattr(step_tasks, "get_current_context", lambda: context)
+    step_tasks.run_task_step("promote:record", proposal={"mlflow_url": "run", "comparison_url": "page"})
+    given = [("mlflow_url", "run"), ("comparison_url", "page")]
+    logged = [("mlflow_url", "a"), ("version_url", "b"), ("comparison_url", "c"), ("report_url", "d")]
+    assert pushed == given + logged
+
+
 @pytest.mark.parametrize("person", ["admin", None])
 def test_a_workflow_run_names_the_person_who_started_it(monkeypatch, person):
     run = SimpleNamespace(dag_id="cifar10_rollback", run_id="manual", triggering_user_name=person)

@@ -77,7 +77,7 @@ def find_deployment(settings: Settings, variables: Mapping[str, str] | None = No
         raise StackError("There is no deployment here: `cifar up`, or `docker compose run --rm cifar doctor`.")
     embedded = stack.exists(home) and stack.environment(home)["MLFLOW_TRACKING_URI"] == server
     password = given.get_secret_value() if given else stack.airflow_password(home) if embedded else ""
-    airflow_url = (settings.airflow_api or settings.airflow_url or "").rstrip("/")
+    airflow_url = settings.airflow_api or settings.airflow_url or ""
     return Deployment(settings, embedded, airflow_url, password, variables=variables or {})
 
 

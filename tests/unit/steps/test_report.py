@@ -60,8 +60,11 @@ def test_each_address_stands_in_the_text_because_a_sandboxed_viewer_opens_no_lin
 
 @pytest.mark.parametrize("name", NASTY_NAMES)
 def test_the_description_of_the_parent_run_has_the_table_and_the_links(name: str) -> None:
-    text = report.describe(REPORT.model_copy(update={"reasons": [name], "banner": None}), version(name))
+    text = report.describe(
+        REPORT.model_copy(update={"reasons": [name], "banner": None}), version(name), {"Airflow run": "https://airflow"}
+    )
     assert f"| [cnn]({ROW.mlflow_url}) | 64.65% | 67.12% | [2]({ROW.registry_url}) | yes |" in text
     assert f"[Report]({REPORT.report_url})" in text
+    assert "[Airflow run](https://airflow)" in text
     assert name not in text or name == printable(name)
     assert len(text.splitlines()) == 9
