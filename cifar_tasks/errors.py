@@ -37,6 +37,10 @@ class SourceChanged(DataError):
     retryable = True
 
 
+class NothingToTrain(CifarError):
+    """The same was trained before. No failure: the run is skipped."""
+
+
 class WeightsError(CifarError):
     """Pretrained weights are not available or are not the expected ones."""
 

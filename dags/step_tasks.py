@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow.sdk import Param, get_current_context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from cifar_tasks.config import AS_RECIPE
 from cifar_tasks.settings import Settings
@@ -29,6 +29,8 @@ RETRIES = {
     "execution_timeout": timedelta(hours=1),
 }
 """Of every task, where it has none of its own."""
+SKIPPED = "skipped"
+"""XCom of a task that was skipped because there is nothing to train: the reason."""
 LINKS = {
     "MLflow run: ": "mlflow_url",
     "Model version: ": "version_url",
@@ -77,9 +79,10 @@ def form_request(kind: type[FormRequest], params: dict[str, Any]) -> dict[str, A
 def run_task_step(step: str, **arguments: Any) -> Any:
     """Run a step (`module:function` of `cifar_tasks.steps`) in its own process; arguments and result are JSON.
 
-    An error that is not retryable fails the task without a retry.
+    An error that is not retryable fails the task without a retry. Nothing to train: the task is skipped, and with it
+    those after it.
     """
-    from cifar_tasks.errors import CifarError, Stopped
+    from cifar_tasks.errors import CifarError, NothingToTrain, Stopped
     from cifar_tasks.steps.process import run_step
 
     def on_line(line: str) -> None:
@@ -97,6 +100,10 @@ def run_task_step(step: str, **arguments: Any) -> Any:
         with suppress(Exception):  # Airflow may have deleted the DAG run; the next one finds its MLflow runs
             end_mlflow_runs_of_marked_run()
         raise AirflowException(str(stop)) from None
+    except NothingToTrain as nothing:
+        show_in_note([str(nothing)])
+        get_current_context()["ti"].xcom_push(SKIPPED, str(nothing))
+        raise AirflowSkipException(str(nothing)) from None
     except CifarError as error:
         message = " ".join(str(error).split())
         _log.error("%s", message)  # Airflow prints a traceback of its own above the message of an exception

@@ -40,6 +40,11 @@ class DagRun:
 
         return str(DagRunApi(self.client).get_dag_run(self.dag_id, self.run_id).state.value)
 
+    def is_skipped(self) -> bool:
+        """Whether its first task was skipped, and with it all others."""
+        states = [task.state.value for task in self.tasks() if task.state]
+        return bool(states) and set(states) == {"skipped"}
+
     def is_paused(self) -> bool:
         """Whether the DAG is: then Airflow starts no task of its runs."""
         dag = find_dag(self.client, self.dag_id)
@@ -64,14 +69,15 @@ class DagRun:
 
         return sorted(found, key=position)
 
-    def result(self, task_id: str, map_index: int = -1) -> Any:
+    def result(self, task_id: str, map_index: int = -1, key: str = "return_value") -> Any:
+        """What the task has returned, or pushed with another key."""
         from airflow_client.client.api.x_com_api import XComApi
 
         entry = XComApi(self.client).get_xcom_entry(
-            self.dag_id, task_id, self.run_id, "return_value", map_index=map_index, deserialize=True
+            self.dag_id, task_id, self.run_id, key, map_index=map_index, deserialize=True
         )
         value = getattr(entry.actual_instance, "value", None)
-        return json.loads(value) if isinstance(value, str) else value
+        return json.loads(value) if isinstance(value, str) and key == "return_value" else value
 
     def _downstream(self) -> dict[str, list[str]]:
         from airflow_client.client.api.task_api import TaskApi

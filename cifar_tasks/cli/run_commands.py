@@ -15,7 +15,7 @@ from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.stack_commands import up
 from cifar_tasks.cli.terminal import INTERRUPTED, console, errors
 from cifar_tasks.config import PROFILES, RESIZES, Overrides
-from cifar_tasks.errors import StackError
+from cifar_tasks.errors import NothingToTrain, StackError
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.models import available_models, default_models
 from cifar_tasks.promotion.limits import TrainingMode
@@ -56,6 +56,7 @@ ResizeMode = Annotated[str, _setting("resize", "|".join(RESIZES))]
 PromotionMode = Annotated[str, _setting("promotion", "|".join(get_args(TrainingMode)))]
 Tune = Annotated[str, typer.Option(metavar="MODEL[,MODEL…]", help=_help("tune"))]
 Trials = Annotated[int | None, typer.Option(help=_help("trials"))]
+Force = Annotated[bool, typer.Option("--force", help=_help("force"))]
 SetOverride = Annotated[
     list[str] | None,
     typer.Option(
@@ -75,6 +76,7 @@ def demo(
     promotion: PromotionMode,
     tune: Tune = "",
     trials: Trials = None,
+    force: Force = False,
     override: SetOverride = None,
 ) -> None:
     """Start the stack, run the training DAG in Airflow, and print the results.
@@ -100,6 +102,7 @@ def demo(
         resize=resize,
         promotion=promotion,
         trials=trials,
+        force=force,
     )
     settings = read_settings()
     stored = request.source.startswith("s3://")
@@ -116,6 +119,9 @@ def demo(
     with airflow_api.airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
         run = dag_run.trigger(client, request.as_form())
         _follow(run)
+        if run.is_skipped():
+            console.print(escape(printable(run.result("prepare", key="skipped"))), soft_wrap=True)
+            return
         promotion_run = dag_run.DagRun(client, run.run_id, airflow_api.PROMOTION_DAG)
         waits = _follow(promotion_run) == AWAITING_INPUT
         promoted = None if waits else Promotion.model_validate(promotion_run.result("record"))
@@ -152,6 +158,7 @@ def run(
     ] = None,
     tune: Tune = "",
     trials: Trials = None,
+    force: Force = False,
     override: SetOverride = None,
 ) -> None:
     """Run the same steps in this process, without Airflow. S3 and MLflow must be running (`cifar up --no-airflow`).
@@ -173,6 +180,7 @@ def run(
         resize=resize,
         promotion=promotion,
         trials=trials,
+        force=force,
         search_workers=1,  # one process
     )
     require_servers(settings)
@@ -186,6 +194,8 @@ def run(
     console.print(f"Run {escape(name)}")
     try:
         print_summary(console, *run_workflow(name, request, _ask))
+    except NothingToTrain as nothing:
+        console.print(escape(printable(str(nothing))), soft_wrap=True)
     except KeyboardInterrupt:
         errors.print(f"Stopped. To resume, give the same options and [b]--name {escape(shlex.quote(name))}[/]")
         raise typer.Exit(INTERRUPTED) from None

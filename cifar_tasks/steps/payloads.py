@@ -91,12 +91,19 @@ class RunRequest(FormRequest):
     promotion: TrainingMode = Field(default="auto", title="Promotion")
     """Who decides about the best version of this run. auto: the evidence. approve: a person, if the evidence is for it.
     never: nobody; the champion stays."""
+    force: bool = Field(default=False, title="Train again")
+    """Train even if the same was trained before. Otherwise a run is skipped if an earlier one has trained all its
+    models on the same dataset version with the same configuration and code. A run that tunes is never skipped."""
     overrides: Overrides = Field(
         default=Overrides(), title="Override the recipe (what is empty, or `recipe`, stays as it is)"
     )
 
     def as_form(self) -> dict[str, Any]:
         return self.model_dump(exclude={"overrides"}) | self.overrides.as_form()
+
+    def overrides_for(self, placeholder: bool) -> Overrides:
+        """For these data. Digits are never mirrored: a mirrored digit is no digit."""
+        return self.overrides.model_copy(update={"flip": False}) if placeholder else self.overrides
 
     @field_validator("tune")
     @classmethod

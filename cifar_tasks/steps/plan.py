@@ -8,14 +8,9 @@ from cifar_tasks.storage.s3 import S3Store
 
 
 def plan_training(data: PreparedData) -> list[TrainPlan]:
-    """A training plan for each model of the request: its recipe with the overrides that the user has set.
-
-    Digits are never mirrored: a mirrored digit is no digit.
-    """
+    """A training plan for each model of the request: its recipe with the overrides that the user has set."""
     request = data.request
-    overrides = request.overrides
-    if load_version(S3Store(Settings().bucket), data.dataset_uri).placeholder:
-        overrides = overrides.model_copy(update={"flip": False})
+    overrides = request.overrides_for(load_version(S3Store(Settings().bucket), data.dataset_uri).placeholder)
     return [
         TrainPlan(data=data, config=get_model(name).config(request.profile, overrides), fixed=list(overrides.given()))
         for name in request.models

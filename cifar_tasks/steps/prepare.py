@@ -1,25 +1,31 @@
-"""The first task: the images as a dataset version, and the MLflow run of the whole workflow run."""
+"""The first task: the images as a dataset version, and the MLflow run of the whole workflow run.
+
+A run with nothing to train has no MLflow run.
+"""
 
 import json
 import logging
 from typing import TYPE_CHECKING
 
+from cifar_tasks.config import with_values
 from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.preparation import find_prepared, prepare
 from cifar_tasks.data.source import PLACEHOLDER_BANNER, open_source
 from cifar_tasks.data.versions import DatasetVersion
-from cifar_tasks.errors import ConfigError, DataError
+from cifar_tasks.errors import CifarError, ConfigError, DataError, NothingToTrain
 from cifar_tasks.evaluation import plots
 from cifar_tasks.evaluation.names import markdown
+from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import PreparedData, RunRequest, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
-from cifar_tasks.tracking import runs
+from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.airflow_links import link_run, links_of_workflow, markdown_links
 from cifar_tasks.tracking.endings import end_dead_runs
 from cifar_tasks.tracking.runs import DATASET, MODEL, REQUEST, STORE, WORKFLOW
+from cifar_tasks.tracking.trained_before import describe_trained, find_trained
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,39 +35,45 @@ _log = logging.getLogger(__name__)
 
 
 def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
-    """Write the dataset version of the source, or find it; open the workflow run's MLflow run and show 32 images."""
+    """Write the dataset version of the source, or find it; open the workflow run's MLflow run and show 32 images.
+
+    Raises `NothingToTrain` if the same was trained before, unless the request forces it.
+    """
     settings = Settings()
     store, client = S3Store(settings.bucket), runs.mlflow_client()
-    image_format = ImageFormat(request.image_size, request.resize)
-    seed = request.overrides.seed or 0
     with runs.tracking_errors():
         experiment = runs.experiment_id(client, settings.experiment)
         identity = {WORKFLOW: workflow.id, MODEL: "all"}
         end_dead_runs(client, experiment, store, workflow.id)
         earlier = next(iter(runs.find_runs(client, experiment, identity)), None)
         refuse_other_request(earlier, request, workflow)
-        run = runs.open_run(client, experiment, identity, workflow.name)
-        parent = run.info.run_id
-        link_run(client, run, workflow.id, workflow.url, request.registered_model)
-        runs.log_tags(client, parent, {STORE: store.uri("")})
-        url = runs.run_url(parent, experiment)
-        _log.info("MLflow run: %s", url)
-        source = open_source(
-            request.source,
-            settings,
-            _log.info,
-            is_prepared=lambda s: find_prepared(s, store, seed, image_format) is not None,
-        )
-        version = prepare(source, store, seed, _log.info, image_format)
-        if earlier and earlier.data.tags.get(DATASET, version.digest) != version.digest:
+
+        def open_parent() -> str:
+            run = runs.open_run(client, experiment, identity, workflow.name)
+            link_run(client, run, workflow.id, workflow.url, request.registered_model)
+            runs.log_tags(client, run.info.run_id, {STORE: store.uri("")})
+            _log.info("MLflow run: %s", runs.run_url(run.info.run_id, experiment))
+            return str(run.info.run_id)
+
+        try:
+            version = find_version(request, store)
+        except CifarError:
+            open_parent()  # a run that fails shows in MLflow too
+            raise
+        began = earlier.data.tags.get(DATASET) if earlier else None
+        if began not in (None, version.digest):
             raise DataError(f"{request.source} has changed since run {workflow.name!r} began. Start a new run.")
+        if began is None:
+            refuse_what_was_trained(client, request, version)
+        parent = open_parent()
+        url = runs.run_url(parent, experiment)
         # Not before the data are ready: a run that failed for its source is resumed with another one.
         runs.log_tags(client, parent, {REQUEST: request.model_dump_json()})
         banner = PLACEHOLDER_BANNER if version.placeholder else None
         links = links_of_workflow(workflow.id, workflow.url, request.registered_model)
         _describe_dataset(client, parent, version, banner, markdown_links(links))
         images = load_split(store, version, "train", settings.home / "cache")
-        _log_sample(client, parent, images, version, seed)
+        _log_sample(client, parent, images, version, request.overrides.seed or 0)
     return PreparedData(
         workflow=workflow,
         request=request,
@@ -73,15 +85,48 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
     )
 
 
+def find_version(request: RunRequest, store: S3Store) -> DatasetVersion:
+    """The dataset version of the source, written if it is not there yet."""
+    settings, image_format = Settings(), ImageFormat(request.image_size, request.resize)
+    seed = request.overrides.seed or 0
+    source = open_source(
+        request.source,
+        settings,
+        _log.info,
+        is_prepared=lambda s: find_prepared(s, store, seed, image_format) is not None,
+    )
+    return prepare(source, store, seed, _log.info, image_format)
+
+
 def refuse_other_request(earlier: "Run | None", request: RunRequest, workflow: WorkflowRun) -> None:
     """`ConfigError` names the values that differ from those with which the run of this name began."""
     began = json.loads(earlier.data.tags.get(REQUEST, "{}")) if earlier else {}
     now = request.model_dump(mode="json")
     for values in (began, now):
         values |= values.pop("overrides", {})
+        values.pop("force", None)  # decides whether a run begins, and nothing of what it does
     if changed := [f"{key} {value!r}, now {now.get(key)!r}" for key, value in began.items() if now.get(key) != value]:
         raise ConfigError(
             f"run {workflow.name!r} began with {'; '.join(changed)}. Resume it with its own values, or start a new run."
+        )
+
+
+def refuse_what_was_trained(client: "MlflowClient", request: RunRequest, version: DatasetVersion) -> None:
+    """`NothingToTrain` if a run has trained all models of the request on these data, in the same way.
+
+    What a search would find is not known before: a run that tunes is never refused.
+    """
+    if request.force or request.tune:
+        return
+    name, overrides = request.registered_model, request.overrides_for(version.placeholder)
+    configs = []
+    for model in request.models:
+        config, tags = get_model(model).config(request.profile, overrides), {MODEL: model, DATASET: version.digest}
+        reused = model_registry.reused_params(client, name, tags, overrides.given())
+        configs.append(with_values(config, reused[0]) if reused else config)
+    if trained := find_trained(client, name, version.digest, configs):
+        raise NothingToTrain(
+            f"nothing to train: {describe_trained(client, name, trained)}. To train again, set force (--force)."
         )
 
 

@@ -14,6 +14,7 @@ from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.airflow_links import MODELS_PAGE, links_of_workflow, markdown_links, page_of_version
 from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation
 from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
+from cifar_tasks.tracking.trained_before import CODE, CONFIG
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         "cifar.placeholder": str(version.placeholder).lower(),
         "cifar.image_size": version.image_size,
         "cifar.resize": version.resize,
-        "cifar.config_sha256": trained.config_sha256,
-        "cifar.code_sha256": trained.code_sha256,
+        CONFIG: trained.config_sha256,
+        CODE: trained.code_sha256,
         "cifar.parameters": trained.parameters,
         "cifar.validation_accuracy": trained.validation_accuracy,
         "cifar.test_accuracy": evaluated.test_accuracy,

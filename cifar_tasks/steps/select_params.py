@@ -1,6 +1,5 @@
 """After the search: the hyperparameters that each model is trained with."""
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -44,13 +43,12 @@ def reuse_best_params(client: "MlflowClient", plan: TrainPlan) -> TrainPlan:
     model, data = plan.config.model, plan.data
     version = load_version(S3Store(Settings().bucket), data.dataset_uri)
     with runs.tracking_errors():
-        known = model_registry.best_tuned(
-            client, data.request.registered_model, {MODEL: model, DATASET: version.digest}
+        reused = model_registry.reused_params(
+            client, data.request.registered_model, {MODEL: model, DATASET: version.digest}, plan.fixed
         )
-    if known is None:
+    if reused is None:
         return plan
-    params = json.loads(known.tags["cifar.tuned_params"])
-    params = {name: value for name, value in params.items() if name not in plan.fixed}
+    params, known = reused
     _log.info("%s: hyperparameters of version %s: %s", model, known.version, format_params(params))
     source = f"version {known.version}, {known.tags['cifar.params_source']}"
     return _with_params(plan, params, ParamsSource(text=source, params=params))

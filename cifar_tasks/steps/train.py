@@ -19,6 +19,7 @@ from cifar_tasks.tracking.mlflow_run import MlflowCallback
 from cifar_tasks.tracking.provenance import code_digest, git_commit
 from cifar_tasks.tracking.runs import DATASET, MODEL, TRAINING, WORKFLOW
 from cifar_tasks.tracking.saved_model import find_model, save_model
+from cifar_tasks.tracking.trained_before import config_digest
 from cifar_tasks.training import distributed
 from cifar_tasks.training.callbacks import BackgroundWriter, Callback, LogProgress
 from cifar_tasks.training.device import choose_device, describe
@@ -123,7 +124,7 @@ def train_in_run(plan: TrainPlan, run_id: str, mlflow_url: str, prefix: str, lea
     if distributed.rank() > 0:
         return None
     _log.info("best epoch %d, ended because %s", state.best.epoch, state.ending)
-    digests = {"config_sha256": sha256_hex(canonical_json(flat(config))), "code_sha256": code_digest()}
+    digests = {"config_sha256": config_digest(config), "code_sha256": code_digest()}
     saved = find_model(client, plan.data.experiment_id, run_id) or save_model(
         client,
         run_id,

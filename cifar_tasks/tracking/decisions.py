@@ -33,7 +33,7 @@ def note_decision(client: "MlflowClient", entry: Entry) -> None:
     text = describe_decision(entry)
     client.set_model_version_tag(name, version.version, DECISION, json.dumps(short))
     client.update_model_version(name, version.version, with_section(version.description or "", text, MAX_DESCRIPTION))
-    parent = _parent(client, version)
+    parent = parent_run(client, version)
     if parent is not None:
         client.log_dict(parent.info.run_id, entry.model_dump(mode="json"), "promotion.json")
         note = with_section(parent.data.tags.get(runs.NOTE, ""), text, MAX_DESCRIPTION)
@@ -86,7 +86,8 @@ def log_links(client: "MlflowClient", version: "ModelVersion") -> None:
         _log.info("Comparison: %s", page)
 
 
-def _parent(client: "MlflowClient", version: "ModelVersion") -> "Run | None":
+def parent_run(client: "MlflowClient", version: "ModelVersion") -> "Run | None":
+    """The MLflow run of the workflow run that trained a version; none if it was deleted."""
     run = _run(client, version.run_id)
     return run and _run(client, run.data.tags.get("mlflow.parentRunId"))
 

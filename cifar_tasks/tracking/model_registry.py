@@ -1,7 +1,7 @@
 """The MLflow registry: one version per training run, and the aliases `champion`, `challenger` and `previous`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.errors import ConfigError, IntegrityError
@@ -55,6 +55,17 @@ def best_tuned(client: "MlflowClient", name: str, tags: Mapping[str, str]) -> "M
     needed = {"cifar.tuned_params", "cifar.validation_accuracy", "cifar.params_source"}  # a person may delete tags
     found = [version for version in client.search_model_versions(wanted) if needed <= version.tags.keys()]
     return max(found, key=lambda version: float(version.tags["cifar.validation_accuracy"]), default=None)
+
+
+def reused_params(
+    client: "MlflowClient", name: str, tags: Mapping[str, str], fixed: Collection[str]
+) -> "tuple[dict[str, Any], ModelVersion] | None":
+    """Hyperparameters of the best version with these tags that a search led to, but those in `fixed`; none if there is
+    no such version."""
+    if (known := best_tuned(client, name, tags)) is None:
+        return None
+    params = json.loads(known.tags["cifar.tuned_params"])
+    return {key: value for key, value in params.items() if key not in fixed}, known
 
 
 def get_version(client: "MlflowClient", name: str, version: int) -> "ModelVersion":

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, ParamValidationError
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, ParamValidationError
 
 import step_tasks
-from cifar_tasks.errors import ConfigError, Stopped, StorageError
+from cifar_tasks.errors import ConfigError, NothingToTrain, Stopped, StorageError
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.steps.payloads import PromotionRequest, RollbackRequest, WorkflowRun
 from tests.dags.parsing import DAGS, parse_elsewhere
@@ -118,6 +118,21 @@ def test_only_what_a_retry_can_mend_is_retried(monkeypatch, raised, airflow_fail
     with pytest.raises(AirflowException) as caught:
         step_tasks.run_task_step("train:train_model")
     assert type(caught.value) is airflow_fails
+
+
+def test_a_step_with_nothing_to_train_skips_its_task_and_says_why_in_the_note_and_in_xcom(monkeypatch):
+    def fail(step: str, *on_line: Any, **arguments: Any) -> None:
+        raise NothingToTrain("version 1 is the same")
+
+    notes, pushed = [], {}
+    monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)
+    monkeypatch.setattr(step_tasks, "show_in_note", notes.append)
+    context = {"ti": SimpleNamespace(xcom_push=pushed.__setitem__)}
+    monkeypatch.setattr(step_tasks, "get_current_context", lambda: context)
+    with pytest.raises(AirflowSkipException, match="version 1 is the same"):
+        step_tasks.run_task_step("prepare:prepare_data")
+    assert notes == [["version 1 is the same"]]
+    assert pushed == {"skipped": "version 1 is the same"}
 
 
 def test_an_error_stands_whole_in_one_line_of_the_task_log_before_airflow_s_traceback(monkeypatch, caplog):

@@ -53,12 +53,17 @@ def test_demo_trains_in_airflow_and_predict_uses_its_champion_which_run_then_cha
     assert (missing.returncode, json.loads(missing.stdout)["version"]) == (1, 1)
     assert "error: there is no picture at gone.png" in missing.stderr
 
-    run = cifar("run", "--source", str(pictures), "--name", "by-hand", *ONE_EPOCH)
+    run = cifar("run", "--source", str(pictures), "--name", "by-hand", "--force", *ONE_EPOCH)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Run by-hand" in run.stdout
     (row,) = [line.split() for line in run.stdout.splitlines() if "2,388" in line and line.split()[0] == "cnn"]
     assert row[5] == "2"
     assert "Airflow run" not in run.stdout
+
+    for words in (("run",), ("demo",)):
+        again = cifar(*words, "--source", str(pictures), *ONE_EPOCH)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert "nothing to train: version 2 (cnn) of commands: same dataset version" in again.stdout
 
 
 def test_a_command_that_fails_prints_one_line_and_no_traceback(cifar) -> None:

@@ -14,14 +14,14 @@ from PIL import Image
 from cifar_tasks.cli.local_run import run_workflow
 from cifar_tasks.cli.predict import predict
 from cifar_tasks.cli.request import check_source
-from cifar_tasks.errors import CifarError, ConfigError, DataError
+from cifar_tasks.errors import CifarError, ConfigError, DataError, NothingToTrain
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import RunReport, WorkflowRun
 from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.storage.s3 import S3Store, sha256_hex
 from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import COLOURS, RunningStack, connect, picture
-from tests.trainings import child_run, prepared, request
+from tests.trainings import SMALL, child_run, prepared, request
 
 
 def run_named(name: str, source: Path | str, **changes: Any) -> RunReport:
@@ -168,8 +168,19 @@ class TestAWholeRun:
         assert again.rows[0].test_accuracy == summary.rows[0].test_accuracy
         assert everything() == before
 
+    def test_another_run_that_would_train_the_same_is_refused_and_opens_no_run(self, summary, client, pictures):
+        number = summary.rows[0].version
+        with pytest.raises(NothingToTrain, match=rf"version {number} \(cnn\) .* version {number} is the champion"):
+            run_named("same", pictures, registered_model="whole-classifier")
+        assert child_run(client, "cli/same", "all") == []
+
+    def test_a_run_that_changes_one_value_or_tunes_is_not_the_same(self, summary, client, pictures):
+        for name, changes in {"seed": {"overrides": {**SMALL, "seed": 1}}, "tunes": {"tune": ["cnn"]}}.items():
+            asked = request(pictures, registered_model="whole-classifier", **changes)
+            assert prepare_data(asked, WorkflowRun(id=f"cli/{name}", name=name)).dataset_uri
+
     def test_another_run_with_an_equal_model_leaves_the_champion(self, summary, client, pictures):
-        again, promotion = run_workflow("twin", request(pictures, registered_model="whole-classifier"))
+        again, promotion = run_workflow("twin", request(pictures, registered_model="whole-classifier", force=True))
         assert again.rows[0].test_accuracy == summary.rows[0].test_accuracy
         assert promotion.reasons[0] == "version 2 (cnn) does not replace the champion version 1 (cnn)"
         assert model_registry.version_with_alias(client, "whole-classifier", "champion").version == "1"

@@ -31,6 +31,10 @@ def test_other_values_for_the_name_of_an_earlier_run_are_named() -> None:
     assert str(refused.value).startswith("run 'mine' began with source 'cifar10', now 'digits'; epochs 3, now None. ")
 
 
+def test_force_is_no_value_of_what_a_run_does() -> None:
+    refuse_other_request(earlier(), RunRequest.model_validate({**FIELDS, "force": True}), RUN)
+
+
 def test_a_run_from_before_requests_were_kept_is_resumed() -> None:
     nothing_kept = SimpleNamespace(data=SimpleNamespace(tags={}))
     refuse_other_request(nothing_kept, RunRequest.model_validate(FIELDS), RUN)

@@ -1,0 +1,114 @@
+"""What counts as trained before: data, configuration and code of all models of one run that came to its report."""
+
+import json
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from cifar_tasks.config import TrainConfig, with_values
+from cifar_tasks.models import get_model
+from cifar_tasks.tracking import model_registry
+from cifar_tasks.tracking.decisions import DECISION
+from cifar_tasks.tracking.provenance import code_digest
+from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
+from cifar_tasks.tracking.saved_model import SavedModel
+from cifar_tasks.tracking.trained_before import CODE, CONFIG, config_digest, describe_trained, find_trained
+
+CNN, RESNET = get_model("cnn").config("demo"), get_model("resnet50").config("demo")
+DATA = "d" * 64
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    return request.node.name
+
+
+@pytest.fixture
+def trained(default_client: MlflowClient, name: str):
+    """A function that registers what a workflow run has trained."""
+
+    def register(workflow: str, *configs: TrainConfig, status: str = "FINISHED", **tags: Any) -> list[int]:
+        parent = default_client.create_run("0").info.run_id
+        numbers = []
+        for config in configs:
+            run = default_client.create_run("0", tags={"mlflow.parentRunId": parent}).info.run_id
+            model = default_client.create_logged_model("0", name="model", source_run_id=run)
+            all_tags = {WORKFLOW: workflow, MODEL: config.model, DATASET: DATA, CODE: code_digest()}
+            all_tags |= {CONFIG: config_digest(config), **tags}
+            saved = SavedModel(f"models:/{model.model_id}", "abc")
+            numbers.append(model_registry.register(default_client, name, saved, run, all_tags))
+        default_client.set_terminated(parent, status)
+        return numbers
+
+    return register
+
+
+def found(client: MlflowClient, name: str, *configs: TrainConfig) -> list[int]:
+    return [int(version.version) for version in find_trained(client, name, DATA, configs)]
+
+
+def test_nothing_is_trained_before_the_first_run(default_client, name):
+    assert found(default_client, name, CNN) == []
+
+
+def test_the_newest_run_that_trained_all_models_is_found(default_client, name, trained):
+    trained("first", CNN, RESNET)
+    trained("second", CNN, RESNET)
+    trained("third", CNN)
+    assert found(default_client, name, CNN, RESNET) == [3, 4]
+    assert found(default_client, name, CNN) == [5]
+
+
+def test_models_of_two_runs_are_not_one_run(default_client, name, trained):
+    trained("first", CNN)
+    trained("second", RESNET)
+    assert found(default_client, name, CNN, RESNET) == []
+
+
+@pytest.mark.parametrize("tags", [{DATASET: "e" * 64}, {CODE: "other"}, {CONFIG: "other"}])
+def test_other_data_another_configuration_and_other_code_are_not_the_same(default_client, name, trained, tags):
+    trained("first", CNN, **tags)
+    assert found(default_client, name, CNN) == []
+
+
+def test_another_seed_is_another_configuration(default_client, name, trained):
+    trained("first", CNN)
+    assert found(default_client, name, with_values(CNN, {"seed": 1})) == []
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED", "RUNNING"])
+def test_a_run_that_did_not_come_to_its_report_does_not_count(default_client, name, trained, status):
+    trained("first", CNN, status=status)
+    assert found(default_client, name, CNN) == []
+
+
+def test_a_deleted_version_or_run_does_not_count(default_client, name, trained):
+    trained("first", CNN)
+    trained("second", CNN)
+    default_client.delete_model_version(name, "2")
+    assert found(default_client, name, CNN) == [1]
+    default_client.delete_run(default_client.get_model_version(name, "1").run_id)
+    assert found(default_client, name, CNN) == []
+
+
+def test_the_reason_names_the_versions_and_what_was_decided(default_client, name, trained):
+    trained("first", CNN)
+    trained("second", CNN, RESNET)
+    same = f"of {name}: same dataset version, configuration and code"
+
+    def reason(*configs: TrainConfig) -> str:
+        return describe_trained(default_client, name, find_trained(default_client, name, DATA, configs))
+
+    assert reason(CNN) == f"version 2 (cnn) {same}; not decided yet, the champion is none"
+    model_registry.set_alias(default_client, name, "champion", 1)
+    default_client.set_model_version_tag(name, "2", DECISION, json.dumps({"action": "keep"}))
+    both = f"version 2 (cnn), version 3 (resnet50) {same}"
+    assert reason(CNN, RESNET) == f"{both}; decision keep, the champion is version 1"
+    model_registry.set_alias(default_client, name, "champion", 2)
+    assert reason(CNN, RESNET) == f"{both}; version 2 is the champion"
+
+
+def test_the_digest_of_a_configuration_covers_all_its_values():
+    assert config_digest(CNN) == config_digest(get_model("cnn").config("demo"))
+    assert len({config_digest(with_values(CNN, {name: 7})) for name in ("epochs", "seed", "crop_padding")}) == 3
