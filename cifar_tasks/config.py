@@ -27,6 +27,9 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 Resize = Literal["crop", "squash", "pad"]
 """How an image becomes square (`data.ImageFormat`)."""
 RESIZES: tuple[Resize, ...] = get_args(Resize)
+StartFrom = Literal["recipe", "champion"]
+"""The weights that a training starts from: those of the recipe (random or pretrained), or the champion's."""
+STARTS: tuple[StartFrom, ...] = get_args(StartFrom)
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 512
 """Pixels per side of prepared images."""
 

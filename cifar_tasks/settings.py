@@ -21,6 +21,7 @@ from cifar_tasks.config import (
     RegisteredModelName,
     Resize,
     SourceName,
+    StartFrom,
 )
 from cifar_tasks.errors import ConfigError, nearest, problems
 from cifar_tasks.promotion.limits import Limits, TrainingMode
@@ -97,6 +98,8 @@ class Settings(BaseSettings):
     """Default of the form: pixels per side that all images are resized to."""
     resize: Resize = "crop"
     """Default of the form: how images that are not square become so."""
+    start_from: StartFrom = "recipe"
+    """Default of the form: the weights that a training starts from, those of the recipe or the champion's."""
     schedule: Annotated[str, AfterValidator(_cron)] | None = None
     """Cron expression of the training DAG, which then runs with these defaults; none: only when triggered."""
     schedule_timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"

@@ -56,6 +56,7 @@ def form() -> dict[str, Param]:
         "registered_model": SETTINGS.registered_model,
         "image_size": SETTINGS.image_size,
         "resize": SETTINGS.resize,
+        "start_from": SETTINGS.start_from,
         "promotion": SETTINGS.promotion,
     }
     return form_params(fields, values)

@@ -14,7 +14,7 @@ from cifar_tasks.cli.connect import connect, give_up_soon, limit_threads, requir
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.stack_commands import up
 from cifar_tasks.cli.terminal import INTERRUPTED, console, errors
-from cifar_tasks.config import PROFILES, RESIZES, Overrides
+from cifar_tasks.config import PROFILES, RESIZES, STARTS, Overrides
 from cifar_tasks.errors import NothingToTrain, StackError
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.models import available_models, default_models
@@ -53,6 +53,7 @@ RunProfile = Annotated[str, _setting("profile", "|".join(PROFILES))]
 RegisteredModelName = Annotated[str, _setting("registered_model")]
 ImageSize = Annotated[int, _setting("image_size")]
 ResizeMode = Annotated[str, _setting("resize", "|".join(RESIZES))]
+Start = Annotated[str, _setting("start_from", "|".join(STARTS))]
 PromotionMode = Annotated[str, _setting("promotion", "|".join(get_args(TrainingMode)))]
 Tune = Annotated[str, typer.Option(metavar="MODEL[,MODEL…]", help=_help("tune"))]
 Trials = Annotated[int | None, typer.Option(help=_help("trials"))]
@@ -73,6 +74,7 @@ def demo(
     registered_model: RegisteredModelName,
     image_size: ImageSize,
     resize: ResizeMode,
+    start_from: Start,
     promotion: PromotionMode,
     tune: Tune = "",
     trials: Trials = None,
@@ -100,6 +102,7 @@ def demo(
         registered_model=registered_model,
         image_size=image_size,
         resize=resize,
+        start_from=start_from,
         promotion=promotion,
         trials=trials,
         force=force,
@@ -152,6 +155,7 @@ def run(
     registered_model: RegisteredModelName,
     image_size: ImageSize,
     resize: ResizeMode,
+    start_from: Start,
     promotion: PromotionMode,
     name: Annotated[
         str | None, typer.Option(help="With the name and the values of an earlier run it is resumed.")
@@ -178,6 +182,7 @@ def run(
         registered_model=registered_model,
         image_size=image_size,
         resize=resize,
+        start_from=start_from,
         promotion=promotion,
         trials=trials,
         force=force,

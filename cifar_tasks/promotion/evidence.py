@@ -29,6 +29,8 @@ class Scored(Value):
     classes: tuple[str, ...]
     placeholder: bool
     """Trained on placeholder data."""
+    initial_weights: str = ""
+    """What its training started from; empty if that is not known."""
     test_set: str
     """Digest."""
 

@@ -67,6 +67,7 @@ def _create_study(plan: TrainPlan, config: TrainConfig) -> tuple[str, str]:
     space = free_space(config.model, plan.fixed)
     bounds = {name: distribution_to_json(values) for name, values in space.items()}
     identity = {"data": version.digest, "config": flat(config), "space": bounds, "code": code_digest()}
+    identity |= {"start": plan.start.saved.sha256} if plan.start else {}
     name = study_name(config.model, identity)
     study = create_study(name)
     # The recipe is the first trial: a search that finds nothing better keeps it.

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
-from cifar_tasks.config import TrainConfig
+from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
@@ -17,9 +17,12 @@ from cifar_tasks.models.classifier import ImageClassifier, build_classifier, loa
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.storage.weights import fetch_weights
+from cifar_tasks.tracking.champion_weights import ChampionWeights, load_champion_weights
 from cifar_tasks.training.setup import channel_statistics, init_running_stats, sample_indices
 from cifar_tasks.training.transfer import without_transfer
 
+RANDOM = "random"
+"""Of weights: neither pretrained nor the champion's."""
 Result = TypeVar("Result", bound=BaseModel)
 
 _log = logging.getLogger(__name__)
@@ -50,17 +53,25 @@ def sample(part: LabelledImages, wanted: int | None, seed: int) -> LabelledImage
     return part if wanted is None or wanted >= len(part) else part.take(sample_indices(part.labels, wanted, seed))
 
 
-def initial_model(config: TrainConfig, images: TrainingImages) -> tuple[ImageClassifier, TrainConfig, str | None]:
-    """The model before training, the configuration that suits its weights, and the SHA-256 of the file that its
-    pretrained weights come from; none if its weights are random."""
+def initial_model(
+    config: TrainConfig, images: TrainingImages, start: ChampionWeights | None = None
+) -> tuple[ImageClassifier, TrainConfig, str]:
+    """The model before training, the configuration that suits its weights, and what its weights are.
+
+    They are the champion's, pretrained or random. Weights of a champion with layers of another size are not used.
+    """
     torch.manual_seed(config.seed)
     statistics = channel_statistics(images.train.images)
     model = build_classifier(config, len(images.version.classes), *statistics)
-    pretrained = _load_pretrained(model, config)
-    if pretrained is None:
-        init_running_stats(model, images.train.images)
-        return model, without_transfer(config), None
-    return model, config, pretrained
+    if start:
+        misfit = load_champion_weights(model, start)
+        if misfit is None:
+            return model, with_values(config, {"head_epochs": 0}), start.describe()  # its head is trained already
+        _log.warning("%s does not start from the champion but from the recipe: %s", config.model, misfit)
+    if pretrained := _load_pretrained(model, config):
+        return model, config, f"pretrained (SHA-256 {pretrained})"
+    init_running_stats(model, images.train.images)
+    return model, without_transfer(config), RANDOM
 
 
 def _load_pretrained(model: ImageClassifier, config: TrainConfig) -> str | None:

@@ -16,6 +16,7 @@ from cifar_tasks.config import (
     RegisteredModelName,
     Resize,
     SourceName,
+    StartFrom,
     TrainConfig,
 )
 from cifar_tasks.errors import ConfigError
@@ -23,6 +24,7 @@ from cifar_tasks.models.registry import check_models
 from cifar_tasks.promotion.limits import Limits, Mode, TrainingMode
 from cifar_tasks.steps.form_request import FormRequest
 from cifar_tasks.storage.promotion_log import Action, Entry
+from cifar_tasks.tracking.champion_weights import ChampionWeights
 from cifar_tasks.tracking.saved_model import SavedModel
 
 
@@ -79,6 +81,9 @@ class RunRequest(FormRequest):
     """Pixels per side that all images are resized to."""
     resize: Resize = Field(default="crop", title="Resize")
     """How an image becomes square. crop: keep the centre. squash: change the aspect ratio. pad: add a black border."""
+    start_from: StartFrom = Field(default="recipe", title="Start from")
+    """recipe: random or pretrained weights. champion: the champion's weights, for the models that it has the
+    architecture and the classes of; the others start as the recipe says."""
     tune: Models = Field(default=[], title="Tune", json_schema_extra=_TUNING)
     """Models whose hyperparameters are tuned before the training. The others use the best hyperparameters of earlier
     studies on the same data, or the recipe."""
@@ -149,6 +154,8 @@ class TrainPlan(Payload):
     """Names of hyperparameters that the user has set: no search changes them."""
     params_source: ParamsSource | None = None
     """None for the recipe."""
+    start: ChampionWeights | None = None
+    """None for the weights of the recipe."""
 
 
 class TrialBudget(Payload):
@@ -195,6 +202,8 @@ class TrainedModel(Payload):
     prefix: str
     """Where in the bucket the results of this training lie."""
     saved: SavedModel
+    initial_weights: str
+    """What the training started from, as a person reads it."""
     parameters: int
     epochs: int
     validation_accuracy: float

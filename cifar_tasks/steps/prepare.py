@@ -124,7 +124,7 @@ def refuse_what_was_trained(client: "MlflowClient", request: RunRequest, version
         config, tags = get_model(model).config(request.profile, overrides), {MODEL: model, DATASET: version.digest}
         reused = model_registry.reused_params(client, name, tags, overrides.given())
         configs.append(with_values(config, reused[0]) if reused else config)
-    if trained := find_trained(client, name, version.digest, configs):
+    if trained := find_trained(client, name, version.digest, configs, request.start_from):
         raise NothingToTrain(
             f"nothing to train: {describe_trained(client, name, trained)}. To train again, set force (--force)."
         )

@@ -13,7 +13,7 @@ from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.airflow_links import MODELS_PAGE, links_of_workflow, markdown_links, page_of_version
 from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation
-from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
+from cifar_tasks.tracking.runs import DATASET, INITIAL_WEIGHTS, MODEL, START_FROM, WORKFLOW
 from cifar_tasks.tracking.trained_before import CODE, CONFIG
 
 _log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         "cifar.resize": version.resize,
         CONFIG: trained.config_sha256,
         CODE: trained.code_sha256,
+        START_FROM: trained.plan.data.request.start_from,
+        INITIAL_WEIGHTS: trained.initial_weights,
         "cifar.parameters": trained.parameters,
         "cifar.validation_accuracy": trained.validation_accuracy,
         "cifar.test_accuracy": evaluated.test_accuracy,
@@ -93,7 +95,8 @@ def describe(evaluated: EvaluatedModel, evaluation: StoredEvaluation, version: D
         f"Size {evaluation.size_mb:.1f} MB. Latency {markdown(str(evaluation.latency))}.",
         f"{get_model(trained.plan.config.model).title} for {len(version.classes)} classes, "
         f"{version.image_size} × {version.image_size} pixels. Epochs: {trained.epochs}. "
-        f"Hyperparameters: {markdown(source.text) if source else 'recipe'}.",
+        f"Hyperparameters: {markdown(source.text) if source else 'recipe'}. "
+        f"Initial weights: {markdown(trained.initial_weights)}.",
         f"Data: {markdown(version.name)}, version `{version.digest[:16]}` ({counts} images).",
         markdown_links(links),
     ]

@@ -47,8 +47,8 @@ def run_trials(worker: TrialWorker) -> WorkerResult:
         with trial_errors(trial), runs.tracking_errors(), _trial_run(client, worker, trial) as run_id:
             values = suggest(trial, space)
             _log.info("trial %d: %s", trial.number, format_params(values))
-            model, recipe, pretrained = initial_model(with_values(config, values), images)
-            params = run_params(recipe, model, pretrained, device)
+            model, recipe, weights = initial_model(with_values(config, values), images, worker.plan.start)
+            params = run_params(recipe, model, weights, device)
             callbacks = [LogProgress(), MlflowCallback(client, run_id, params), TrialCallback(trial)]
             return fit_classifier(model.to(device), recipe, train, validation, callbacks).best.validation_accuracy
 

@@ -15,9 +15,10 @@ from cifar_tasks.storage.lease import Lease, LeaseCallback, acquire_lease
 from cifar_tasks.storage.s3 import S3Store, canonical_json, s3_client, sha256_hex
 from cifar_tasks.tracking import runs, wandb_run
 from cifar_tasks.tracking.airflow_links import link_run
+from cifar_tasks.tracking.champion_weights import ChampionWeights
 from cifar_tasks.tracking.mlflow_run import MlflowCallback
 from cifar_tasks.tracking.provenance import code_digest, git_commit
-from cifar_tasks.tracking.runs import DATASET, MODEL, TRAINING, WORKFLOW
+from cifar_tasks.tracking.runs import DATASET, INITIAL_WEIGHTS, MODEL, START_FROM, TRAINING, WORKFLOW
 from cifar_tasks.tracking.saved_model import find_model, save_model
 from cifar_tasks.tracking.trained_before import config_digest
 from cifar_tasks.training import distributed
@@ -39,7 +40,7 @@ def train_model(plan: TrainPlan) -> TrainedModel:
     """
     settings = Settings()
     store, config = S3Store(settings.bucket), plan.config
-    digest = training_digest(config, load_version(store, plan.data.dataset_uri))
+    digest = training_digest(config, load_version(store, plan.data.dataset_uri), plan.start)
     workflow = plan.data.workflow
     prefix = f"runs/{sha256_hex(workflow.id.encode())[:16]}/{config.model}-{digest[:16]}"
     done = f"{prefix}/trained.json"
@@ -57,9 +58,10 @@ def train_model(plan: TrainPlan) -> TrainedModel:
     return trained
 
 
-def training_digest(config: TrainConfig, version: DatasetVersion) -> str:
-    """What decides how a training ends: data, configuration and code."""
+def training_digest(config: TrainConfig, version: DatasetVersion, start: ChampionWeights | None = None) -> str:
+    """What decides how a training ends: data, configuration, code, and the champion's weights if it has them."""
     decisive = {"data": version.digest, "config": flat(config), "code": code_digest()}
+    decisive |= {"start": start.saved.sha256} if start else {}
     return sha256_hex(canonical_json(decisive))
 
 
@@ -110,13 +112,14 @@ def train_in_run(plan: TrainPlan, run_id: str, mlflow_url: str, prefix: str, lea
     sizes = len(images.train), len(images.validation)
     _log.info("%s on %s: %d images, %d to validate", config.model, describe(device), *sizes)
 
-    model, recipe, pretrained = initial_model(config, images)
+    model, recipe, weights = initial_model(config, images, plan.start)
     callbacks: list[Callback] = [LeaseCallback(lease)]
     if distributed.rank() == 0:
         _describe(client, run_id, images.version, model)
+        runs.log_tags(client, run_id, {START_FROM: plan.data.request.start_from, INITIAL_WEIGHTS: weights})
         # A retry that starts from other weights than the first try resumes none of its epochs.
-        checkpoints = f"{prefix}/checkpoints/{f'pretrained-{pretrained[:16]}' if pretrained else 'random'}"
-        params = run_params(recipe, model, pretrained, device)
+        checkpoints = f"{prefix}/checkpoints/{sha256_hex(weights.encode())[:16]}"
+        params = run_params(recipe, model, weights, device)
         callbacks += _writers(client, run_id, checkpoints, params)
     train, validation = (to_split(device, part.images, part.labels) for part in (images.train, images.validation))
     state = fit_classifier(model.to(device), recipe, train, validation, callbacks)
@@ -139,6 +142,7 @@ def train_in_run(plan: TrainPlan, run_id: str, mlflow_url: str, prefix: str, lea
         mlflow_url=mlflow_url,
         prefix=prefix,
         saved=saved,
+        initial_weights=weights,
         parameters=count_parameters(model)["total"],
         epochs=len(state.history),
         validation_accuracy=state.best.validation_accuracy,

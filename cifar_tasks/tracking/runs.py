@@ -25,6 +25,8 @@ _UI = "workflowType=machine_learning"
 
 WORKFLOW, MODEL, TRAINING, DATASET = "cifar.workflow", "cifar.model", "cifar.training", "cifar.dataset"
 """Tags by which runs are found again: workflow run, model, training digest, dataset digest."""
+START_FROM, INITIAL_WEIGHTS = "cifar.start_from", "cifar.initial_weights"
+"""Tags of a training and of its version: what was asked for (`recipe` or `champion`), and what it started from."""
 STORE = "cifar.store"
 """Tag of a parent run: where its data and leases lie. Several deployments may share an MLflow server."""
 REQUEST = "cifar.request"

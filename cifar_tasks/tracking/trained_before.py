@@ -5,12 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from cifar_tasks.config import TrainConfig, flat
+from cifar_tasks.config import StartFrom, TrainConfig, flat
 from cifar_tasks.storage.s3 import canonical_json, sha256_hex
 from cifar_tasks.tracking import model_registry
 from cifar_tasks.tracking.decisions import DECISION, parent_run
 from cifar_tasks.tracking.provenance import code_digest
-from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
+from cifar_tasks.tracking.runs import DATASET, MODEL, START_FROM, WORKFLOW
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,7 +25,7 @@ def config_digest(config: TrainConfig) -> str:
 
 
 def find_trained(
-    client: "MlflowClient", name: str, dataset: str, configs: Iterable[TrainConfig]
+    client: "MlflowClient", name: str, dataset: str, configs: Iterable[TrainConfig], start_from: StartFrom = "recipe"
 ) -> "list[ModelVersion]":
     """A version of each configuration, all from the newest run that trained them all and came to its report.
 
@@ -35,6 +35,9 @@ def find_trained(
     wanted = " AND ".join([f"name = '{name}'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())])
     by_run = defaultdict[str, dict[str, "ModelVersion"]](dict)
     for version in sorted(client.search_model_versions(wanted), key=lambda found: -int(found.version)):
+        # Which champion a training started from does not count: each run would start from the last one's model.
+        if version.tags.get(START_FROM, "recipe") != start_from:
+            continue
         by_run[version.tags.get(WORKFLOW, "")][version.tags.get(CONFIG, "")] = version
     digests = [config_digest(config) for config in configs]
     for versions in by_run.values():

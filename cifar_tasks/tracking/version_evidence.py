@@ -20,7 +20,7 @@ from cifar_tasks.tracking.evaluations import (
     read_labels,
     read_probabilities,
 )
-from cifar_tasks.tracking.runs import MODEL
+from cifar_tasks.tracking.runs import INITIAL_WEIGHTS, MODEL
 from cifar_tasks.tracking.saved_model import is_stored, verify_model
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def score_version(version: "ModelVersion", evaluation: StoredEvaluation) -> Scor
         size_mb=evaluation.size_mb,
         classes=evaluation.test_set.classes,
         placeholder=version.tags.get("cifar.placeholder") == "true",
+        initial_weights=version.tags.get(INITIAL_WEIGHTS, ""),
         test_set=evaluation.test_set.digest,
     )
 

@@ -74,15 +74,11 @@ def init_running_stats(model: nn.Module, images: NDArray[np.uint8]) -> None:
         layer.momentum = momentum
 
 
-def run_params(config: TrainConfig, model: nn.Module, pretrained: str | None, device: torch.device) -> dict[str, Any]:
-    """What MLflow and Weights & Biases show of a training: its configuration, what it starts from and runs on.
-
-    `pretrained` is the SHA-256 of the weights, if they are not random.
-    """
+def run_params(config: TrainConfig, model: nn.Module, initial_weights: str, device: torch.device) -> dict[str, Any]:
+    """What MLflow and Weights & Biases show of a training: its configuration, what it starts from and runs on."""
     counted = {f"parameters_{kind}": number for kind, number in count_parameters(model).items()}
-    weights = f"pretrained (SHA-256 {pretrained})" if pretrained else "random"
     runs_on = {"device": describe(device), "processes": distributed.size(), "threads": torch.get_num_threads()}
-    return {**flat(config), **counted, "initial_weights": weights, **runs_on}
+    return {**flat(config), **counted, "initial_weights": initial_weights, **runs_on}
 
 
 def _channels(values: NDArray[np.float64]) -> Channels:

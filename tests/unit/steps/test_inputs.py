@@ -62,7 +62,7 @@ def test_a_planted_pickle_never_runs_not_even_with_the_digest_of_the_settings(mo
         initial_model(resnet50("required"), images)
     assert len(str(caught.value).splitlines()) == 1
     _, config, pretrained = initial_model(resnet50("preferred"), images)
-    assert pretrained is None
+    assert pretrained == "random"
     assert config.transfer.head_epochs == 0
     assert not note.exists()
 
@@ -74,7 +74,7 @@ def test_a_file_that_holds_no_weights_is_one_error_that_names_it(monkeypatch, tm
     use(monkeypatch, path)
     with pytest.raises(WeightsError, match=r"weights\.pth does not hold the weights of resnet50"):
         initial_model(resnet50("required"), images)
-    assert initial_model(resnet50("preferred"), images)[2] is None
+    assert initial_model(resnet50("preferred"), images)[2] == "random"
 
 
 def test_the_full_profile_stops_without_its_pretrained_weights_and_the_demo_goes_on(monkeypatch, images):
@@ -82,7 +82,7 @@ def test_the_full_profile_stops_without_its_pretrained_weights_and_the_demo_goes
     monkeypatch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps(nowhere))
     with pytest.raises(WeightsError, match=r"/nowhere/weights\.pth"):
         initial_model(get_model("resnet50").config("full"), images)
-    assert initial_model(get_model("resnet50").config("demo"), images)[2] is None
+    assert initial_model(get_model("resnet50").config("demo"), images)[2] == "random"
 
 
 def test_random_weights_start_with_the_statistics_of_the_images(images):

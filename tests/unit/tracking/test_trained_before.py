@@ -11,7 +11,7 @@ from cifar_tasks.models import get_model
 from cifar_tasks.tracking import model_registry
 from cifar_tasks.tracking.decisions import DECISION
 from cifar_tasks.tracking.provenance import code_digest
-from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
+from cifar_tasks.tracking.runs import DATASET, MODEL, START_FROM, WORKFLOW
 from cifar_tasks.tracking.saved_model import SavedModel
 from cifar_tasks.tracking.trained_before import CODE, CONFIG, config_digest, describe_trained, find_trained
 
@@ -75,6 +75,13 @@ def test_other_data_another_configuration_and_other_code_are_not_the_same(defaul
 def test_another_seed_is_another_configuration(default_client, name, trained):
     trained("first", CNN)
     assert found(default_client, name, with_values(CNN, {"seed": 1})) == []
+
+
+def test_a_start_from_the_champion_and_one_from_the_recipe_are_not_the_same(default_client, name, trained):
+    trained("first", CNN)  # from before warm starts: without a tag
+    trained("second", CNN, **{START_FROM: "champion"})
+    starts = [find_trained(default_client, name, DATA, [CNN], start)[0].version for start in ("recipe", "champion")]
+    assert [int(number) for number in starts] == [1, 2]
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED", "RUNNING"])
