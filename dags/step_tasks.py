@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
-from airflow.sdk import Param, get_current_context
+from airflow.sdk import Asset, Param, get_current_context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from cifar_tasks.config import AS_RECIPE
@@ -21,6 +21,7 @@ GPU = {"pool": "gpu", "queue": "gpu"}
 """For tasks that need torch: the pool has one slot per training that may run at the same time, and workers of the other
 queue have no torch."""
 PROMOTION_DAG = "cifar10_promotion"
+DATASET_DAG = "cifar10_dataset"
 RETRIES = {
     "retries": 2,
     "retry_delay": timedelta(seconds=10),
@@ -40,6 +41,11 @@ LINKS = {
 """A line of a step that begins with one of these tells an address; the XCom key where its button finds it."""
 
 _log = logging.getLogger(__name__)
+
+
+def line_asset(name: str) -> Asset:
+    """The asset of a dataset line: an event for each version that comes into use."""
+    return Asset(f"dataset_line_{name}", f"cifar://lines/{name}")
 
 
 def form_params(fields: dict[str, dict[str, Any]], values: dict[str, Any]) -> dict[str, Param]:

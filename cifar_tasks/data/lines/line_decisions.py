@@ -1,0 +1,126 @@
+"""What happens to a prepared version of a line: it is entered into the log once, whoever prepares it how often."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cifar_tasks.data.lines.line_log import (
+    Delivery,
+    DiffSummary,
+    EntryKind,
+    LineDataset,
+    LineEntry,
+    LineLog,
+    LineOutcome,
+    append_entry,
+)
+from cifar_tasks.data.lines.line_watch import mark_handled
+from cifar_tasks.data.versions import whole_version
+from cifar_tasks.errors import ConfigError, IntegrityError, SourceChanged
+from cifar_tasks.storage.s3 import S3Store
+
+
+@dataclass(frozen=True)
+class Decider:
+    """Who decides."""
+
+    workflow: str | None = None
+    """A run: its retry finds its entry."""
+    url: str | None = None
+    by: str | None = None
+    """A person."""
+    reason: str = ""
+
+
+def record_version(
+    store: S3Store,
+    line: str,
+    kind: EntryKind,
+    dataset: LineDataset,
+    delivery: Delivery,
+    diff: DiffSummary,
+    base: str | None,
+    decider: Decider,
+    reasons: Sequence[str] = (),
+) -> LineEntry:
+    """Enter a version that was validated, `accepted` or `quarantined`; or find the entry that is there already.
+
+    `base`: digest of the version in use that it was prepared and validated beside. Raises `SourceChanged` if another
+    run has brought another version into use since.
+    """
+
+    def decide(log: LineLog) -> LineOutcome | LineEntry:
+        if decider.workflow and (own := log.of_workflow(decider.workflow, "accepted", "quarantined")):
+            return own
+        if log.last and log.last.dataset.digest == dataset.digest:
+            return log.last
+        in_use = log.entry_in_use()
+        if in_use and in_use.dataset.digest == dataset.digest:
+            return in_use
+        if (in_use.dataset.digest if in_use else None) != base:
+            raise SourceChanged(f"another run has changed the version in use of {line} meanwhile. Check it again.")
+        return LineOutcome(
+            kind=kind,
+            dataset=dataset,
+            delivery=delivery,
+            diff=diff,
+            reasons=tuple(reasons),
+            workflow=decider.workflow,
+            url=decider.url,
+            by=decider.by,
+            reason=decider.reason,
+        )
+
+    entry = append_entry(store, line, decide)
+    mark_handled(store, line, delivery)
+    return entry
+
+
+def roll_back(store: S3Store, line: str, to: str | None, decider: Decider) -> LineEntry:
+    """An older version is in use again: the one whose digest begins with `to`, or the one that was in use before.
+
+    Raises `ConfigError` if there is none, `IntegrityError` if something of it is missing.
+    """
+
+    def decide(log: LineLog) -> LineOutcome:
+        in_use = log.entry_in_use()
+        if in_use is None:
+            raise ConfigError(f"the dataset line {line} has no version in use yet.")
+        accepted = [entry for entry in log.entries if entry.kind in ("accepted", "released")]
+        if to is None:
+            earlier = [
+                entry
+                for entry in accepted
+                if entry.number < in_use.number and entry.dataset.digest != in_use.dataset.digest
+            ]
+            if in_use.kind == "rolled_back":  # step by step: the one before the version that is in use again
+                first = next(entry.number for entry in accepted if entry.dataset.digest == in_use.dataset.digest)
+                earlier = [entry for entry in accepted if entry.number < first]
+            if not earlier:
+                raise ConfigError(f"the dataset line {line} has no earlier version that was in use.")
+            target = earlier[-1]
+        else:
+            target = log.of_version(to)
+            if target.dataset.digest not in {entry.dataset.digest for entry in accepted}:
+                raise ConfigError(f"the version {target.dataset.digest[:16]} of {line} was never in use.")
+            if target.dataset.digest == in_use.dataset.digest:
+                raise ConfigError(f"the version {target.dataset.digest[:16]} of {line} is in use already.")
+        _check_whole(store, line, target.dataset)
+        return LineOutcome(
+            kind="rolled_back",
+            dataset=target.dataset,
+            delivery=target.delivery,
+            by=decider.by,
+            reason=decider.reason,
+            workflow=decider.workflow,
+            url=decider.url,
+        )
+
+    return append_entry(store, line, decide)
+
+
+def _check_whole(store: S3Store, line: str, dataset: LineDataset) -> None:
+    try:
+        whole_version(store, dataset.digest, line)
+        store.get(dataset.index, dataset.index_sha256)
+    except KeyError as error:
+        raise IntegrityError(f"{error.args[0]} is missing: {line} cannot go back. Restore it from a backup.") from None

@@ -1,0 +1,171 @@
+"""Dataset lines: check a source, wait for the delivery, prepare a dataset version, bring it into use."""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import (
+    Asset,
+    AssetAlias,
+    AssetAny,
+    AssetOrTimeSchedule,
+    CronTriggerTimetable,
+    Param,
+    PokeReturnValue,
+    TriggerRule,
+    dag,
+    get_current_context,
+    task,
+)
+from airflow.sdk.exceptions import AirflowSkipException
+
+from cifar_tasks.steps.line_payloads import LineRequest
+from step_tasks import (
+    DATASET_DAG,
+    RETRIES,
+    SETTINGS,
+    form_request,
+    line_asset,
+    run_task_step,
+    show_in_note,
+    workflow_run,
+)
+
+LINES = SETTINGS.dataset_lines
+ACCEPTED = AssetAlias("dataset_lines")
+"""Of the assets of all lines: which one has an event is known when a version is in use."""
+SOURCES = [Asset(f"dataset_source_{name}", f"cifar://sources/{name}") for name in LINES]
+"""An event of one of these, from outside, starts a check."""
+SETTLE = max((line.settle_seconds for line in LINES.values()), default=0.0)
+ALREADY = 100
+"""Events of a line that are looked at, newest first."""
+
+ABOUT = """\
+Checks the source of a dataset line. If something is new there, waits until the delivery is complete, prepares a dataset
+version of it, and brings it into use. Each version that comes into use has one event of the asset
+`dataset_line_<line>`, with line, digest and counts.
+
+**Start:** by the schedule of the settings, by an event of the asset `dataset_source_<line>` from outside, or click
+▶ Trigger. Without a line each line is checked in a run of its own.
+
+**Nothing new:** the tasks are skipped, and the note of the run has the reason.
+
+**Way back:** `cifar data rollback LINE --reason TEXT`.
+"""
+
+
+def form() -> dict[str, Param]:
+    field = LineRequest.form_fields()["line"]
+    only = next(iter(LINES)) if len(LINES) == 1 else None
+    described = {key: field[key] for key in ("title", "description")}
+    return {"line": Param(only, type=["null", "string"], examples=list(LINES), **described)}
+
+
+def schedule() -> Any:
+    cron = SETTINGS.dataset_schedule and CronTriggerTimetable(
+        SETTINGS.dataset_schedule, timezone=SETTINGS.schedule_timezone
+    )
+    if not SOURCES:
+        return None
+    return AssetOrTimeSchedule(timetable=cron, assets=AssetAny(*SOURCES)) if cron else AssetAny(*SOURCES)
+
+
+def line_of_run() -> str | None:
+    return form_request(LineRequest, dict(get_current_context()["params"]))["line"]
+
+
+def skip(reason: str) -> None:
+    show_in_note([reason])
+    raise AirflowSkipException(reason)
+
+
+@dag(
+    dag_id=DATASET_DAG,
+    dag_display_name="Dataset lines",
+    description="Check a source, wait for the delivery, prepare a dataset version, bring it into use.",
+    doc_md=ABOUT,
+    schedule=schedule(),
+    catchup=False,
+    max_active_runs=100,  # a run that waits for a delivery counts, and must not keep other lines waiting
+    params=form(),
+    default_args=RETRIES,
+    tags=["data", "image-classification"],
+)
+def cifar10_dataset():
+    @task.branch(doc_md="Check the line of the form; without one start a run for each line.")
+    def branch_on_line() -> str:
+        return "check_source" if line_of_run() else "start_lines"
+
+    start_lines = TriggerDagRunOperator.partial(
+        task_id="start_lines",
+        trigger_dag_id=DATASET_DAG,
+        trigger_run_id="{{ run_id }}__{{ ti.map_index }}",
+        skip_when_already_exists=True,  # a retry
+        logical_date=None,
+        doc_md="Start a run of this DAG for each line.",
+    ).expand(conf=[{"line": name} for name in LINES])
+
+    @task(doc_md="List the source and compare the listing with that of the last delivery.")
+    def check_source() -> None:
+        found = run_task_step("dataset_line:check_source", line=line_of_run(), workflow=workflow_run())
+        if found["status"] == "unchanged":
+            skip(found["reason"])
+
+    @task.sensor(
+        mode="reschedule",
+        poke_interval=min(60.0, max(1.0, SETTLE / 5)),
+        timeout=timedelta(days=1).total_seconds(),
+        doc_md="Wait until the marker was written, or the source has not changed for a while. Holds no worker.",
+    )
+    def wait_for_delivery() -> PokeReturnValue:
+        found = run_task_step("dataset_line:await_delivery", line=line_of_run(), workflow=workflow_run())
+        if found["status"] in ("unchanged", "superseded"):
+            skip(found["reason"])
+        return PokeReturnValue(found["status"] == "complete", found["reason"])
+
+    @task(
+        execution_timeout=timedelta(hours=12),
+        retry_delay=timedelta(seconds=min(300, SETTLE + 10)),  # the source may have changed again
+        doc_md="Read what is new, and write the dataset version. It is not in use yet.",
+    )
+    def prepare_version() -> dict[str, Any]:
+        prepared = run_task_step("dataset_line:prepare_version", line=line_of_run())
+        if not prepared["changed"]:
+            skip("the images are those of the version in use")
+        return prepared
+
+    @task(doc_md="Enter the version into the log of the line: it is in use from now on.")
+    def accept(prepared: dict[str, Any]) -> dict[str, Any]:
+        recorded = run_task_step("dataset_line:accept_version", prepared=prepared, workflow=workflow_run())
+        diff = ", ".join(f"{count:,} {what}" for what, count in prepared["diff"].items())
+        show_in_note([f"entry {recorded['number']}: {recorded['kind']} ({diff})", *recorded["reasons"]])
+        return recorded
+
+    @task(
+        trigger_rule=TriggerRule.NONE_FAILED,  # a run that found nothing new may find a version without an event
+        inlets=[line_asset(name) for name in LINES],
+        outlets=[ACCEPTED],
+        max_active_tis_per_dag=1,  # of two runs the second one sees the event of the first
+        doc_md="The event of the asset of the line, if the version in use has none yet.",
+    )
+    def announce(*, inlet_events: Any = None, outlet_events: Any = None) -> None:
+        line = line_of_run()
+        entry = line and run_task_step("dataset_line:version_in_use", line=line)
+        if not entry or entry["kind"] == "rolled_back":
+            raise AirflowSkipException("there is no version to announce")
+        asset = line_asset(line)
+        events = inlet_events[asset].ascending(False).limit(ALREADY)
+        if any(event.extra.get("entry") == entry["number"] for event in events):
+            raise AirflowSkipException(f"entry {entry['number']} of {line} is announced already")
+        extra = {"line": line, "entry": entry["number"]}
+        extra |= {key: entry["dataset"][key] for key in ("digest", "uri", "counts")}
+        outlet_events[ACCEPTED].add(asset, extra=extra)
+
+    check = check_source()
+    prepared = prepare_version()
+    branch_on_line() >> [check, start_lines]
+    check >> wait_for_delivery() >> prepared
+    accept(prepared) >> announce()
+
+
+cifar10_dataset()

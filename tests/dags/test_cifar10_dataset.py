@@ -1,0 +1,147 @@
+"""The dataset DAG as Airflow reads it: its form, its schedule, and its tasks."""
+
+import json
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException
+
+import cifar10_dataset
+from tests.dags.parsing import parse_elsewhere
+
+TWO = json.dumps({"pets": {"source": "/pets", "settle_seconds": 20}, "cars": {"source": "s3://team/cars"}})
+DESCRIBE = """
+import re
+import cifar10_dataset
+from airflow.serialization.serialized_objects import DagSerialization
+dag = cifar10_dataset.cifar10_dataset()
+timetable = json.dumps(DagSerialization.to_dict(dag)["dag"]["timetable"])
+found = {"assets": sorted(set(re.findall("dataset_source_[a-z]+", timetable))), "cron": "*/5 * * * *" in timetable,
+         "lines": dag.params.get_param("line").schema["examples"], "line": dag.params.get_param("line").value,
+         "inlets": sorted(asset.name for asset in dag.get_task("announce").inlets)}
+"""
+
+
+def described(**variables: str) -> dict[str, object]:
+    return json.loads(parse_elsewhere(f"{DESCRIBE}\nprint(json.dumps(found))", **variables))
+
+
+def test_without_lines_the_dag_is_there_and_runs_only_when_triggered():
+    assert described() == {"assets": [], "cron": False, "lines": [], "line": None, "inlets": []}
+
+
+def test_lines_are_checked_by_the_schedule_and_by_events_from_outside():
+    found = described(CIFAR_DATASET_LINES=TWO, CIFAR_DATASET_SCHEDULE="*/5 * * * *")
+    assert found["assets"] == ["dataset_source_cars", "dataset_source_pets"]
+    assert found["cron"]
+    assert (found["lines"], found["line"]) == (["pets", "cars"], None)
+    assert found["inlets"] == ["dataset_line_cars", "dataset_line_pets"]
+    assert described(CIFAR_DATASET_LINES=TWO)["assets"] == found["assets"]
+
+
+def test_the_form_has_the_only_line():
+    assert described(CIFAR_DATASET_LINES='{"pets": {"source": "digits"}}')["line"] == "pets"
+
+
+@pytest.fixture
+def task(monkeypatch):
+    """Calls a task of the DAG in a run for a line, with a step that returns a value; notes and steps are kept."""
+    dag = cifar10_dataset.cifar10_dataset()
+    kept = {"notes": [], "steps": []}
+    monkeypatch.setattr(cifar10_dataset, "workflow_run", lambda: {"id": "dag/run", "name": "run"})
+    monkeypatch.setattr(cifar10_dataset, "show_in_note", kept["notes"].extend)
+
+    def call(name: str, result: object, *given: object, line: str | None = "pets", **named: object):
+        def step(step_name: str, **arguments: object) -> object:
+            kept["steps"].append((step_name, arguments))
+            return result
+
+        monkeypatch.setattr(cifar10_dataset, "run_task_step", step)
+        monkeypatch.setattr(cifar10_dataset, "get_current_context", lambda: {"params": {"line": line}})
+        return dag.get_task(name).python_callable(*given, **named)
+
+    call.kept = kept
+    return call
+
+
+def test_a_run_without_a_line_starts_a_run_for_each(task):
+    assert task("branch_on_line", None, line=None) == "start_lines"
+    assert task("branch_on_line", None) == "check_source"
+
+
+def test_nothing_new_is_skipped_with_the_reason_in_the_note(task):
+    with pytest.raises(AirflowSkipException, match="nothing new"):
+        task("check_source", {"status": "unchanged", "reason": "nothing new"})
+    assert task.kept["notes"] == ["nothing new"]
+    task("check_source", {"status": "waiting", "reason": "not yet"})
+    assert task.kept["steps"][0] == (
+        "dataset_line:check_source",
+        {"line": "pets", "workflow": {"id": "dag/run", "name": "run"}},
+    )
+
+
+def test_a_delivery_is_waited_for_until_it_is_complete_or_a_later_run_waits(task):
+    for status, done in (("waiting", False), ("complete", True)):
+        assert bool(task("wait_for_delivery", {"status": status, "reason": ""})) is done
+    with pytest.raises(AirflowSkipException, match="later"):
+        task("wait_for_delivery", {"status": "superseded", "reason": "a later run waits"})
+
+
+def test_images_of_the_version_in_use_are_no_new_version(task):
+    with pytest.raises(AirflowSkipException, match="those of the version in use"):
+        task("prepare_version", {"changed": False})
+    assert task("prepare_version", {"changed": True}) == {"changed": True}
+
+
+class Events(list):
+    """As Airflow gives them: an event has what was said about it."""
+
+    def __getitem__(self, key):
+        return self
+
+    def ascending(self, up):
+        return self
+
+    def limit(self, count):
+        return self
+
+
+class Event:
+    def __init__(self, **extra):
+        self.extra = extra
+
+
+class Outlet(dict):
+    def __missing__(self, key):
+        self[key] = self
+        return self
+
+    def add(self, asset, extra):
+        self.added = (asset.name, extra)
+
+
+ENTRY = {"kind": "accepted", "number": 4, "dataset": {"digest": "d", "uri": "s3://d", "counts": {"train": {"a": 1}}}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "events"),
+    [
+        (None, []),
+        ({**ENTRY, "kind": "rolled_back"}, []),
+        (ENTRY, [Event(entry=3), Event(entry=4)]),
+    ],
+    ids=["no version", "rolled back", "announced already"],
+)
+def test_no_event_without_a_version_that_has_none_yet(task, entry, events):
+    outlet = Outlet()
+    with pytest.raises(AirflowSkipException):
+        task("announce", entry, inlet_events=Events(events), outlet_events=outlet)
+    assert not hasattr(outlet, "added")
+
+
+@pytest.mark.parametrize("kind", ["accepted", "released"])
+def test_a_version_that_comes_into_use_has_an_event_with_line_digest_and_counts(task, kind):
+    outlet = Outlet()
+    events = Events([Event(entry=3), Event()])
+    task("announce", {**ENTRY, "kind": kind}, inlet_events=events, outlet_events=outlet)
+    extra = {"line": "pets", "entry": 4, "digest": "d", "uri": "s3://d", "counts": {"train": {"a": 1}}}
+    assert outlet.added == ("dataset_line_pets", extra)
