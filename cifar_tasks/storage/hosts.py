@@ -1,5 +1,6 @@
 """Is a service away, or does it refuse for good: names of hosts, status of answers."""
 
+import re
 import socket
 import time
 from http import HTTPStatus
@@ -8,9 +9,14 @@ PATIENCE_SECONDS = 10
 """How long an unknown name is looked up again: that of a container is unknown while it restarts."""
 
 
-def is_known(host: str) -> bool:
+def without_login(text: str) -> str:
+    """A message or an address without the user and the password that an address in it may contain."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def is_known(host: str, patience: float | None = None) -> bool:
     """False if no name server knows the name. A name server that is away tells nothing: True."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + (PATIENCE_SECONDS if patience is None else patience)
     while True:
         try:
             socket.getaddrinfo(host, None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.errors import ConfigError, IntegrityError, StorageError, StorageRefused
-from cifar_tasks.storage.hosts import is_unknown_host, worth_a_retry
+from cifar_tasks.storage.hosts import is_unknown_host, without_login, worth_a_retry
 
 if TYPE_CHECKING:
     from botocore.loaders import Loader
@@ -282,7 +282,7 @@ def _storage_errors(uri: str) -> Iterator[None]:
         remedy = REMEDIES.get(code, "Check bucket, keys and AWS_ENDPOINT_URL_S3.")
         raise StorageRefused(f"storage refused {uri}: {code}. {remedy}") from error
     except (BotoCoreError, ResponseParserError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = without_login(" ".join(str(error).split()))[:200]
         if is_unknown_host(getattr(error, "kwargs", {}).get("error")):
             raise StorageRefused(f"no host has the name in AWS_ENDPOINT_URL_S3. Correct it. ({reason})") from error
         if _is_permanent(error):

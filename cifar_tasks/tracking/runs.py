@@ -14,6 +14,7 @@ from urllib.parse import quote
 from cifar_tasks.data.versions import DatasetVersion
 from cifar_tasks.errors import ConfigError, LeaseLost, Stopped, TrackingError, TrackingRefused
 from cifar_tasks.settings import Settings
+from cifar_tasks.storage.hosts import without_login
 from cifar_tasks.tracking.server import check_address, tracking_error
 
 if TYPE_CHECKING:
@@ -41,14 +42,17 @@ SEARCHED_IN = "cifar.searched_in"
 _log = logging.getLogger(__name__)
 
 
-def mlflow_client() -> "MlflowClient":
-    """A client of the server named by `MLFLOW_TRACKING_URI`; there is no default server."""
+def mlflow_client(patience: float | None = None) -> "MlflowClient":
+    """A client of the server named by `MLFLOW_TRACKING_URI`; there is no default server.
+
+    A name that no name server knows is looked up for `patience` seconds; none: as long as a container restarts.
+    """
     from mlflow import MlflowClient
 
     address = os.environ.get("MLFLOW_TRACKING_URI")
     if not address:
         raise ConfigError("there is no MLflow server: start the stack (`cifar up`) or set MLFLOW_TRACKING_URI.")
-    check_address(address)
+    check_address(address, patience)
     # A model that somebody swapped for a pickled one is refused instead of run.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
@@ -245,7 +249,7 @@ def compare_url(run_ids: Iterable[str], experiment: str) -> str:
 def _pages() -> str:
     """Where a person's browser finds the UI: tasks in containers know the server by another name."""
     server = Settings().mlflow_url or os.environ.get("MLFLOW_TRACKING_URI", "")
-    return f"{server.rstrip('/')}/#"
+    return f"{without_login(server).rstrip('/')}/#"
 
 
 def equals(value: str) -> str:

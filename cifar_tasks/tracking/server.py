@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import requests
 
 from cifar_tasks.errors import ConfigError, TrackingError, TrackingRefused
-from cifar_tasks.storage.hosts import is_known, is_unknown_host, worth_a_retry
+from cifar_tasks.storage.hosts import is_known, is_unknown_host, without_login, worth_a_retry
 
 LOG_IN = "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
 ADDRESS = "Is MLFLOW_TRACKING_URI the address of an MLflow server?"
@@ -16,13 +16,13 @@ DELETED = "must be in the 'active' state"
 AWAY = "Is it running (`cifar status`)?"
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, patience: float | None = None) -> None:
     """Raises `ConfigError` for what is no URL, `TrackingRefused` for an unknown host: MLflow tries it for minutes."""
     if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
         raise ConfigError("MLFLOW_TRACKING_URI is no address of an MLflow server: write http://HOST:PORT.")
     if requests.utils.select_proxy(address, requests.utils.get_environ_proxies(address)):
         return  # the proxy looks the name up
-    if not is_known(str(urlsplit(address).hostname)):
+    if not is_known(str(urlsplit(address).hostname), patience):
         raise TrackingRefused(f"no host has the name in MLFLOW_TRACKING_URI, {_shown()}. Correct it.")
 
 
@@ -55,4 +55,4 @@ def _status(error: Exception, text: str) -> int:
 
 def _shown() -> str:
     """The server's address without the password that it may contain."""
-    return re.sub(r"//[^/@]*@", "//", os.environ.get("MLFLOW_TRACKING_URI", ""))
+    return without_login(os.environ.get("MLFLOW_TRACKING_URI", ""))

@@ -5,6 +5,8 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cifar_tasks.config import RegisteredModelName
+
 SortKey = Literal["version", "model", "accuracy", "validation", "calibration", "latency", "size", "created"]
 View = Literal["versions", "compare", "history"]
 Text = Field(default=None, max_length=300)
@@ -16,7 +18,7 @@ class State(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     view: View = "versions"
-    registered_model: str | None = Text
+    registered_model: RegisteredModelName | None = None
     sort: SortKey = "version"
     ascending: bool = False
     model: str | None = Text

@@ -17,6 +17,7 @@ from models_page import pairs, promotion_history, trainings
 from models_page import plotly_figures as charts
 from models_page import version_table as registry
 from models_page.page_state import State
+from models_page.reading import Problems
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -42,57 +43,61 @@ def plotly_bundle() -> Path:
 
 
 def _versions_page(state: State) -> str:
-    name = _name(state)
-    read = registry.versions(name)
-    shown = [row for row in read.value if state.model in (None, row.model) and _is_of_run(row, state)]
+    name, problems = _name(state), Problems()
+    found = problems.value_of(lambda: registry.versions(name), ())
+    shown = [row for row in found if state.model in (None, row.model) and _is_of_run(row, state)]
     return _html(
         "versions",
         state,
         name=name,
-        names=registry.registered_models().value,
+        names=problems.value_of(registry.registered_models, [name]),
         rows=registry.ordered(tuple(shown), state.sort, descending=not state.ascending),
-        models=sorted({row.model for row in read.value}),
-        problems=[read.problem] if read.problem else [],
+        models=sorted({row.model for row in found}),
+        problems=problems,
     )
 
 
 def _compare_page(state: State) -> str:
-    name = _name(state)
-    read = registry.versions(name)
-    rows = {row.number: row for row in read.value}
-    champion = next((row.number for row in read.value if "champion" in row.aliases), None)
-    chosen = state.a or next((row.number for row in read.value if row.number != champion), None), state.b or champion
-    unknown = [f"{name} has no version {number}." for number in chosen if number and number not in rows]
+    name, problems = _name(state), Problems()
+    found = problems.value_of(lambda: registry.versions(name), ())
+    rows = {row.number: row for row in found}
+    champion = next((row.number for row in found if "champion" in row.aliases), None)
+    chosen = state.a or next((row.number for row in found if row.number != champion), None), state.b or champion
+    unknown = [f"{name} has no version {number}." for number in chosen if found and number and number not in rows]
+    problems += unknown
     values: dict[str, Any] = {
         "name": name,
         "chosen": chosen,
         "champion": champion,
-        "rows": registry.ordered(read.value, "version", descending=True),
-        "problems": [*([read.problem] if read.problem else []), *unknown],
+        "rows": registry.ordered(found, "version", descending=True),
+        "problems": problems,
     }
-    if None in chosen or unknown:
+    if None in chosen or unknown or not found:
         return _html("compare", state, **values)
     first, second = (rows[number] for number in chosen if number)
     limits = Settings().promotion_limits
     try:
-        found = pairs.find_pair(first, second, limits.confidence)
+        pair = problems.value_of(lambda: pairs.find_pair(first, second, limits.confidence), None)
     except (ConfigError, IntegrityError) as error:
-        return _html("compare", state, **{**values, "problems": [*values["problems"], str(error)]})
-    decision = pairs.decision_on(first, second, found, limits)
+        problems.append(str(error))
+        pair = None
+    if pair is None:
+        return _html("compare", state, **values)
+    decision = pairs.decision_on(first, second, pair, limits, problems.value_of(lambda: pairs.uses(pair), 0))
     return _html(
         "compare",
         state,
         **values,
         first=first,
         second=second,
-        pair=found,
+        pair=pair,
         decision=decision,
         verdict=verdict(decision),
-        score_rows=score_rows(decision, found.first, found.second),
-        charts=_charts(first, second, found),
-        disagreements=_shown(found.disagreements, state.true_class),
+        score_rows=score_rows(decision, pair.first, pair.second),
+        charts=_charts(first, second, pair, problems),
+        disagreements=_shown(pair.disagreements, state.true_class),
         modes=MODES,
-        differences=trainings.differences(first, second),
+        differences=problems.value_of(lambda: trainings.differences(first, second), []),
     )
 
 
@@ -106,7 +111,7 @@ def _shown(found: Sequence[pairs.Disagreement], true_class: str | None) -> list[
     return list(islice(filter(None, one_of_each), MAX_PICTURES))
 
 
-def _charts(first: registry.Version, second: registry.Version, found: pairs.Pair) -> list[str]:
+def _charts(first: registry.Version, second: registry.Version, found: pairs.Pair, problems: Problems) -> list[str]:
     """Plotly figures as JSON."""
     names = f"version {first.number}", f"version {second.number}"
     one, other, classes = found.first, found.second, found.first.test_set.classes
@@ -114,7 +119,7 @@ def _charts(first: registry.Version, second: registry.Version, found: pairs.Pair
         charts.recalls(classes, [c.recall for c in one.classes], [c.recall for c in other.classes], names),
         charts.reliability((one.calibration, other.calibration), names),
         charts.robustness(names, one.robustness.accuracies, other.robustness.accuracies),
-        charts.curves(trainings.curves(first, second, names)),
+        charts.curves(problems.value_of(lambda: trainings.curves(first, second, names), [])),
         *(charts.matrix(matrix, classes, name) for matrix, name in zip(found.matrices, names, strict=True)),
         charts.matrix(found.matrices[0] - found.matrices[1], classes, "Difference of the two", difference=True),
     ]
@@ -122,15 +127,15 @@ def _charts(first: registry.Version, second: registry.Version, found: pairs.Pair
 
 
 def _history_page(state: State) -> str:
-    name = _name(state)
-    read = promotion_history.entries(name)
+    name, problems = _name(state), Problems()
+    entries = problems.value_of(lambda: promotion_history.entries(name), ())
     return _html(
         "history",
         state,
         name=name,
-        names=registry.registered_models().value,
-        entries=read.value,
-        problems=[read.problem] if read.problem else [],
+        names=problems.value_of(registry.registered_models, [name]),
+        entries=entries,
+        problems=problems,
     )
 
 
@@ -152,7 +157,9 @@ def _links(name: str, row: registry.Version) -> list[tuple[str, str]]:
 
 
 def _name(state: State) -> str:
-    of_run = registry.registered_by(f"{state.dag_id}/{state.run_id}").value if state.run_id else None
+    of_run = None
+    if state.run_id and not state.registered_model:
+        of_run = Problems().value_of(lambda: registry.registered_by(f"{state.dag_id}/{state.run_id}"), None)
     return state.registered_model or of_run or Settings().registered_model
 
 

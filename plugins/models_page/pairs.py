@@ -14,8 +14,9 @@ from cifar_tasks.promotion.evidence import Decision
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.storage.promotion_log import uses_of
 from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation, read_labels, read_probabilities
-from cifar_tasks.tracking.version_evidence import common_evaluations, compare_evaluations, score_version
-from models_page.reading import Cached, store
+from cifar_tasks.tracking.saved_model import DIGEST_TAG
+from cifar_tasks.tracking.version_evidence import TEST_SET, common_evaluations, compare_evaluations, score_version
+from models_page.reading import Cached, Result, store
 from models_page.version_table import Version
 
 
@@ -44,10 +45,22 @@ class Pair:
     disagreements: tuple[Disagreement, ...]
 
 
-def find_pair(first: Version, second: Version, confidence: float) -> Pair:
+def find_pair(first: Version, second: Version, confidence: float) -> Result[Pair]:
     """On the test images of one of the two; `ConfigError` if not both were evaluated on them."""
+    return _cached_pair(first, second, confidence)
+
+
+def _find_pair(first: Version, second: Version, confidence: float) -> Pair:
     found = common_evaluations(store(), [first.entity, second.entity])
     return _pair(found[0].test_set.digest, found[0].model_sha256, found[1].model_sha256, confidence)
+
+
+def _key(first: Version, second: Version, confidence: float) -> object:
+    versions = [(each.number, each.tags.get(DIGEST_TAG), each.tags.get(TEST_SET)) for each in (first, second)]
+    return first.entity.name, *versions, confidence
+
+
+_cached_pair = Cached("S3", _find_pair, _key)
 
 
 @lru_cache(maxsize=32)  # what digests name never changes
@@ -79,14 +92,18 @@ def _pair(test_set: str, first_model: str, second_model: str, confidence: float)
     )
 
 
-def decision_on(first: Version, second: Version, found: Pair, limits: Limits) -> Decision:
+def uses(found: Pair) -> Result[int]:
+    """Decisions on the same test images so far."""
+    return _uses(found.first.test_set.digest)
+
+
+def decision_on(first: Version, second: Version, found: Pair, limits: Limits, uses: int) -> Decision:
     """What the promotion would decide if the first were the candidate and the second the champion."""
     candidate, champion = score_version(first.entity, found.first), score_version(second.entity, found.second)
-    uses = _uses(found.first.test_set.digest).value
     return decide(candidate, champion, found.comparison, limits, "auto", uses=uses)
 
 
-_uses = Cached(lambda test_set: uses_of(store(), test_set))
+_uses = Cached("S3", lambda test_set: uses_of(store(), test_set))
 
 
 def _answer(

@@ -9,7 +9,7 @@ from PIL import Image
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.versions import load_version, manifest_key
 from cifar_tasks.settings import Settings
-from models_page.reading import store
+from models_page.reading import asking, store
 
 
 def png(dataset: str, number: int) -> bytes:
@@ -26,5 +26,6 @@ def png(dataset: str, number: int) -> bytes:
 def _test_images(dataset: str) -> NDArray:
     """Mapped into memory from the local copy, which was verified."""
     s3 = store()
-    version = load_version(s3, s3.uri(manifest_key(dataset)))
-    return load_split(s3, version, "test", Settings().home / "cache").images
+    with asking("S3"):
+        version = load_version(s3, s3.uri(manifest_key(dataset)))
+        return load_split(s3, version, "test", Settings().home / "cache").images

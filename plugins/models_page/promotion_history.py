@@ -8,4 +8,4 @@ def _entries(name: str) -> tuple[Entry, ...]:
     return tuple(reversed(read_log(store(), name).entries))
 
 
-entries = Cached(_entries)
+entries = Cached("S3", _entries)

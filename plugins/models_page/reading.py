@@ -2,13 +2,14 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from threading import Lock
-from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, ParamSpec, TypeVar
 
-from cifar_tasks.errors import StorageError, TrackingError
+from cifar_tasks.errors import CifarError, StorageError, TrackingError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store, s3_client
 
@@ -19,9 +20,13 @@ FRESH_SECONDS = 5.0
 """A reload within this time reads nothing."""
 PATIENCE_SECONDS = 2
 """For one request to MLflow or S3: the page says within 3 s that a server is away."""
+AWAY_SECONDS = 5.0
+"""A server that did not answer is not asked again within this time, so that a page waits for it only once."""
 
 MAX_ENTRIES = 1_000
 """Of each function; the oldest goes first."""
+
+Server = Literal["MLflow", "S3"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,17 +49,51 @@ class _Entry(Generic[T]):
     """Of the last attempt, if it failed."""
 
 
-class Cached(Generic[P, T]):
-    """A function whose results are cached, and returned while they are fresh or the servers are away."""
+_away: dict[Server, tuple[float, CifarError]] = {}
+"""Monotonic time and error of the last request, of the servers that did not answer it."""
 
-    def __init__(self, read: Callable[P, T]) -> None:
-        self._read = read
+
+@contextmanager
+def asking(server: Server) -> Iterator[None]:
+    """Raises at once what it raised before if the server was away a moment ago."""
+    asked, before = _away.get(server, (0.0, None))
+    if before is not None and time.monotonic() - asked < AWAY_SECONDS:
+        raise type(before)(str(before))
+    try:
+        yield
+    except (StorageError, TrackingError) as error:
+        if error.retryable:
+            _away[server] = time.monotonic(), error
+        raise
+    _away.pop(server, None)
+
+
+class Problems(list[str]):
+    """Why a page shows old values, or lacks some."""
+
+    def value_of(self, read: "Callable[[], Result[T]]", otherwise: T) -> T:
+        """What was read; `otherwise` if the server is away and nothing was read before."""
+        try:
+            found = read()
+        except (StorageError, TrackingError) as error:
+            found = Result(otherwise, str(error))
+        if found.problem and found.problem not in self:
+            self.append(found.problem)
+        return found.value
+
+
+class Cached(Generic[P, T]):
+    """A function whose results are cached, and returned while they are fresh or its server is away."""
+
+    def __init__(self, server: Server, read: Callable[P, T], key: Callable[P, object] | None = None) -> None:
+        """`key` identifies arguments that cannot be a key themselves."""
+        self._server, self._read, self._key = server, read, key
         self._entries: dict[object, _Entry[T]] = {}
         self._lock = Lock()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result[T]:
         """Raises what the function raises if there is no earlier result."""
-        key = (args, tuple(kwargs.items()))
+        key = self._key(*args, **kwargs) if self._key else (args, tuple(kwargs.items()))
         with self._lock:  # of many readers at once one reads, and one waits for a server that is away
             entry = self._entries.get(key)
             if entry is None or time.monotonic() - entry.tried >= FRESH_SECONDS:
@@ -70,7 +109,8 @@ class Cached(Generic[P, T]):
 
     def _try(self, earlier: _Entry[T] | None, *args: P.args, **kwargs: P.kwargs) -> _Entry[T]:
         try:
-            return _Entry(time.monotonic(), datetime.now(UTC), self._read(*args, **kwargs))
+            with asking(self._server):
+                return _Entry(time.monotonic(), datetime.now(UTC), self._read(*args, **kwargs))
         except (StorageError, TrackingError) as error:
             if earlier is None:
                 raise
@@ -82,7 +122,7 @@ def mlflow_client() -> "MlflowClient":
 
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(PATIENCE_SECONDS)
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    return runs.mlflow_client()
+    return runs.mlflow_client(patience=0)
 
 
 def store() -> S3Store:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from starlette.middleware.base import RequestResponseEndpoint
 
 from cifar_tasks.errors import CifarError
+from cifar_tasks.evaluation.names import shortened
 from models_page.page_state import State
 
 STATIC = Path(__file__).parent / "static"
@@ -40,6 +42,12 @@ def create_app(authorize: Callable[..., Any]) -> FastAPI:
         response.headers.update({name: value for name, value in HEADERS.items() if name not in response.headers})
         response.headers.setdefault("Cache-Control", "private, no-store")
         return response
+
+    @app.exception_handler(RequestValidationError)
+    def refuse(request: Request, error: RequestValidationError) -> PlainTextResponse:
+        """Short: FastAPI's own answer repeats what was sent."""
+        problems = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()]
+        return PlainTextResponse(f"The address is not valid. {shortened('; '.join(problems), 300)}", 422)
 
     @app.get("/page")
     def page(query: Annotated[State, Query()]) -> HTMLResponse:

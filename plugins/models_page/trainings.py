@@ -2,7 +2,7 @@
 
 from cifar_tasks.tracking import runs
 from models_page.plotly_figures import FIRST, SECOND
-from models_page.reading import Cached, mlflow_client
+from models_page.reading import Cached, Result, mlflow_client
 from models_page.version_table import Version
 
 CURVES = ("train_accuracy", "validation_accuracy")
@@ -41,15 +41,15 @@ def _differences(runs_of_both: tuple[str, str], tags: tuple[tuple[str, str, str]
     return [row for row in rows if row[1] != row[2]]
 
 
-_cached_curves, _cached_differences = Cached(_curves), Cached(_differences)
+_cached_curves, _cached_differences = Cached("MLflow", _curves), Cached("MLflow", _differences)
 
 
-def curves(first: Version, second: Version, names: tuple[str, str]) -> list[Curve]:
+def curves(first: Version, second: Version, names: tuple[str, str]) -> Result[list[Curve]]:
     """Accuracy of each epoch."""
-    return _cached_curves((first.run_id, second.run_id), names).value
+    return _cached_curves((first.run_id, second.run_id), names)
 
 
-def differences(first: Version, second: Version) -> list[tuple[str, str, str]]:
+def differences(first: Version, second: Version) -> Result[list[tuple[str, str, str]]]:
     """What differs: name, value of the first, value of the second."""
     tags = tuple((text, first.tags.get(tag, "–"), second.tags.get(tag, "–")) for tag, text in TAGS.items())
-    return _cached_differences((first.run_id, second.run_id), tags).value
+    return _cached_differences((first.run_id, second.run_id), tags)

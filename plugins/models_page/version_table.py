@@ -120,7 +120,9 @@ def _registered_by(workflow: str) -> str | None:
     return next((version.name for version in found if version.tags[WORKFLOW] == workflow), None)
 
 
-registered_models, versions, registered_by = Cached(_registered_models), Cached(_versions), Cached(_registered_by)
+registered_models = Cached("MLflow", _registered_models)
+versions = Cached("MLflow", _versions)
+registered_by = Cached("MLflow", _registered_by)
 
 
 def ordered(rows: tuple[Version, ...], key: SortKey, descending: bool) -> list[Version]:

@@ -1,12 +1,17 @@
 """The page "Models": rendered from a real registry and real object storage; Airflow's log-in is replaced here."""
 
+import asyncio
 import re
+import socket
 import sys
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -28,6 +33,7 @@ from tests.unit.data.sources import NoiseSource, quiet
 sys.path.append(str(PROJECT / "plugins"))  # as Airflow does
 
 from models_page import pages, pairs, reading, version_table
+from models_page.page_state import View
 from models_page.routes import create_app
 
 NASTY = next(name for name in NASTY_NAMES if "onerror" in name)
@@ -81,6 +87,7 @@ def page(tracked: RunningStack) -> Iterator[TestClient]:
     """The app, for a person who may read the DAG."""
     for cached in (version_table.versions, version_table.registered_models):
         cached.clear()
+    reading._away.clear()
     with TestClient(create_app(lambda: None), raise_server_exceptions=True) as client:
         yield client
 
@@ -106,7 +113,8 @@ def test_every_route_asks_for_permission():
     with TestClient(app) as anonymous:
         for path in paths:
             filled = path.format(name="models.js", dataset="0" * 16, number=1)
-            assert anonymous.get(filled).status_code == 401, path
+            for address in (filled, f"{filled}?nonsense=1"):
+                assert anonymous.get(address).status_code == 401, address
 
 
 def test_the_versions_stand_in_a_table_with_alias_accuracy_and_interval(page, registered):
@@ -192,15 +200,44 @@ def test_the_history_shows_each_decision_with_its_reasons(page, registered):
         "/page?nonsense=1",
         "/page?view=secrets",
         f"/page?model={'x' * 400}",
+        "/page?view=history&registered_model=../../mlflow",
+        "/page?view=history&registered_model=..%2f..%2fmlflow%2fartifacts",
+        "/page?registered_model=x'%20OR%20name%20LIKE%20'%25",
+        "/page?view=compare&a=1%20OR%201",
         "/static/..%2froutes.py",
         "/static/routes.py",
         "/pictures/..%2f..%2fpromotions/1.png",
         "/pictures/0000000000000000/1.png",
         "/pictures/secrets/1.png",
+        "/pictures/%2e%2e/1.png",
+        "/pictures/s3:%2f%2fmlflow%2fartifacts/1.png",
     ],
 )
 def test_what_is_not_of_the_page_is_refused(page, path):
     assert page.get(path).status_code in (404, 422)
+
+
+@pytest.mark.parametrize("query", ["model={}", "registered_model={}", "run_id={}", "a={}", "{}=1"])
+def test_a_query_of_10_mb_is_refused_in_one_line_that_repeats_none_of_it(page, query):
+    status, text = asyncio.run(answer(page.app, "/page", query.format("9" * 10_000_000)))
+    assert status == 422
+    assert text.startswith("The address is not valid. ")
+    assert len(text) < 400
+
+
+async def answer(app: Any, path: str, query: str) -> tuple[int, str]:
+    """Status and text. The test client refuses such a long address itself."""
+    sent: list[dict[str, Any]] = []
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": []}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent).decode()
 
 
 def test_a_picture_that_is_not_in_the_test_set_is_not_found(page, registered):
@@ -209,12 +246,93 @@ def test_a_picture_that_is_not_in_the_test_set_is_not_found(page, registered):
 
 
 def test_answers_hold_no_secret_and_run_no_script_from_elsewhere(page, registered, tracked):
-    secrets = [tracked.environment["AWS_SECRET_ACCESS_KEY"], str(tracked.home)]
-    for view in ("versions", "compare", "history"):
-        response = page.get("/page", params={"view": view, "registered_model": registered.name})
+    environment = {name: value for name, value in tracked.environment.items() if len(value) > 5}
+    secrets = [value for name, value in environment.items() if re.search("SECRET|PASSWORD|KEY|CONN|STORE_URI", name)]
+    secrets.append(str(tracked.home))
+    assert len(secrets) > 5
+    unknown = {"registered_model": f"unknown {uuid.uuid4()}"}
+    queries = [
+        {"view": view, **of} for view in get_args(View) for of in ({"registered_model": registered.name}, unknown)
+    ]
+    for query in queries:
+        response = page.get("/page", params=query)
         assert not [secret for secret in secrets if secret in response.text]
         assert "script-src 'self'" in response.headers["content-security-policy"]
         assert not re.search(r"<script|<[^>]*\son\w+=|https?://(?!127\.0\.0\.1)", response.text)
+
+
+def test_an_address_with_a_log_in_is_not_shown_when_its_server_is_away(page, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:hunter2@127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://somebody:hunter2@127.0.0.1:9")
+    for view in get_args(View):
+        html = read(page, view=view, registered_model=f"never-read-{uuid.uuid4().hex}")
+        assert "cifar-problem" in html
+        assert "hunter2" not in html
+
+
+def test_a_link_to_mlflow_holds_no_log_in(page, registered, tracked, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracked.mlflow_url.replace("//", "//somebody:hunter2@"))
+    html = read(page, registered_model=registered.name)
+    assert numbers(html) == [3, 2, 1]
+    assert f'"{tracked.mlflow_url}/#/models/{registered.name}/versions/3?' in html
+    assert "hunter2" not in html
+
+
+def test_a_host_whose_name_is_gone_is_named_within_3_seconds(page, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    began = time.monotonic()
+    assert "no host has the name in MLFLOW_TRACKING_URI" in read(page, registered_model=f"gone-{uuid.uuid4().hex}")
+    assert time.monotonic() - began < 3
+
+
+def unknown(*arguments: Any, **options: Any) -> None:
+    """As for the name of a container that was stopped."""
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Address of a server that takes requests and does not answer."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("server", ["AWS_ENDPOINT_URL_S3", "MLFLOW_TRACKING_URI"])
+def test_a_server_that_does_not_answer_is_named_within_3_seconds_beside_what_was_read(
+    page, registered, tracked, monkeypatch, silent_server, server
+):
+    store, name = S3Store(Settings().bucket), registered.name
+    outcome = Outcome(action="promote", candidate=2, champion=2, previous=1, challenger=None, reasons=("it is better",))
+    append(store, read_log(store, name), outcome)
+    views = {"versions": {}, "compare": {"a": 1, "b": 2}, "history": {}}
+    read_before = {view: read(page, view=view, registered_model=name, **query) for view, query in views.items()}
+    monkeypatch.setattr(reading, "FRESH_SECONDS", 0.0)
+    monkeypatch.setenv(server, silent_server)
+    said = 0
+    for view, query in views.items():
+        reading._away.clear()
+        began = time.monotonic()
+        html = read(page, view=view, registered_model=name, **query)
+        assert time.monotonic() - began < 3, view
+        said += "Shown is what was read at" in html
+        assert content(html).replace(silent_server, tracked.mlflow_url) == content(read_before[view]), view
+    assert said == (2 if "S3" in server else 3), "the table of versions comes from MLflow alone"
+
+
+def content(html: str) -> str:
+    """What stands below the problems."""
+    return html[html.index("<h1") :].replace("\n", "")
+
+
+def test_while_s3_does_not_answer_many_readers_wait_once(page, registered, monkeypatch, silent_server):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", silent_server)
+    began = time.monotonic()
+    with ThreadPoolExecutor(10) as readers:
+        query = {"view": "history", "registered_model": registered.name}
+        pages = list(readers.map(lambda _: read(page, **query), range(10)))
+    assert time.monotonic() - began < 3
+    assert all("cifar-problem" in html for html in pages)
 
 
 def test_with_mlflow_away_the_page_shows_what_it_had_and_says_so(page, registered, monkeypatch):

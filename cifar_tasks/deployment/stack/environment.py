@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import re
 import secrets
 import shlex
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cifar_tasks.errors import ConfigError, StackError, problems
 from cifar_tasks.settings import PROJECT, variable
+from cifar_tasks.storage.hosts import without_login
 
 HOST = "127.0.0.1"
 MLFLOW_BUCKET = "mlflow"
@@ -124,11 +124,7 @@ def use(home: Path) -> list[str]:
 def other_addresses(variables: Mapping[str, str], stack: Mapping[str, str]) -> list[str]:
     """`NAME=VALUE` of each server in `variables` that is not the stack's, without log-in."""
     others = {name: variables.get(name, "") for name in ADDRESSES}
-    return [
-        f"{name}={re.sub('//[^/]*@', '//', value)}"
-        for name, value in others.items()
-        if value and value != stack.get(name)
-    ]
+    return [f"{name}={without_login(value)}" for name, value in others.items() if value and value != stack.get(name)]
 
 
 def overlay(base: Mapping[str, str], stack: Mapping[str, str]) -> dict[str, str]:

@@ -40,6 +40,7 @@ async function load(query, signal) {
   const response = await fetch(new URL(`page?${query}`, BASE), { credentials: "same-origin", signal });
   if (response.ok) return response.text();
   const reasons = { 401: "Log in to Airflow again.", 403: "You may not read this DAG." };
+  if (response.status === 422) throw new Error(await response.text());
   throw new Error(reasons[response.status] ?? `The page could not be read (${response.status}).`);
 }
 

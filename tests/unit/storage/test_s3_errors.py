@@ -84,6 +84,12 @@ def test_an_address_without_a_server_is_worth_a_retry() -> None:
     assert caught.value.retryable
 
 
+def test_a_log_in_in_the_address_is_not_shown() -> None:
+    with pytest.raises(StorageError, match=r'"http://127\.0\.0\.1:9/') as caught:
+        store_at("http://user:hidden-word@127.0.0.1:9").get("a")
+    assert "hidden-word" not in str(caught.value)
+
+
 def test_an_unknown_host_name_is_permanent() -> None:
     with pytest.raises(StorageRefused, match="no host has the name in AWS_ENDPOINT_URL_S3") as caught:
         store_at("http://no-such-host.invalid:9000").get("a")
