@@ -43,6 +43,21 @@ def _source(value: str) -> str:
     return value
 
 
+LINE = "line:"
+_RUN_SOURCE = rf"{_SOURCE}|{LINE}[a-z0-9][a-z0-9_\-]{{0,49}}"
+
+
+def _run_source(value: str) -> str:
+    if not re.fullmatch(_RUN_SOURCE, value):
+        raise ValueError("give auto, cifar10, digits, line:NAME, an absolute path or an s3:// URL")
+    return value
+
+
+def line_of(source: str) -> str | None:
+    """The dataset line that a source names, if it names one."""
+    return source.removeprefix(LINE) if source.startswith(LINE) else None
+
+
 def _model_name(value: str) -> str:
     if not re.fullmatch(_MODEL_NAME, value):
         raise ValueError("give 1 to 100 letters, digits, spaces, '.', '_' or '-', a letter or digit first")
@@ -56,6 +71,8 @@ def _form_schema(pattern: str) -> WithJsonSchema:
 
 SourceName = Annotated[str, AfterValidator(_source), _form_schema(_SOURCE)]
 """A source of images, for a process that may work in another folder."""
+RunSource = Annotated[str, AfterValidator(_run_source), _form_schema(_RUN_SOURCE)]
+"""A source of images, or a dataset line, whose version in use is trained on."""
 RegisteredModelName = Annotated[str, AfterValidator(_model_name), _form_schema(_MODEL_NAME)]
 """A name in the MLflow model registry."""
 

@@ -6,10 +6,10 @@ The addresses of S3 and MLflow are in the variables of their clients: `AWS_ENDPO
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from cifar_tasks.config import (
@@ -20,8 +20,9 @@ from cifar_tasks.config import (
     Profile,
     RegisteredModelName,
     Resize,
-    SourceName,
+    RunSource,
     StartFrom,
+    line_of,
 )
 from cifar_tasks.errors import ConfigError, nearest, problems
 from cifar_tasks.promotion.limits import Limits, TrainingMode
@@ -88,8 +89,8 @@ class Settings(BaseSettings):
     mlflow_url: Url | None = None
     """Address of MLflow in a browser, for links, if it differs from `MLFLOW_TRACKING_URI`, which the tasks use."""
 
-    source: SourceName = "auto"
-    """Default of the form: `auto`, `cifar10`, `digits`, an absolute path or an `s3://` URL."""
+    source: RunSource = "auto"
+    """Default of the form: `auto`, `cifar10`, `digits`, `line:NAME`, an absolute path or an `s3://` URL."""
     models: str = ""
     """Default of the form: names of models, separated by commas; empty for the models of a default run."""
     profile: Profile = "demo"
@@ -132,6 +133,14 @@ class Settings(BaseSettings):
     """URL of the official archive, or of a mirror."""
     pretrained_weights: dict[str, WeightsFile] = {}
     """Model → its pretrained weights, as JSON: `{"resnet50": {"source": "s3://bucket/key", "sha256": "…"}}`."""
+
+    @model_validator(mode="after")
+    def _line_of_the_source(self) -> Self:
+        line = line_of(self.source)
+        if line and line not in self.dataset_lines:
+            lines = ", ".join(self.dataset_lines) or "none"
+            raise ValueError(f"CIFAR_SOURCE: there is no dataset line {line!r} in CIFAR_DATASET_LINES ({lines})")
+        return self
 
 
 def machine_cores() -> int:

@@ -4,8 +4,18 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, dag, get_current_context, task, task_group
+from airflow.sdk import (
+    AssetOrTimeSchedule,
+    CronTriggerTimetable,
+    Param,
+    TriggerRule,
+    dag,
+    get_current_context,
+    task,
+    task_group,
+)
 
+from cifar_tasks.config import line_of
 from cifar_tasks.models import available_models, default_models, parse_models
 from cifar_tasks.steps.payloads import PromotionRequest, RunRequest
 from step_tasks import (
@@ -17,18 +27,24 @@ from step_tasks import (
     end_workflow,
     form_params,
     form_request,
+    line_asset,
     run_task_step,
     show_name,
     workflow_run,
 )
 
 MODELS = available_models()
+SAFETY_NET = "0 4 * * *"
+"""When it runs on a dataset line without a schedule of the settings."""
 
 ABOUT = """\
 Prepares a dataset version, tunes hyperparameters if the form selects models to tune, trains the selected models in
 parallel, evaluates the saved models, registers them in MLflow, and starts the DAG *Model promotion* for the best one.
 
 **Start:** click ▶ Trigger. The form explains every field. With the default values, training takes minutes on a CPU.
+The settings give a schedule, or a dataset line whose new versions start a run (`CIFAR_SCHEDULE`, `CIFAR_SOURCE`).
+
+**Nothing to train:** all tasks are skipped if the same was trained before, and the note has the reason.
 
 **Results:** the tab *Details* of a task has buttons to its MLflow run, model version, report and comparison.
 
@@ -39,6 +55,17 @@ parallel, evaluates the saved models, registers them in MLflow, and starts the D
 **Placeholder data:** with the source `auto` and no network, the run trains on the digits of scikit-learn, and every
 result shows a warning.
 """
+
+
+def schedule() -> Any:
+    """By the calendar of the settings, and on each new version of the dataset line that they name as source.
+
+    Airflow forgets events that come while the DAG is paused: with a line it runs daily at least, and is skipped.
+    """
+    line = line_of(SETTINGS.source)
+    cron = SETTINGS.schedule or (SAFETY_NET if line else None)
+    timetable = cron and CronTriggerTimetable(cron, timezone=SETTINGS.schedule_timezone)
+    return AssetOrTimeSchedule(timetable=timetable, assets=[line_asset(line)]) if line else timetable
 
 
 def form() -> dict[str, Param]:
@@ -80,7 +107,7 @@ def end_mlflow_runs(context: Any) -> None:
     dag_display_name="Image classifier training",
     description="Prepare images, train models in parallel, evaluate, register, start the promotion of the best one.",
     doc_md=ABOUT,
-    schedule=SETTINGS.schedule and CronTriggerTimetable(SETTINGS.schedule, timezone=SETTINGS.schedule_timezone),
+    schedule=schedule(),
     catchup=False,
     max_active_runs=1,
     on_failure_callback=end_mlflow_runs,

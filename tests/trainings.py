@@ -30,7 +30,7 @@ def workflow(name: str) -> WorkflowRun:
 
 
 def request(source: Path | str, **changes: Any) -> RunRequest:
-    fields = {"models": ["cnn"], "profile": "demo", "registered_model": "tests", "overrides": SMALL}
+    fields = {"models": ["cnn"], "profile": "demo", "registered_model": "tests", "overrides": SMALL, "force": True}
     return RunRequest(**{"source": str(source), **fields, **changes})
 
 

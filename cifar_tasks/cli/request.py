@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from typer.core import TyperCommand
 
-from cifar_tasks.config import Overrides, RegisteredModelName, parse_overrides
+from cifar_tasks.config import Overrides, RegisteredModelName, line_of, parse_overrides
 from cifar_tasks.errors import ConfigError, problems
 from cifar_tasks.models import default_models, parse_models
 from cifar_tasks.settings import Settings
@@ -47,9 +47,14 @@ def build_request(source: str, models: str, tune: str, overrides: list[str] | No
 
 def check_source(request: RunRequest) -> None:
     """Look at the source without reading images, so that nothing starts for one that cannot be opened."""
+    from cifar_tasks.data.lines.line_log import read_line_log
+    from cifar_tasks.data.lines.line_versions import choose_version
     from cifar_tasks.data.source import open_source
+    from cifar_tasks.storage.s3 import S3Store
 
-    if request.source not in ("auto", "cifar10", "digits"):
+    if line := line_of(request.source):
+        choose_version(read_line_log(S3Store(Settings().bucket), line), request.dataset_version)
+    elif request.source not in ("auto", "cifar10", "digits"):
         open_source(request.source, Settings(), report=lambda _: None)
 
 

@@ -14,7 +14,7 @@ from cifar_tasks.cli.connect import connect, give_up_soon, limit_threads, requir
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.stack_commands import up
 from cifar_tasks.cli.terminal import INTERRUPTED, console, errors
-from cifar_tasks.config import PROFILES, RESIZES, STARTS, Overrides
+from cifar_tasks.config import LINE, PROFILES, RESIZES, STARTS, Overrides
 from cifar_tasks.errors import NothingToTrain, StackError
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.models import available_models, default_models
@@ -57,6 +57,7 @@ Start = Annotated[str, _setting("start_from", "|".join(STARTS))]
 PromotionMode = Annotated[str, _setting("promotion", "|".join(get_args(TrainingMode)))]
 Tune = Annotated[str, typer.Option(metavar="MODEL[,MODEL…]", help=_help("tune"))]
 Trials = Annotated[int | None, typer.Option(help=_help("trials"))]
+DatasetVersion = Annotated[str | None, typer.Option(help=_help("dataset_version"))]
 Force = Annotated[bool, typer.Option("--force", help=_help("force"))]
 SetOverride = Annotated[
     list[str] | None,
@@ -79,6 +80,7 @@ def demo(
     tune: Tune = "",
     trials: Trials = None,
     force: Force = False,
+    dataset_version: DatasetVersion = None,
     override: SetOverride = None,
 ) -> None:
     """Start the stack, run the training DAG in Airflow, and print the results.
@@ -106,9 +108,10 @@ def demo(
         promotion=promotion,
         trials=trials,
         force=force,
+        dataset_version=dataset_version,
     )
     settings = read_settings()
-    stored = request.source.startswith("s3://")
+    stored = request.source.startswith(("s3://", LINE))
     if not stored:
         check_source(request)
     access = airflow_api.access_to_deployment(settings)
@@ -163,6 +166,7 @@ def run(
     tune: Tune = "",
     trials: Trials = None,
     force: Force = False,
+    dataset_version: DatasetVersion = None,
     override: SetOverride = None,
 ) -> None:
     """Run the same steps in this process, without Airflow. S3 and MLflow must be running (`cifar up --no-airflow`).
@@ -186,6 +190,7 @@ def run(
         promotion=promotion,
         trials=trials,
         force=force,
+        dataset_version=dataset_version,
         search_workers=1,  # one process
     )
     require_servers(settings)

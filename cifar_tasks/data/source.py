@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from cifar_tasks.config import line_of
 from cifar_tasks.data.archives import open_archive
 from cifar_tasks.data.cifar10 import Cifar10Source, holds_batches, read_batches
 from cifar_tasks.data.digits import DigitsSource
@@ -136,7 +137,7 @@ def open_source(
 
 def absolute_source(spec: str) -> str:
     """The same source for a process that works in another folder; `ConfigError` for what names nothing."""
-    if spec in ("auto", "cifar10", "digits") or spec.startswith("s3://"):
+    if spec in ("auto", "cifar10", "digits") or spec.startswith("s3://") or line_of(spec):
         return spec
     return str(_local_path(spec).resolve())
 

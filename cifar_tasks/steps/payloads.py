@@ -9,16 +9,19 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from cifar_tasks.config import (
+    LINE,
     MAX_IMAGE_SIZE,
     MIN_IMAGE_SIZE,
     Overrides,
     Profile,
     RegisteredModelName,
     Resize,
-    SourceName,
+    RunSource,
     StartFrom,
     TrainConfig,
+    line_of,
 )
+from cifar_tasks.data.lines.line_versions import VERSION_PATTERN
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.models.registry import check_models
 from cifar_tasks.promotion.limits import Limits, Mode, TrainingMode
@@ -68,9 +71,13 @@ class RunRequest(FormRequest):
 
     group = "overrides"
 
-    source: SourceName = Field(title="Data source")
-    """auto (CIFAR-10, or digits without network), cifar10, digits, the absolute path of a folder, zip or tar with
-    train/CLASS/ and test/CLASS/ or with CLASS/ alone, or the s3:// URL of one."""
+    source: RunSource = Field(title="Data source")
+    """auto (CIFAR-10, or digits without network), cifar10, digits, line:NAME (the version in use of a dataset line),
+    the absolute path of a folder, zip or tar with train/CLASS/ and test/CLASS/ or with CLASS/ alone, or the s3:// URL
+    of one."""
+    dataset_version: str | None = Field(default=None, pattern=VERSION_PATTERN, title="Dataset version")
+    """Of a dataset line: the number of its entry in the log of the line, or the first 8 or more digits of its digest.
+    Empty: the version in use."""
     models: Models = Field(min_length=1, title="Models")
     """Models to train in parallel."""
     profile: Profile = Field(title="Profile")
@@ -110,6 +117,13 @@ class RunRequest(FormRequest):
         """For these data. Digits are never mirrored: a mirrored digit is no digit."""
         return self.overrides.model_copy(update={"flip": False}) if placeholder else self.overrides
 
+    @field_validator("dataset_version")
+    @classmethod
+    def _only_of_a_line(cls, version: str | None, others: ValidationInfo) -> str | None:
+        if version and not line_of(others.data.get("source", LINE)):
+            raise ValueError("only a dataset line has versions: give line:NAME as source, or leave it empty")
+        return version
+
     @field_validator("tune")
     @classmethod
     def _only_what_is_trained(cls, tune: list[str], others: ValidationInfo) -> list[str]:
@@ -118,6 +132,17 @@ class RunRequest(FormRequest):
                 f"{', '.join(untrained)} is not among the models to train: add it there, or take it out here"
             )
         return tune
+
+
+class LineVersion(Payload):
+    """Where a dataset version comes from: an entry in the log of a dataset line."""
+
+    line: str
+    entry: int
+
+    def tags(self) -> dict[str, Any]:
+        """Of MLflow runs and registered versions."""
+        return {"cifar.line": self.line, "cifar.line_entry": self.entry}
 
 
 class PreparedData(Payload):
@@ -130,6 +155,8 @@ class PreparedData(Payload):
     experiment_id: str
     mlflow_url: str
     """Airflow shows it as a button of the task; so in every payload of this name."""
+    line: LineVersion | None = None
+    """None if the source is no dataset line."""
     banner: str | None
     """Shown with every result if the images only take CIFAR-10's place."""
 

@@ -7,19 +7,21 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
-from cifar_tasks.config import with_values
+from cifar_tasks.config import line_of, with_values
 from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.data.images import LabelledImages
+from cifar_tasks.data.lines.line_log import read_line_log
+from cifar_tasks.data.lines.line_versions import choose_version
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.preparation import find_prepared, prepare
 from cifar_tasks.data.source import PLACEHOLDER_BANNER, open_source
-from cifar_tasks.data.versions import DatasetVersion
+from cifar_tasks.data.versions import DatasetVersion, load_version
 from cifar_tasks.errors import CifarError, ConfigError, DataError, NothingToTrain
 from cifar_tasks.evaluation import plots
 from cifar_tasks.evaluation.names import markdown
 from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import PreparedData, RunRequest, WorkflowRun
+from cifar_tasks.steps.payloads import LineVersion, PreparedData, RunRequest, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.airflow_links import link_run, links_of_workflow, markdown_links
@@ -56,11 +58,11 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
             return str(run.info.run_id)
 
         try:
-            version = find_version(request, store)
+            began = earlier.data.tags.get(DATASET) if earlier else None
+            version, line = find_version(request, store, began)
         except CifarError:
             open_parent()  # a run that fails shows in MLflow too
             raise
-        began = earlier.data.tags.get(DATASET) if earlier else None
         if began not in (None, version.digest):
             raise DataError(f"{request.source} has changed since run {workflow.name!r} began. Start a new run.")
         if began is None:
@@ -68,7 +70,7 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         parent = open_parent()
         url = runs.run_url(parent, experiment)
         # Not before the data are ready: a run that failed for its source is resumed with another one.
-        runs.log_tags(client, parent, {REQUEST: request.model_dump_json()})
+        runs.log_tags(client, parent, {REQUEST: request.model_dump_json(), **(line.tags() if line else {})})
         banner = PLACEHOLDER_BANNER if version.placeholder else None
         links = links_of_workflow(workflow.id, workflow.url, request.registered_model)
         _describe_dataset(client, parent, version, banner, markdown_links(links))
@@ -81,21 +83,30 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         parent_run_id=parent,
         experiment_id=experiment,
         mlflow_url=url,
+        line=line,
         banner=banner,
     )
 
 
-def find_version(request: RunRequest, store: S3Store) -> DatasetVersion:
-    """The dataset version of the source, written if it is not there yet."""
-    settings, image_format = Settings(), ImageFormat(request.image_size, request.resize)
-    seed = request.overrides.seed or 0
+def find_version(
+    request: RunRequest, store: S3Store, began: str | None = None
+) -> tuple[DatasetVersion, LineVersion | None]:
+    """The dataset version of the source, written if it is not there yet; of a line the one that the request names.
+
+    `began` is the digest of the version with which an earlier try began: a line may have another one in use by now.
+    """
+    if name := line_of(request.source):
+        entry = choose_version(read_line_log(store, name), began or request.dataset_version)
+        _log.info("dataset line %s, entry %d: version %s", name, entry.number, entry.dataset.digest[:16])
+        return load_version(store, entry.dataset.uri), LineVersion(line=name, entry=entry.number)
+    image_format, seed = ImageFormat(request.image_size, request.resize), request.overrides.seed or 0
     source = open_source(
         request.source,
-        settings,
+        Settings(),
         _log.info,
         is_prepared=lambda s: find_prepared(s, store, seed, image_format) is not None,
     )
-    return prepare(source, store, seed, _log.info, image_format)
+    return prepare(source, store, seed, _log.info, image_format), None
 
 
 def refuse_other_request(earlier: "Run | None", request: RunRequest, workflow: WorkflowRun) -> None:

@@ -61,6 +61,8 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         "cifar.workflow_mlflow_url": trained.plan.data.mlflow_url,
         "cifar.airflow_url": trained.plan.data.workflow.url or "",
     }
+    if line := trained.plan.data.line:
+        tags |= line.tags()
     if source:
         tags |= {"cifar.tuned_params": json.dumps(source.params), "cifar.study": source.study or ""}
     with runs.tracking_errors():

@@ -170,7 +170,7 @@ def tracking(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 def start(deployment: Deployment, **conf: object) -> DagRun:
     """Trigger the DAG, as the form does. Its client stays logged in for a day."""
-    return trigger(_client(deployment), {"source": "digits", **conf}, patience=120)
+    return trigger(_client(deployment), {"source": "digits", "force": True, **conf}, patience=120)
 
 
 def finish(deployment: Deployment, run: DagRun, seconds: float) -> str:

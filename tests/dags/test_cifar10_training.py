@@ -139,7 +139,7 @@ def test_keys_that_the_form_does_not_have_fail_the_first_task_at_once_and_are_na
     with pytest.raises(AirflowFailException) as refused:
         dag.get_task("prepare").python_callable(params=params)
     message = str(refused.value)
-    assert "'foo', 'Epochs' (did you mean epochs?), 'overrides'; its fields: batch_size, epochs" in message
+    assert "'foo', 'Epochs' (did you mean epochs?), 'overrides'; its fields: batch_size, dataset_version" in message
 
 
 def test_all_values_that_only_the_first_task_can_refuse_are_named_at_once(dag):
@@ -212,6 +212,20 @@ def test_it_runs_when_triggered_only_unless_a_schedule_is_set(dag):
     assert dag.schedule is None
     assert not dag.catchup
     assert dag.max_active_runs == 1
+
+
+@pytest.mark.parametrize("cron", ["", "0 3 * * *"])
+def test_a_new_version_of_the_line_in_the_settings_starts_a_run_and_the_calendar_does(cron):
+    printed = parse_elsewhere(
+        "import cifar10_training; d = cifar10_training.cifar10_training(); t = d.timetable; "
+        "assets = [[asset.name, asset.uri] for asset in t.asset_condition.objects]; "
+        "print(json.dumps([assets, t.timetable.expression, d.params['source'], d.max_active_runs, d.catchup]))",
+        CIFAR_DATASET_LINES='{"products": {"source": "s3://b/k"}, "other": {"source": "digits"}}',
+        CIFAR_SOURCE="line:products",
+        CIFAR_SCHEDULE=cron,
+    )
+    asset = ["dataset_line_products", "cifar://lines/products"]
+    assert json.loads(printed) == [[asset], cron or "0 4 * * *", "line:products", 1, False]
 
 
 def test_the_settings_give_schedule_and_values():

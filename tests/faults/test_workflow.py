@@ -171,16 +171,16 @@ class TestAWholeRun:
     def test_another_run_that_would_train_the_same_is_refused_and_opens_no_run(self, summary, client, pictures):
         number = summary.rows[0].version
         with pytest.raises(NothingToTrain, match=rf"version {number} \(cnn\) .* version {number} is the champion"):
-            run_named("same", pictures, registered_model="whole-classifier")
+            run_named("same", pictures, registered_model="whole-classifier", force=False)
         assert child_run(client, "cli/same", "all") == []
 
     def test_a_run_that_changes_one_value_or_tunes_is_not_the_same(self, summary, client, pictures):
         for name, changes in {"seed": {"overrides": {**SMALL, "seed": 1}}, "tunes": {"tune": ["cnn"]}}.items():
-            asked = request(pictures, registered_model="whole-classifier", **changes)
+            asked = request(pictures, registered_model="whole-classifier", force=False, **changes)
             assert prepare_data(asked, WorkflowRun(id=f"cli/{name}", name=name)).dataset_uri
 
     def test_another_run_with_an_equal_model_leaves_the_champion(self, summary, client, pictures):
-        again, promotion = run_workflow("twin", request(pictures, registered_model="whole-classifier", force=True))
+        again, promotion = run_workflow("twin", request(pictures, registered_model="whole-classifier"))
         assert again.rows[0].test_accuracy == summary.rows[0].test_accuracy
         assert promotion.reasons[0] == "version 2 (cnn) does not replace the champion version 1 (cnn)"
         assert model_registry.version_with_alias(client, "whole-classifier", "champion").version == "1"

@@ -4,10 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from cifar_tasks.data.lines.line_log import Delivery, LineDataset, LineOutcome, append_entry
+from cifar_tasks.data.preparation import prepare
 from cifar_tasks.errors import ConfigError
-from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
-from cifar_tasks.steps.prepare import refuse_other_request
+from cifar_tasks.steps.payloads import LineVersion, RunRequest, WorkflowRun
+from cifar_tasks.steps.prepare import find_version, refuse_other_request
 from cifar_tasks.tracking.runs import REQUEST
+from tests.stores import InMemoryStore
+from tests.unit.data.sources import NoiseSource, quiet
 
 FIELDS = {"source": "digits", "models": ["cnn"], "profile": "demo", "registered_model": "test"}
 RUN = WorkflowRun(id="cli/mine", name="mine")
@@ -29,6 +33,43 @@ def test_other_values_for_the_name_of_an_earlier_run_are_named() -> None:
     with pytest.raises(ConfigError) as refused:
         refuse_other_request(before, RunRequest.model_validate(FIELDS), RUN)
     assert str(refused.value).startswith("run 'mine' began with source 'cifar10', now 'digits'; epochs 3, now None. ")
+
+
+@pytest.mark.parametrize(
+    ("source", "version", "accepted"),
+    [
+        ("line:products", "3", True),
+        ("line:products", "0123abcd", True),
+        ("line:products", None, True),
+        ("digits", None, True),
+        ("digits", "3", False),
+        ("line:products", "x", False),
+        ("line:", None, False),
+        ("line:Products", None, False),
+        ("line:a/b", None, False),
+    ],
+)
+def test_a_dataset_version_belongs_to_a_line(source: str, version: str | None, accepted: bool) -> None:
+    fields = {**FIELDS, "source": source, "dataset_version": version}
+    if accepted:
+        assert RunRequest.checked(fields).dataset_version == version
+    else:
+        with pytest.raises(ConfigError, match=r"source: give auto|dataset_version: "):
+            RunRequest.checked(fields)
+
+
+def test_a_resumed_run_takes_the_version_it_began_with_though_the_line_has_another_one_in_use() -> None:
+    store = InMemoryStore()
+    first, second = (prepare(NoiseSource(seed), store, 0, quiet) for seed in (1, 2))
+    for version in (first, second):
+        dataset = LineDataset(digest=version.digest, uri=version.uri, counts={}, index="", index_sha256="")
+        entry = LineOutcome(kind="accepted", dataset=dataset, delivery=Delivery(objects=1, listing=""))
+        append_entry(store, "products", lambda _, entry=entry: entry)
+    request = RunRequest.model_validate({**FIELDS, "source": "line:products"})
+    assert find_version(request, store) == (second, LineVersion(line="products", entry=2))
+    assert find_version(request, store, began=first.digest) == (first, LineVersion(line="products", entry=1))
+    past = request.model_copy(update={"dataset_version": "1"})
+    assert find_version(past, store) == (first, LineVersion(line="products", entry=1))
 
 
 def test_force_is_no_value_of_what_a_run_does() -> None:
