@@ -4,7 +4,7 @@ A piece is an object named by its content, `lines/<line>/shards/<SHA-256>`. An a
 pieces of whole images, so that the pieces of a version, one after another, are a `.npy` file as those of any version.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from io import BytesIO
 
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar_tasks.data.images import Images
+from cifar_tasks.data.lines.line_diff import Change
 from cifar_tasks.data.lines.line_log import ROOT
+from cifar_tasks.data.versions import load_version, shards_of
 from cifar_tasks.storage.s3 import ObjectRef, S3Store, sha256_hex
 
 PIECE_BYTES = 8 * 2**20
@@ -91,3 +93,10 @@ class LineShards:
 
     def _load(self, ref: ObjectRef) -> Images:
         return np.frombuffer(self._store.get(ref.key, ref.sha256), np.uint8).reshape(-1, *self._shape)
+
+
+def image_reader(store: S3Store, line: str, uri: str) -> Callable[[Change], Images]:
+    """Gives the pixels of an image of a version that a difference names."""
+    version = load_version(store, uri)
+    arrays, shards = shards_of(store, version), LineShards(store, line, version.image_size)
+    return lambda change: shards.read_image(arrays[f"{change.split}-images"], change.position)

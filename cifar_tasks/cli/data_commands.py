@@ -1,0 +1,177 @@
+"""`cifar data`: the versions of dataset lines, what differs between two of them, and the way back."""
+
+import getpass
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from cifar_tasks.cli.connect import connect, require_servers
+from cifar_tasks.cli.request import StrictCommand
+from cifar_tasks.cli.tables import print_table
+from cifar_tasks.cli.terminal import console, errors
+from cifar_tasks.errors import ConfigError
+from cifar_tasks.evaluation.names import printable
+
+if TYPE_CHECKING:
+    from cifar_tasks.data.lines.line_log import LineEntry, LineLog
+    from cifar_tasks.storage.s3 import S3Store
+
+commands = typer.Typer()
+data = typer.Typer(no_args_is_help=True, help="Versions of dataset lines.")
+commands.add_typer(data, name="data")
+
+Line = Annotated[str, typer.Argument(metavar="LINE", help="A dataset line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+COLUMNS = "entry", "time (UTC)", "decision", "version", "images", "new", "gone", "relabelled", "dropped", "by"
+
+
+@data.command("list", cls=StrictCommand)
+def list_lines(as_json: AsJson = False) -> None:
+    """List the dataset lines, and the version of each that is in use.
+
+    Example: [b]cifar data list[/b]
+    """
+    store, sources = _connected()
+    from cifar_tasks.data.lines.line_log import line_names, read_line_log
+
+    logs = [read_line_log(store, name) for name in sorted({*line_names(store), *sources})]
+    if as_json:
+        typer.echo(json.dumps([_line(log, sources.get(log.line)) for log in logs], indent=1))
+    elif logs:
+        rows = [[str(value) for value in _line(log, sources.get(log.line)).values()] for log in logs]
+        print_table(console, ("line", "source", "version in use", "images", "entries"), rows)
+    else:
+        console.print("There are no dataset lines. To configure one set CIFAR_DATASET_LINES.")
+
+
+@data.command(cls=StrictCommand)
+def show(line: Line, as_json: AsJson = False) -> None:
+    """Show the log of a dataset line: which versions there were, and what was decided about each.
+
+    Example: [b]cifar data show products[/b]
+    """
+    log = _log(_connected()[0], line)
+    if as_json:
+        typer.echo(json.dumps([entry.model_dump(mode="json") for entry in log.entries], indent=1))
+        return
+    in_use = log.entry_in_use()
+    styles = ["bold" if entry == in_use else "" for entry in log.entries]
+    print_table(console, COLUMNS, [_row(entry) for entry in log.entries], styles=styles)
+    for entry in log.entries[-1:]:
+        for reason in entry.reasons:
+            console.print(f"  {escape(printable(reason))}", soft_wrap=True)
+
+
+@data.command(cls=StrictCommand)
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="First digits of the digest of a version.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="The same of another version.")],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with example images.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two versions: images per class, and which images are new, gone, relabelled or were dropped.
+
+    Example: [b]cifar data diff 1f3c 90ab --html diff.html[/b]
+    """
+    store, _ = _connected()
+    from cifar_tasks.data.lines.diff_page import diff_page
+    from cifar_tasks.data.lines.line_diff import diff_versions
+    from cifar_tasks.data.lines.line_index import read_index
+    from cifar_tasks.data.lines.line_shards import image_reader
+
+    entries = [_version(store, digest) for digest in (before, after)]
+    found = diff_versions(*(read_index(store, entry.dataset) for entry in entries))
+    if html:
+        readers = [image_reader(store, entry.line, entry.dataset.uri) for entry in entries]
+        title = " → ".join(f"{entry.line} {entry.dataset.digest[:16]}" for entry in entries)
+        try:
+            html.write_text(diff_page(title, found, *readers), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{html} cannot be written: {error.strerror}. Give another file.") from None
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=1))
+        return
+    rows = [(name, f"{old:,}", f"{new:,}", f"{new - old:+,}") for name, (old, new) in found.counts.items()]
+    print_table(console, ("class", "before", "after", "change"), rows)
+    kinds = ("new", "gone", "relabelled", "dropped", "unreadable")
+    console.print(", ".join(f"{len(getattr(found, kind)):,} {kind}" for kind in kinds))
+
+
+@data.command(cls=StrictCommand)
+def rollback(
+    line: Line,
+    reason: Annotated[str, typer.Option(help="Why; the log of the line keeps it.")],
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="First digits of its digest. Empty: the one before.")
+    ] = None,
+) -> None:
+    """Bring an older version into use again. The next delivery is compared with it.
+
+    Example: [b]cifar data rollback products --reason "grey pictures"[/b]
+    """
+    store, _ = _connected()
+    from cifar_tasks.data.lines.line_decisions import Decider, roll_back
+
+    _log(store, line)
+    entry = roll_back(store, line, version, Decider(by=getpass.getuser(), reason=reason))
+    console.print(f"Version {entry.dataset.digest[:16]} of {escape(line)} is in use. Entry {entry.number} of its log.")
+
+
+def _connected() -> "tuple[S3Store, dict[str, str]]":
+    """The store, and the sources of the configured lines."""
+    settings = connect(errors)
+    require_servers(settings)
+    from cifar_tasks.storage.s3 import S3Store
+
+    return S3Store(settings.bucket), {name: line.source for name, line in settings.dataset_lines.items()}
+
+
+def _log(store: "S3Store", line: str) -> "LineLog":
+    from cifar_tasks.data.lines.line_log import line_names, read_line_log
+
+    known = line_names(store)
+    if line not in known:
+        raise ConfigError(
+            f"there is no version of a dataset line {line!r} yet. Lines with versions: {', '.join(known) or 'none'}."
+        )
+    return read_line_log(store, line)
+
+
+def _version(store: "S3Store", digest: str) -> "LineEntry":
+    """The last entry about a version of any line."""
+    from cifar_tasks.data.lines.line_log import line_names, read_line_log
+
+    logs = [read_line_log(store, name) for name in line_names(store)]
+    found = [log for log in logs if any(entry.dataset.digest.startswith(digest) for entry in log.entries)]
+    if len(found) != 1 or not digest:
+        what = f"versions of {', '.join(log.line for log in found)} begin" if found else "no version begins"
+        raise ConfigError(f"{what} with {digest!r}. `cifar data show LINE` lists the versions of a line.")
+    return found[0].of_version(digest)
+
+
+def _line(log: "LineLog", source: str | None) -> dict[str, Any]:
+    dataset = log.in_use()
+    images = sum(sum(counts.values()) for counts in dataset.counts.values()) if dataset else 0
+    return {
+        "line": log.line,
+        "source": source or "not configured",
+        "in_use": dataset.digest[:16] if dataset else None,
+        "images": images,
+        "entries": len(log.entries),
+    }
+
+
+def _row(entry: "LineEntry") -> tuple[str, ...]:
+    images = sum(sum(counts.values()) for counts in entry.dataset.counts.values())
+    counts = (images, entry.diff.new, entry.diff.gone, entry.diff.relabelled, entry.diff.dropped)
+    return (
+        str(entry.number),
+        f"{entry.time:%Y-%m-%d %H:%M}",
+        entry.kind,
+        entry.dataset.digest[:16],
+        *(f"{count:,}" for count in counts),
+        f"{entry.by}: “{entry.reason}”" if entry.by else entry.workflow or "",
+    )
