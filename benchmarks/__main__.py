@@ -26,6 +26,7 @@ class Benchmark(StrEnum):
     HEAD_FEATURES = "head_features"
     STUDIES = "studies"
     SIMULATED_PROMOTIONS = "simulated_promotions"
+    LINE_INCREMENT = "line_increment"
     GPU = "gpu"
 
 

@@ -75,7 +75,7 @@ class Cifar10Source:
 
 def holds_batches(names: list[str]) -> bool:
     """Whether these are the names of the official archive, whatever the archive or folder itself is called."""
-    return any(PurePosixPath(name).name == TRAIN[0] for name in names)
+    return any(f"/{name}".endswith(f"/{TRAIN[0]}") for name in names)
 
 
 def read_batches(tree: FileTree, names: list[str], report: Report, release: Release = OFFICIAL) -> ImageStream:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from os.path import splitext
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def survey(names: list[str], bad: BadFiles, check_counts: bool = True) -> ClassF
                 _place(folders, roles[first], rest, name, bad)
             elif not roles and "/" in path:
                 _place(folders, "train", path, name, bad)
-            elif not roles and PurePosixPath(name).suffix.lower() in SUFFIXES:
+            elif not roles and splitext(name)[1].lower() in SUFFIXES:
                 bad.add(name, f"is not in a class folder. {LAYOUT}")
         if check_counts:
             _check_counts(folders, "test" in roles.values(), bad.where)
@@ -153,7 +153,7 @@ def _place(folders: ClassFolders, split: str, path: str, name: str, bad: BadFile
             folders.counts[split][same_text(label)] += 0
     elif len(rest) != 1:
         bad.add(name, f"is not directly in a class folder. {LAYOUT}")
-    elif PurePosixPath(name).suffix.lower() not in SUFFIXES:
+    elif splitext(name)[1].lower() not in SUFFIXES:
         bad.add(name, "is no image by its name. Class folders hold .png, .jpg and .jpeg only.")
     else:
         folders.counts[split][same_text(label)] += 1

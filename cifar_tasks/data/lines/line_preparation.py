@@ -156,7 +156,9 @@ class _Preparation:
             for number, row in enumerate(earlier):
                 if not (found := there.get(row.digest)):
                     continue
-                same = min(found, key=lambda p: (images.names[p] != row.name, images.labels[p] != row.label, p))
+                same = found[0]
+                if len(found) > 1:
+                    same = min(found, key=lambda p: (images.names[p] != row.name, images.labels[p] != row.label, p))
                 found.remove(same)
                 self._kept[split][number] = True
                 self._relabelled += images.labels[same] != row.label
