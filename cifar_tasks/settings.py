@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     """Defaults of the form, as JSON: `{"min_gain": 0.01, "max_latency_ms": 20}`; what is not named stays."""
     approval_hours: float = Field(default=24, gt=0, le=8760)
     """That a promotion waits for a person; no answer is a no."""
+    promotion_queue: str | None = None
+    """Celery queue of the tasks that write the promotion log and move aliases, if its workers alone have the right to;
+    none: each task may."""
 
     dataset_lines: dict[LineName, DatasetLine] = {}
     """Line → its source, as JSON: `{"products": {"source": "s3://bucket/prefix", "settle_seconds": 300}}`."""

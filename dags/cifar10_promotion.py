@@ -9,6 +9,7 @@ from airflow.sdk import TriggerRule, dag, task
 from cifar_tasks.steps.payloads import PromotionRequest
 from step_tasks import (
     GPU,
+    PROMOTER,
     PROMOTION_DAG,
     RETRIES,
     SETTINGS,
@@ -53,7 +54,7 @@ comparison. No answer in time is a no.
 )
 def cifar10_promotion():
     @task(
-        **GPU,
+        **(PROMOTER or GPU),
         doc_md="Evaluate the champion on the candidate's test images if that was not done; compare both and decide.",
     )
     def propose(params: dict[str, Any]) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def cifar10_promotion():
         return "approve" if proposal["needs_approval"] else "record"
 
     @task(
+        **PROMOTER,
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         doc_md="Write the decision to the promotion log; then the aliases in MLflow follow it.",
     )

@@ -5,7 +5,17 @@ from typing import Any
 from airflow.sdk import dag, task
 
 from cifar_tasks.steps.payloads import RollbackRequest
-from step_tasks import GPU, RETRIES, SETTINGS, form_params, form_request, run_task_step, show_in_note, workflow_run
+from step_tasks import (
+    GPU,
+    PROMOTER,
+    RETRIES,
+    SETTINGS,
+    form_params,
+    form_request,
+    run_task_step,
+    show_in_note,
+    workflow_run,
+)
 
 ABOUT = """\
 Makes the previous champion, or the version of the form, the champion again. Before anything moves, the files of that
@@ -25,7 +35,10 @@ promotion log keeps the rollback with the reason.
     tags=["promotion", "image-classification"],
 )
 def cifar10_rollback():
-    @task(**GPU, doc_md="Verify the version, write the rollback to the promotion log; then the aliases follow it.")
+    @task(
+        **(PROMOTER or GPU),
+        doc_md="Verify the version, write the rollback to the promotion log; then the aliases follow it.",
+    )
     def roll_back(params: dict[str, Any]) -> dict[str, Any]:
         done = run_task_step(
             "rollback:roll_back", request=form_request(RollbackRequest, params), workflow=workflow_run()

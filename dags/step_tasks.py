@@ -20,6 +20,8 @@ SETTINGS = Settings()
 GPU = {"pool": "gpu", "queue": "gpu"}
 """For tasks that need torch: the pool has one slot per training that may run at the same time, and workers of the other
 queue have no torch."""
+PROMOTER = {"queue": SETTINGS.promotion_queue} if SETTINGS.promotion_queue else {}
+"""For tasks that write the promotion log and move aliases, where trainings have no right to."""
 PROMOTION_DAG = "cifar10_promotion"
 DATASET_DAG = "cifar10_dataset"
 RETRIES = {

@@ -7,7 +7,7 @@ cat >/tmp/auth.ini <<INI
 default_permission = READ
 database_uri = $MLFLOW_BACKEND_STORE_URI
 admin_username = admin
-authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+authorization_function = ${MLFLOW_AUTHORIZATION:-mlflow.server.auth:authenticate_request_basic_auth}
 auth_cache_ttl_seconds = 60
 INI
 export MLFLOW_AUTH_CONFIG_PATH=/tmp/auth.ini

@@ -1,27 +1,40 @@
 #!/bin/sh
-# Writes .env with a random value for each secret that docker-compose.yaml demands; never changes one that exists.
+# Writes .env with a random value for each secret that docker-compose.yaml demands. One that is there already is kept,
+# because data and services need it; those that a newer version demands are added.
 set -eu
 umask 077
 cd "$(dirname "$0")/.."
-if [ -e .env ]; then
-    echo "error: .env is there already. The data of this deployment need its secrets: keep it, or move it away first." >&2
-    exit 1
-fi
 random() { # $1 bytes, in characters without meaning for URLs and shells
     head -c "$1" /dev/urandom | base64 | tr -d '\n' | tr '+/' '-_'
 }
-draft=$(mktemp .env.XXXXXX)
-trap 'rm -f "$draft"' EXIT
-{
-    echo "# Secrets of this deployment: not for version control, not for an image. Keep a copy beside the backups."
-    echo "COMPOSE_PROJECT_NAME=cifar"
-    echo
+missing() { # a line for each secret that .env does not have
     grep -o '\${[A-Z0-9_]*:?run make secrets}' docker-compose.yaml | tr -d '${' | cut -d: -f1 | sort -u | while read -r name; do
+        grep -q "^$name=" "$1" && continue
         case $name in
             AIRFLOW_FERNET_KEY) echo "$name=$(random 32)" ;; # a Fernet key is 32 bytes, padded
             *) echo "$name=$(random 48)" ;;
         esac
     done
+}
+draft=$(mktemp .env.XXXXXX)
+trap 'rm -f "$draft"' EXIT
+if [ -e .env ]; then
+    missing .env >"$draft"
+    if [ ! -s "$draft" ]; then
+        echo "error: .env has all secrets already. To replace them, move it away first; the data of this deployment need it." >&2
+        exit 1
+    fi
+    names=$(cut -d= -f1 "$draft" | tr '\n' ' ')
+    { cat .env && echo && cat "$draft"; } >"$draft.whole"
+    mv "$draft.whole" .env
+    echo "Added to .env: ${names% }. The other secrets are as they were."
+    exit
+fi
+{
+    echo "# Secrets of this deployment: not for version control, not for an image. Keep a copy beside the backups."
+    echo "COMPOSE_PROJECT_NAME=cifar"
+    echo
+    missing /dev/null
     cat <<'SETTINGS'
 
 # Settings, with their defaults.

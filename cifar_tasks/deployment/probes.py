@@ -182,8 +182,7 @@ def main(service: str) -> None:
     elif service == "mlflow":
         # Under the service's name, so that MLflow's check of host names is asked as well.
         mlflow("http://mlflow:5000", ("admin", variables["MLFLOW_AUTH_ADMIN_PASSWORD"]))
-    elif service in ("worker", "gpu-worker"):
-        queue = {"worker": "default", "gpu-worker": "gpu"}[service]
+    elif queue := {"worker": "default", "gpu-worker": "gpu", "promotion-worker": "promotion"}.get(service):
         celery_worker(variables["AIRFLOW__CELERY__BROKER_URL"], f"{queue}@{os.uname().nodename}")
     elif service == "flower":
         flower("http://localhost:5555")

@@ -92,7 +92,9 @@ class TestNobodyMayMoreThanTheyNeed:
         assert requests.get(url, auth=admin, timeout=30).status_code == 200
         assert requests.get(url, auth=admin, headers={"Host": "evil.example"}, timeout=30).status_code == 403
 
-    def test_a_trainer_logs_but_does_not_delete_runs_or_models(self, tracking: Tracking, trained: dict[str, str]):
+    def test_a_trainer_logs_but_does_not_delete_runs_or_models_or_move_an_alias(
+        self, tracking: Tracking, trained: dict[str, str]
+    ):
         client = tracking("trainer")
         experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
         run = client.create_run(experiment).info.run_id
@@ -103,6 +105,8 @@ class TestNobodyMayMoreThanTheyNeed:
             lambda: client.delete_experiment(experiment),
             lambda: client.delete_model_version(MODEL, champion.version),
             lambda: client.delete_registered_model(MODEL),
+            lambda: client.set_registered_model_alias(MODEL, "champion", champion.version),
+            lambda: client.delete_registered_model_alias(MODEL, "champion"),
         ):
             with pytest.raises(MlflowException, match=REFUSED):
                 delete()
@@ -124,6 +128,10 @@ class TestNobodyMayMoreThanTheyNeed:
             ("worker", "delete_object(Bucket='cifar', Key='datasets/x')", False),
             ("worker", "delete_object(Bucket='logs', Key='airflow/x')", False),
             ("worker", "list_objects_v2(Bucket='mlflow')", False),
+            ("worker", "put_object(Bucket='cifar', Key='promotions/m/000009.json', Body=b'')", False),
+            ("gpu-worker", "put_object(Bucket='cifar', Key='promotions/m/000009.json', Body=b'')", False),
+            ("promotion-worker", "put_object(Bucket='cifar', Key='promotions/other/000001.json', Body=b'')", True),
+            ("promotion-worker", "delete_object(Bucket='cifar', Key='promotions/other/000001.json')", False),
             ("worker", "put_bucket_policy(Bucket='cifar', Policy='{}')", False),
             ("api-server", "list_objects_v2(Bucket='logs')", True),
             ("api-server", "put_object(Bucket='cifar', Key='x', Body=b'')", False),

@@ -29,7 +29,7 @@ def service(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 def test_every_service_of_the_deployment_is_there():
     wanted = {"postgres", "redis", "storage", "mlflow", "init", "api-server", "scheduler", "dag-processor", "triggerer"}
-    assert wanted | {"worker", "gpu-worker", "flower", "cifar", "backup"} == set(SERVICES)
+    assert wanted | {"worker", "gpu-worker", "promotion-worker", "flower", "cifar", "backup"} == set(SERVICES)
 
 
 def test_ports_are_on_loopback_only(service):
@@ -116,11 +116,18 @@ def test_whoever_needs_a_service_that_is_elsewhere_has_a_way_out(file: str, vari
 
 
 def test_workers_know_no_password_that_they_do_not_need():
-    for name in ("worker", "gpu-worker"):
+    for name in ("worker", "gpu-worker", "promotion-worker"):
         text = str(SERVICES[name]["environment"])
         for password in ("AIRFLOW_DB", "MLFLOW_DB", "MLFLOW_ADMIN", "AIRFLOW_ADMIN", "S3_ADMIN", "AIRFLOW_SESSION"):
             assert password not in text, f"{name} knows {password}"
     assert "TRAINER" not in str(SERVICES["api-server"]["environment"])
+    promoters = {name for name, settings in SERVICES.items() if "PROMOTER" in str(settings["environment"])}
+    assert promoters == {"storage", "init", "promotion-worker", "cifar"}
+
+
+def test_the_queue_of_the_promotion_has_a_worker():
+    queues = [settings["command"][3] for settings in SERVICES.values() if "--queues" in settings.get("command", [])]
+    assert SERVICES["worker"]["environment"]["CIFAR_PROMOTION_QUEUE"] in queues
 
 
 def test_a_message_is_not_delivered_again_while_its_task_may_wait_or_run():
@@ -153,12 +160,28 @@ class TestSecrets:
             assert (tree / ".env").stat().st_mode & 0o777 == 0o600
             again = _run("sh", tree / "docker" / "secrets.sh")
             assert again.returncode == 1
-            assert "is there already" in again.stderr
+            assert "has all secrets already" in again.stderr
             texts.append((tree / ".env").read_text())
         values = [dict(re.findall(r"^([A-Z0-9_]+)=(.{40,})$", text, re.MULTILINE)) for text in texts]
         demanded = set(re.findall(r"\$\{([A-Z0-9_]+):\?run make secrets\}", TEXT))
         assert set(values[0]) == set(values[1]) == demanded
         assert len({*values[0].values(), *values[1].values()}) == 2 * len(demanded)
+
+    def test_those_that_a_newer_version_demands_are_added_to_the_others(self, tmp_path: Path):
+        (tmp_path / "docker").mkdir()
+        shutil.copy(PROJECT / "docker" / "secrets.sh", tmp_path / "docker")
+        lines = [line for line in TEXT.splitlines() if "PROMOTER" not in line]
+        (tmp_path / "docker-compose.yaml").write_text("\n".join(lines))
+        _run("sh", tmp_path / "docker" / "secrets.sh")
+        before = (tmp_path / ".env").read_text()
+        shutil.copy(PROJECT / "docker-compose.yaml", tmp_path)
+        added = _run("sh", tmp_path / "docker" / "secrets.sh")
+        assert added.stdout.startswith("Added to .env: MLFLOW_PROMOTER_PASSWORD S3_PROMOTER_SECRET_KEY.")
+        after = (tmp_path / ".env").read_text()
+        assert after.startswith(before)
+        assert re.fullmatch(r"\nMLFLOW_PROMOTER_PASSWORD=\S{64}\nS3_PROMOTER_SECRET_KEY=\S{64}\n", after[len(before) :])
+        assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+        assert not list(tmp_path.glob(".env.*"))
 
     def test_the_fernet_key_is_one(self, tmp_path: Path):
         from cryptography.fernet import Fernet

@@ -1,5 +1,6 @@
 """The promotion DAG as Airflow reads it: its flow, its form, what becomes of a person's answer."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -103,3 +104,22 @@ def test_the_settings_give_mode_limits_and_the_time_for_an_answer():
         CIFAR_APPROVAL_HOURS="0.5",
     )
     assert printed == '["approve", 0.02, "mine", 1800.0]'
+
+
+def test_a_queue_for_promotions_takes_all_tasks_that_write_the_log_or_move_aliases():
+    code = (
+        "import cifar10_promotion, cifar10_rollback\n"
+        "tasks = [*cifar10_promotion.cifar10_promotion().tasks, *cifar10_rollback.cifar10_rollback().tasks]\n"
+        "print(json.dumps({task.task_id: [task.queue, task.pool] for task in tasks if task.task_id in "
+        "('propose', 'record', 'roll_back')}))"
+    )
+    own = ["promotion", "default_pool"]
+    assert json.loads(parse_elsewhere(code, CIFAR_PROMOTION_QUEUE="promotion")) == dict.fromkeys(
+        ("propose", "record", "roll_back"), own
+    )
+    gpu = ["gpu", "gpu"]
+    assert json.loads(parse_elsewhere(code)) == {
+        "propose": gpu,
+        "record": ["default", "default_pool"],
+        "roll_back": gpu,
+    }

@@ -14,18 +14,20 @@ from cifar_tasks.deployment import airflow_setup, probes
 from cifar_tasks.deployment.compose import BUCKETS
 from cifar_tasks.deployment.compose.airflow_component import FINGERPRINTS, fingerprints
 from cifar_tasks.deployment.probes import ProbeError
+from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store, canonical_json, s3_client
 
 ADMIN = "admin"
 MAY_DELETE = ("arn:aws:s3:::cifar/runs/*/checkpoints/*", "arn:aws:s3:::cifar/runs/*/lease.json")
-"""What a training deletes itself. A trainer cannot delete datasets, results and logs."""
+"""What a training deletes itself. Nobody but the admin deletes datasets, results and logs."""
+PROMOTIONS = "arn:aws:s3:::cifar/promotions/*"
 
 
 def main() -> None:
     steps: dict[str, Callable[[], object]] = {
         "Airflow's tables and the pool gpu": airflow_setup.main,
         "Airflow's admin, with the password of .env": create_admin,
-        "buckets, and what a trainer may delete": create_buckets,
+        "buckets, and who may write and delete": create_buckets,
         "fingerprints of the secrets that all components share": record_secrets,
         "MLflow's users": create_mlflow_users,
     }
@@ -55,11 +57,22 @@ def create_buckets() -> None:
     for name in BUCKETS:
         if name not in there:
             s3.create_bucket(Bucket=name)
-    if not (principal := os.environ.get("S3_TRAINER_PRINCIPAL")):
+    trainer, promoter = os.environ.get("S3_TRAINER_PRINCIPAL"), os.environ.get("S3_PROMOTER_PRINCIPAL")
+    if not trainer:
         return  # an S3 elsewhere: its own admin sets the permissions
-    for name, kept in (("cifar", {"NotResource": MAY_DELETE}), ("logs", {"Resource": "arn:aws:s3:::logs/*"})):
-        statement = {"Effect": "Deny", "Principal": {"AWS": principal}, "Action": ["s3:DeleteObject"], **kept}
-        s3.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    workers = [trainer, promoter] if promoter else [trainer]
+    statements = {
+        "cifar": [_deny("s3:DeleteObject", workers, NotResource=MAY_DELETE)],
+        "logs": [_deny("s3:DeleteObject", workers, Resource="arn:aws:s3:::logs/*")],
+    }
+    if promoter and Settings().promotion_queue:
+        statements["cifar"].append(_deny("s3:PutObject", [trainer], Resource=PROMOTIONS))
+    for name, denied in statements.items():
+        s3.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": denied}))
+
+
+def _deny(action: str, principals: list[str], **objects: object) -> dict[str, object]:
+    return {"Effect": "Deny", "Principal": {"AWS": principals}, "Action": [action], **objects}
 
 
 def record_secrets() -> None:
@@ -67,7 +80,10 @@ def record_secrets() -> None:
 
 
 def create_mlflow_users() -> None:
-    """`trainer` logs and registers and cannot delete, `reader` has the default permission, which is to read."""
+    """`trainer` and `promoter` log, register and cannot delete; `reader` has the default permission, which is to read.
+
+    That only `promoter` moves aliases is a matter of the server's log-in (`mlflow_login.py`).
+    """
     from mlflow import MlflowClient
     from mlflow.server.auth.client import AuthServiceClient
 
@@ -78,17 +94,23 @@ def create_mlflow_users() -> None:
     )
     ready(probes.mlflow)(url, login)
     client, auth = MlflowClient(), AuthServiceClient(url)
-    for user in ("trainer", "reader"):
-        password = os.environ[f"MLFLOW_{user.upper()}_PASSWORD"]
+    passwords = {user: os.environ.get(f"MLFLOW_{user.upper()}_PASSWORD") for user in ("trainer", "promoter", "reader")}
+    for user, password in passwords.items():
+        if password is None:
+            continue  # of `promoter`, where trainings have its rights
         if _exists(auth.get_user, user):
             auth.update_user_password(user, password)
         else:
             auth.create_user(user, password)
-    if "trainer" not in {role.name for role in auth.list_roles("default")}:
+    roles = [role for role in auth.list_roles("default") if role.name == "trainer"]
+    if not roles:
         role = auth.create_role("default", "trainer", "Logs runs and registers models; deletes nothing.")
+        roles = [role]
         for kind in ("experiment", "registered_model"):
             auth.add_role_permission(role.id, kind, "*", "EDIT")
-        auth.assign_role("trainer", role.id)
+    for user in ("trainer", "promoter") if passwords["promoter"] else ("trainer",):
+        if "trainer" not in {role.name for role in auth.list_user_roles(user)}:
+            auth.assign_role(user, roles[0].id)
     # Whoever creates an experiment or a model may delete it: these two are created by the admin.
     experiment, model = os.environ["CIFAR_EXPERIMENT"], os.environ["CIFAR_REGISTERED_MODEL"]
     if client.get_experiment_by_name(experiment) is None:

@@ -1,6 +1,6 @@
 """Starts SeaweedFS with one identity per role, whose keys and permissions come from the environment.
 
-That a trainer does not delete is a policy of the buckets (`init.py`), because SeaweedFS's `Write` includes deleting.
+What trainer and promoter may not write or delete is a policy of the buckets (`init.py`): `Write` includes deleting.
 """
 
 import json
@@ -18,7 +18,10 @@ def identities() -> list[dict[str, object]]:
     cifar, mlflow, logs = BUCKETS
     roles = {
         "admin": ["Admin"],
-        "trainer": [f"{action}:{bucket}" for action in ("Read", "Write", "List") for bucket in (cifar, logs)],
+        **{
+            user: [f"{action}:{bucket}" for action in ("Read", "Write", "List") for bucket in (cifar, logs)]
+            for user in ("trainer", "promoter")
+        },
         "mlflow": [f"{action}:{mlflow}" for action in ("Read", "Write", "List")],
         "reader": [f"{action}:{bucket}" for action in ("Read", "List") for bucket in (cifar, logs)],
     }

@@ -28,7 +28,7 @@ CHECKS = (
     Check("Airflow", "training DAG", airflow_checks.training_dag, ("Airflow log-in",), ("airflow-dag-processor",)),
     Check("Airflow", "other DAGs", airflow_checks.other_dags, ("Airflow log-in",), ("airflow-dag-processor",)),
     Check("Airflow", "shared secrets", airflow_checks.shared_secrets, ("S3",), ("s3",)),
-    Check("Workers", "queues", airflow_checks.queues, ("Redis",), ("worker", "gpu-worker")),
+    Check("Workers", "queues", airflow_checks.queues, ("Redis",), ("worker", "gpu-worker", "promotion-worker")),
     Check("Workers", "GPU slots", airflow_checks.gpu_slots, ("Redis", "gpu pool"), ("gpu-worker",)),
     Check("Workers", "visibility timeout", airflow_checks.visibility_timeout, ("Redis", "Airflow log-in")),
     Check("This machine", "variables", machine_checks.variables),

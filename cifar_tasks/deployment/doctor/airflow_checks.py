@@ -57,7 +57,8 @@ def shared_secrets(deployment: Deployment) -> str:
 
 def queues(deployment: Deployment) -> str:
     workers = probes.celery_workers(os.environ["AIRFLOW__CELERY__BROKER_URL"], deployment.timeout)
-    counts = {queue: sum(queue in consumed for consumed, _ in workers) for queue in ("default", "gpu")}
+    queues = ["default", "gpu", *filter(None, [deployment.settings.promotion_queue])]
+    counts = {queue: sum(queue in consumed for consumed, _ in workers) for queue in queues}
     message = ", ".join(f"{queue}: {count} workers" for queue, count in counts.items())
     return judge(message, failure=0 in counts.values())
 

@@ -47,15 +47,16 @@ def _new_object(deployment: Deployment) -> Iterator[tuple[S3Store, ObjectRef]]:
 
 
 def delete_permission(deployment: Deployment) -> str:
-    """Give trainers a key that may not delete; for the key `trainer` init sets the rule: docker compose up -d init"""
+    """Give tasks a key that may not delete; for the keys of this deployment init sets it: docker compose up -d init"""
     judge("the embedded stack has one S3 identity, which may do everything", skipped=deployment.embedded)
     user = os.environ.get("AWS_ACCESS_KEY_ID", "")
     try:
         deployment.store().delete(f"datasets/doctor-{secrets.token_hex(8)}")  # does not exist
     except StorageRefused:
         return f"{user} may not delete datasets"
-    # `trainer` is the deployment's own; with a key of another S3 it is the owner's choice.
-    return judge(f"{user}, and with it every training, may delete datasets", warning=True, failure=user == "trainer")
+    # With a key of another S3 it is the owner's choice.
+    ours = user in ("trainer", "promoter")
+    return judge(f"{user}, and with it every task that has its key, may delete datasets", warning=True, failure=ours)
 
 
 def anonymous_access(deployment: Deployment) -> str:

@@ -131,8 +131,13 @@ def _seaweed(home: Path, options: StackOptions) -> list[str]:
         "admin.ui": "false",
         "webdav": "false",
     }
-    weed = Path(sys.executable).with_name("weed")
-    return [str(weed), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in flags.items())]
+    return weed(flags)
+
+
+def weed(flags: Mapping[str, object]) -> list[str]:
+    """The command of a SeaweedFS in one process."""
+    program = Path(sys.executable).with_name("weed")
+    return [str(program), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in flags.items())]
 
 
 def _buckets() -> tuple[str, str]:
