@@ -5,7 +5,14 @@ import sys
 import typer
 from rich.markup import escape
 
-from cifar_tasks.cli import data_commands, promotion_commands, result_commands, run_commands, stack_commands
+from cifar_tasks.cli import (
+    data_commands,
+    lineage_commands,
+    promotion_commands,
+    result_commands,
+    run_commands,
+    stack_commands,
+)
 from cifar_tasks.cli.terminal import errors
 from cifar_tasks.errors import CifarError
 from cifar_tasks.evaluation.names import printable
@@ -17,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, compare and promote image classifiers. The whole stack runs on this machine: [b]cifar up[/b].",
 )
-for part in (stack_commands, run_commands, result_commands, promotion_commands, data_commands):
+for part in (stack_commands, run_commands, result_commands, promotion_commands, data_commands, lineage_commands):
     app.add_typer(part.commands)
 
 

@@ -99,7 +99,8 @@ def describe(evaluated: EvaluatedModel, evaluation: StoredEvaluation, version: D
         f"{version.image_size} × {version.image_size} pixels. Epochs: {trained.epochs}. "
         f"Hyperparameters: {markdown(source.text) if source else 'recipe'}. "
         f"Initial weights: {markdown(trained.initial_weights)}.",
-        f"Data: {markdown(version.name)}, version `{version.digest[:16]}` ({counts} images).",
+        f"Data: {markdown(version.name)}, version `{version.digest[:16]}` ({counts} images)"
+        f"{f', entry {data.line.entry} of the dataset line {markdown(data.line.line)}' if data.line else ''}.",
         markdown_links(links),
     ]
     return "\n\n".join(paragraphs)
