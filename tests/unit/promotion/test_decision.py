@@ -220,8 +220,9 @@ def test_a_champion_that_cannot_be_evaluated_stays_unless_it_is_gone():
     )
 
 
-def test_other_classes_leave_the_champion_in_place_and_say_what_to_do():
-    decision = decided(None, champion=changed(CHAMPION, classes=("red", "green"), test_set="t2"))
+@pytest.mark.parametrize("classes", [("red", "green"), ("ant", "bee"), (*CLASSES, "emu"), CLASSES[:1]])
+def test_other_classes_leave_the_champion_in_place_and_say_what_to_do(classes):
+    decision = decided(None, champion=changed(CHAMPION, classes=classes, test_set="t2"))
     assert (decision.promote, decision.challenger, failed(decision)) == (False, False, {"champion"})
     assert "CIFAR_REGISTERED_MODEL" in decision.reasons[1]
 
@@ -275,8 +276,9 @@ def test_mode_force_promotes_with_a_reason_only_and_still_names_what_failed():
 
 
 def test_from_its_limit_on_the_decision_says_that_the_test_set_is_worn():
-    fresh, worn = (decided(uses=uses) for uses in (19, 20))
-    assert (fresh.worn, worn.worn) == (False, True)
+    fresh, worn, more = (decided(uses=uses) for uses in (19, 20, 21))
+    assert (fresh.worn, worn.worn, more.worn) == (False, True, True)
+    assert more.reasons[-1].startswith("the test set is worn, 21 earlier decisions")
     assert fresh.reasons[-1] == "earlier decisions on these test images: 19"
     assert worn.reasons[-1].startswith("the test set is worn, 20 earlier decisions have used it: prepare data")
     assert decided(uses=2, limits=Limits(worn_after=2)).worn

@@ -149,6 +149,17 @@ def test_the_log_has_a_line_for_each_interval_and_each_epoch(caplog):
     assert "validation loss" in epoch
 
 
+def test_the_line_of_an_epoch_has_the_figures_of_the_last_one_in_percent(caplog):
+    trained = state(epochs=3)
+    trained.record(EpochMetrics(1, 2.0, 0.25, 2.5, 0.125, 0.1, 50.0))
+    trained.record(EpochMetrics(2, 1.0, 0.5, 1.5, 0.375, 0.1, 100.4))
+    with caplog.at_level(logging.INFO):
+        LogProgress().on_epoch_end(Snapshot.of(trained))
+    assert caplog.messages == [
+        "epoch 2/3  train loss 1.0000 acc 50.00 %  validation loss 1.5000 acc 37.50 %  100 images/s"
+    ]
+
+
 class Slow(Callback):
     """Writes nothing until it is let."""
 

@@ -1,6 +1,7 @@
 """The loop learns, stops early, keeps the best, resumes exactly, and refuses to go on with a loss that is no number."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -144,6 +145,40 @@ def test_the_best_epoch_has_the_lowest_loss_whatever_its_accuracy_and_is_the_ear
     for metrics in (epoch(1, 0.9, 0.8), epoch(2, 0.7, 0.6), epoch(3, 0.7, 0.6), epoch(4, 0.8, 0.9)):
         state.record(metrics)
     assert state.best.epoch == 2
+
+
+def test_all_metrics_of_an_epoch_are_named_and_bear_the_label_of_their_part():
+    assert epoch(3, 0.9, 0.8).by_name("head_") == {
+        "head_train_loss": 1.0,
+        "head_train_accuracy": 0.5,
+        "head_validation_loss": 0.9,
+        "head_validation_accuracy": 0.8,
+        "head_learning_rate": 0.1,
+        "head_images_per_second": 100.0,
+    }
+
+
+def test_validation_counts_the_images_whose_class_has_the_highest_logit():
+    validation = split(64, 1)
+    state = train(new_state(config(epochs=1)), validation=validation)
+    logits = compute_logits(state.model.eval(), validation.images)
+    right = int((logits.argmax(1) == validation.labels).sum())
+    assert 0 < right < 64
+    assert state.history[0].validation_accuracy == pytest.approx(right / 64)
+    loss = F.cross_entropy(logits, validation.labels)
+    assert state.history[0].validation_loss == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_the_speed_of_an_epoch_is_its_images_by_its_seconds():
+    class Speed(Callback):
+        def on_step(self, progress: Progress) -> None:
+            self.shown = progress.images_per_second
+
+    speed, began = Speed(), time.perf_counter()
+    state = train(new_state(config(epochs=1)), speed)
+    slowest = 256 / (time.perf_counter() - began)
+    assert slowest < state.history[0].images_per_second
+    assert slowest < speed.shown <= 1.5 * state.history[0].images_per_second
 
 
 def test_a_resumed_training_keeps_the_best_weights_of_before():
