@@ -172,6 +172,13 @@ def test_a_resumed_training_repeats_no_epoch_of_either_part(split, killed_after,
         assert torch.equal(resumed.state_dict()[name], value), name
 
 
+def test_the_log_says_of_how_many_images_the_features_are_computed(split, caplog):
+    fewer = Split(split.images[:48], split.labels[:48])
+    with caplog.at_level("INFO"):
+        fit_classifier(classifier(), config(epochs=1), split, fewer)
+    assert "computing the features of 112 images once" in caplog.messages
+
+
 def test_without_head_epochs_the_whole_network_trains_at_once(split):
     fit_classifier(classifier(), without_transfer(config()), split, split, [notes := Notes()])
     assert notes.told == ["start", "1", "end"]
