@@ -49,6 +49,7 @@ WITH_AIRFLOW = (
     "tests/faults/test_celery_workers.py",
     "tests/faults/test_commands.py",
     "tests/faults/test_approval_page.py",
+    "tests/faults/test_backfill.py",
     "tests/faults/test_marked_runs.py",
     "tests/faults/test_promotion_run.py",
     "tests/faults/test_running_stack.py",
