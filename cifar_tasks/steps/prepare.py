@@ -60,6 +60,8 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         try:
             began = earlier.data.tags.get(DATASET) if earlier else None
             version, line = find_version(request, store, began)
+        except NothingToTrain:
+            raise
         except CifarError:
             open_parent()  # a run that fails shows in MLflow too
             raise
@@ -96,7 +98,10 @@ def find_version(
     `began` is the digest of the version with which an earlier try began: a line may have another one in use by now.
     """
     if name := line_of(request.source):
-        entry = choose_version(read_line_log(store, name), began or request.dataset_version)
+        log, wanted = read_line_log(store, name), began or request.dataset_version
+        if not wanted and log.entry_in_use() is None:  # a schedule may come before the first delivery
+            raise NothingToTrain(f"nothing to train: the dataset line {name} has no version in use yet.")
+        entry = choose_version(log, wanted)
         _log.info("dataset line %s, entry %d: version %s", name, entry.number, entry.dataset.digest[:16])
         return load_version(store, entry.dataset.uri), LineVersion(line=name, entry=entry.number)
     image_format, seed = ImageFormat(request.image_size, request.resize), request.overrides.seed or 0

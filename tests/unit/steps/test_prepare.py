@@ -6,7 +6,7 @@ import pytest
 
 from cifar_tasks.data.lines.line_log import Delivery, LineDataset, LineOutcome, append_entry
 from cifar_tasks.data.preparation import prepare
-from cifar_tasks.errors import ConfigError
+from cifar_tasks.errors import ConfigError, NothingToTrain
 from cifar_tasks.steps.payloads import LineVersion, RunRequest, WorkflowRun
 from cifar_tasks.steps.prepare import find_version, refuse_other_request
 from cifar_tasks.tracking.runs import REQUEST
@@ -70,6 +70,14 @@ def test_a_resumed_run_takes_the_version_it_began_with_though_the_line_has_anoth
     assert find_version(request, store, began=first.digest) == (first, LineVersion(line="products", entry=1))
     past = request.model_copy(update={"dataset_version": "1"})
     assert find_version(past, store) == (first, LineVersion(line="products", entry=1))
+
+
+def test_there_is_nothing_to_train_before_the_first_version_of_a_line_is_in_use() -> None:
+    request = RunRequest.model_validate({**FIELDS, "source": "line:products"})
+    with pytest.raises(NothingToTrain, match="the dataset line products has no version in use yet"):
+        find_version(request, InMemoryStore())
+    with pytest.raises(ConfigError, match="has no entry 1"):
+        find_version(request.model_copy(update={"dataset_version": "1"}), InMemoryStore())
 
 
 def test_force_is_no_value_of_what_a_run_does() -> None:
