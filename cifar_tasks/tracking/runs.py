@@ -233,7 +233,13 @@ def run_url(run_id: str, experiment: str, artifact: str | None = None) -> str:
 
 def version_url(name: str, version: int) -> str:
     """The page of a registered version."""
-    return f"{_pages()}/models/{quote(name)}/versions/{version}?{_UI}"
+    return version_urls(name, [version])[version]
+
+
+def version_urls(name: str, versions: Iterable[int]) -> dict[int, str]:
+    """The pages of many; the settings are read once."""
+    page = f"{_pages()}/models/{quote(name)}/versions"
+    return {version: f"{page}/{version}?{_UI}" for version in versions}
 
 
 def compare_url(run_ids: Iterable[str], experiment: str) -> str:

@@ -11,7 +11,6 @@ from cifar_tasks.evaluation.names import printable
 from cifar_tasks.promotion.comparison_tables import score_rows, verdict
 from cifar_tasks.promotion.limits import MODES
 from cifar_tasks.settings import Settings
-from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.runs import WORKFLOW
 from models_page import pairs, promotion_history, trainings
 from models_page import plotly_figures as charts
@@ -83,7 +82,9 @@ def _compare_page(state: State) -> str:
         pair = None
     if pair is None:
         return _html("compare", state, **values)
-    decision = pairs.decision_on(first, second, pair, limits, problems.value_of(lambda: pairs.uses(pair), 0))
+    decision = pairs.decision_on(
+        first, second, pair, limits, problems.value_of(lambda: promotion_history.uses(pair.first.test_set.digest), 0)
+    )
     return _html(
         "compare",
         state,
@@ -145,9 +146,9 @@ def _is_of_run(row: registry.Version, state: State) -> bool:
     return state.run_id is None or of_run or "champion" in row.aliases
 
 
-def _links(name: str, row: registry.Version) -> list[tuple[str, str]]:
+def _links(row: registry.Version) -> list[tuple[str, str]]:
     """Titles and addresses of what belongs to a version."""
-    links = [("MLflow", runs.version_url(name, row.number))]
+    links = [("MLflow", row.url)]
     tags = {
         "training": "cifar.mlflow_url",
         "report": "cifar.workflow_mlflow_url",

@@ -12,7 +12,6 @@ from cifar_tasks.evaluation.comparison import Comparison
 from cifar_tasks.promotion.decision import decide
 from cifar_tasks.promotion.evidence import Decision
 from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.storage.promotion_log import uses_of
 from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation, read_labels, read_probabilities
 from cifar_tasks.tracking.saved_model import DIGEST_TAG
 from cifar_tasks.tracking.version_evidence import TEST_SET, common_evaluations, compare_evaluations, score_version
@@ -92,18 +91,10 @@ def _pair(test_set: str, first_model: str, second_model: str, confidence: float)
     )
 
 
-def uses(found: Pair) -> Result[int]:
-    """Decisions on the same test images so far."""
-    return _uses(found.first.test_set.digest)
-
-
 def decision_on(first: Version, second: Version, found: Pair, limits: Limits, uses: int) -> Decision:
     """What the promotion would decide if the first were the candidate and the second the champion."""
     candidate, champion = score_version(first.entity, found.first), score_version(second.entity, found.second)
     return decide(candidate, champion, found.comparison, limits, "auto", uses=uses)
-
-
-_uses = Cached("S3", lambda test_set: uses_of(store(), test_set))
 
 
 def _answer(

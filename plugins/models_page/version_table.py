@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cifar_tasks.tracking import runs
@@ -21,6 +22,8 @@ class Version:
     entity: "ModelVersion"
     """Without aliases, as MLflow's search returns it."""
     aliases: tuple[str, ...]
+    url: str
+    """Its page in MLflow."""
 
     @property
     def number(self) -> int:
@@ -79,13 +82,10 @@ class Version:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of the accuracy, 95 %: Wilson's interval of a binomial share."""
-        from scipy.stats import binomtest
-
+        """Of the accuracy, 95 %."""
         if self.accuracy is None or not self.images:
             return None
-        found = binomtest(round(self.accuracy * self.images), self.images).proportion_ci(0.95, "wilson")
-        return float(found.low), float(found.high)
+        return _wilson(round(self.accuracy * self.images), self.images)
 
     def value(self, key: SortKey) -> object:
         return self.number if key == "version" else getattr(self, key)
@@ -95,6 +95,15 @@ class Version:
             return float(self.tags[tag])
         except (KeyError, ValueError):  # a version from before, or somebody has changed the tag
             return None
+
+
+@lru_cache(maxsize=10_000)  # 0.3 ms each
+def _wilson(right: int, images: int) -> tuple[float, float]:
+    """Wilson's interval of a binomial share, 95 %."""
+    from scipy.stats import binomtest
+
+    found = binomtest(right, images).proportion_ci(0.95, "wilson")
+    return float(found.low), float(found.high)
 
 
 def _registered_models() -> list[str]:
@@ -110,7 +119,12 @@ def _versions(name: str) -> tuple[Version, ...]:
         for alias, number in client.get_registered_model(name).aliases.items():
             aliases.setdefault(int(number), []).append(alias)
         found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
-    return tuple(Version(version, tuple(sorted(aliases.get(int(version.version), ())))) for version in found)
+    urls = runs.version_urls(name, [int(version.version) for version in found])
+    return tuple(
+        Version(version, tuple(sorted(aliases.get(number, ()))), urls[number])
+        for version in found
+        for number in [int(version.version)]
+    )
 
 
 def _registered_by(workflow: str) -> str | None:

@@ -127,6 +127,13 @@ def test_the_versions_stand_in_a_table_with_alias_accuracy_and_interval(page, re
     assert low < shown < high or shown in (low, high)
 
 
+def test_a_link_to_another_state_leads_to_the_page_also_in_another_tab(page, registered):
+    for view in get_args(View):
+        links = re.findall(r'<a data-state href="([^"]*)"', read(page, view=view, registered_model=registered.name))
+        assert links
+        assert all(link.startswith("plugin/models?") for link in links), view
+
+
 def test_the_address_sorts_and_filters(page, registered):
     by_validation = {"registered_model": registered.name, "sort": "validation"}
     assert numbers(read(page, **by_validation)) == [1, 2, 3]
@@ -192,6 +199,17 @@ def test_the_history_shows_each_decision_with_its_reasons(page, registered):
     assert NASTY not in html
     assert NASTY in unescape(html)
     assert 'data-trigger="cifar10_rollback"' in html
+
+
+def test_the_history_has_a_new_entry_as_soon_as_the_page_reads_again(page, registered, monkeypatch):
+    monkeypatch.setattr(reading, "FRESH_SECONDS", 0.0)
+    store, outcome = (
+        S3Store(Settings().bucket),
+        Outcome(action="keep", candidate=2, champion=2, previous=1, challenger=None),
+    )
+    for number in (1, 2):
+        append(store, read_log(store, registered.name), outcome)
+        assert read(page, view="history", registered_model=registered.name).count("<li>\n    <div") == number
 
 
 @pytest.mark.parametrize(
