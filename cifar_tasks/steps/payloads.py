@@ -139,10 +139,12 @@ class LineVersion(Payload):
 
     line: str
     entry: int
+    url: str | None = None
+    """Of the DAG run that has brought the version into use."""
 
     def tags(self) -> dict[str, Any]:
         """Of MLflow runs and registered versions."""
-        return {"cifar.line": self.line, "cifar.line_entry": self.entry}
+        return {"cifar.line": self.line, "cifar.line_entry": self.entry, "cifar.line_url": self.url or ""}
 
 
 class PreparedData(Payload):

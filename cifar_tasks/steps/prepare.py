@@ -103,7 +103,7 @@ def find_version(
             raise NothingToTrain(f"nothing to train: the dataset line {name} has no version in use yet.")
         entry = choose_version(log, wanted)
         _log.info("dataset line %s, entry %d: version %s", name, entry.number, entry.dataset.digest[:16])
-        return load_version(store, entry.dataset.uri), LineVersion(line=name, entry=entry.number)
+        return load_version(store, entry.dataset.uri), LineVersion(line=name, entry=entry.number, url=entry.url)
     image_format, seed = ImageFormat(request.image_size, request.resize), request.overrides.seed or 0
     source = open_source(
         request.source,

@@ -153,6 +153,7 @@ def _links(row: registry.Version) -> list[tuple[str, str]]:
         "training": "cifar.mlflow_url",
         "report": "cifar.workflow_mlflow_url",
         "Airflow run": "cifar.airflow_url",
+        "delivery": "cifar.line_url",
     }
     return links + [(title, row.tags[tag]) for title, tag in tags.items() if row.tags.get(tag)]
 

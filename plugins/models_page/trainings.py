@@ -8,6 +8,9 @@ from models_page.version_table import Version
 CURVES = ("train_accuracy", "validation_accuracy")
 TAGS = {
     "cifar.dataset": "dataset version",
+    "cifar.line": "dataset line",
+    "cifar.line_entry": "entry of the dataset line",
+    "cifar.start_from": "start from",
     "cifar.image_size": "image size",
     "cifar.resize": "resize",
     "cifar.params_source": "hyperparameters from",
