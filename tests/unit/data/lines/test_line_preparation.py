@@ -258,3 +258,91 @@ def test_a_source_that_lost_all_images_of_a_split_makes_no_version(store, root):
     shutil.rmtree(root / "train")
     with pytest.raises(DataError, match="no train/"):
         prepared(store, root)
+
+
+class RacingStore(InMemoryStore):
+    """Somebody changes an object while others are read."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        self._change = change
+
+    def snapshot(self, key: str):
+        change, self._change = self._change, lambda objects: None
+        change(self.objects)
+        return super().snapshot(key)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda objects: objects.pop("pets/train/bee/019.png"), "deleted"),
+        (lambda objects: objects.update({"pets/train/bee/019.png": b"other"}), "replaced"),
+    ],
+    ids=["deleted", "replaced"],
+)
+def test_an_object_that_changes_while_it_is_read_ends_the_preparation_which_a_retry_mends(store, root, change, what):
+    team = RacingStore(change)
+    for path in root.rglob("*.png"):
+        team.put(f"pets/{path.relative_to(root)}", path.read_bytes())
+    with pytest.raises(SourceChanged, match=f"train/bee/019.png was {what} while the data were being read"):
+        prepared(store, "s3://team/pets", open_bucket=lambda bucket: team)
+    assert not list(store.keys("datasets/"))
+    again = prepared(store, "s3://team/pets", open_bucket=lambda bucket: team)
+    assert (again.diff.new, again.diff.unreadable) == ((39, 0) if what == "deleted" else (39, 1))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_is_delivered_anew_is_decoded_only_where_it_is_new(store, root, tmp_path, kind, monkeypatch):
+    def archived() -> str:
+        return shutil.make_archive(str(tmp_path / "pets"), kind, root)
+
+    first = accept(store, prepared(store, archived()))
+    for number in range(4):
+        deliver(root, f"train/bee/a{number}.png", picture(5000 + number))
+    lines: list[str] = []
+    second = prepared(store, archived(), lines.append)
+    assert (second.diff.new, second.diff.gone) == (4, 0)
+    assert "pets: 54 images, 4 of them new or changed" in lines
+    assert splits_of(index_of(store, first)).items() <= splits_of(index_of(store, second)).items()
+
+
+def test_a_line_of_a_built_in_source_has_one_version(store):
+    first = accept(store, prepared(store, "digits"))
+    assert prepared(store, "digits").dataset == first.dataset
+    assert first.dataset.counts["test"]["0"] > 30
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_after_any_deliveries_no_split_has_changed_and_no_test_image_is_learned(
+    store, root, seed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(line_shards, "PIECE_BYTES", 4 * 3072)
+    random = np.random.default_rng(seed)
+    version = accept(store, prepared(store, root))
+    ever = splits_of(index_of(store, version))
+    test = read(store, version, tmp_path)["test"]
+    for step in range(4):
+        files = sorted(path for path in root.rglob("train/*/*.png"))
+        for path in random.choice(len(files), 6, replace=False):
+            if random.random() < 0.5:
+                files[path].unlink()
+            else:
+                other = "bee" if files[path].parent.name == "ant" else "ant"
+                files[path].rename(root / f"train/{other}/moved-{step}-{path}.png")
+        for number in range(int(random.integers(1, 9))):
+            kind = random.choice(["new", "again", "test"])
+            chosen = {"new": 10_000 * seed + 100 * step + number, "again": number, "test": 1_000_000 + number % 5}[kind]
+            deliver(root, f"train/{random.choice(['ant', 'bee'])}/s{step}-{number}.png", picture(int(chosen)))
+        version = accept(store, prepared(store, root))
+        found, index = read(store, version, tmp_path), index_of(store, version)
+        assert found["test"] == test
+        now = splits_of(index)
+        assert all(now[digest] == split for digest, split in ever.items() if digest in now)
+        ever |= now
+        files = {
+            (np.asarray(Image.open(path)).tobytes(), ("ant", "bee").index(path.parent.name))
+            for path in root.rglob("train/*/*.png")
+        }
+        tested = {image for image, _ in test}
+        assert set(found["train"]) | set(found["validation"]) == {each for each in files if each[0] not in tested}
