@@ -302,3 +302,12 @@ def test_an_image_that_memory_does_not_hold_ends_training_with_advice():
     state, _ = without_batch_norm(config(), 0)
     with pytest.raises(TrainingError, match=r"batch of 1 images: CUDA out of memory\. Tried .* smaller batch_size"):
         train(state)
+
+
+def test_processes_that_train_together_do_not_halve_a_batch(monkeypatch):
+    monkeypatch.setattr(loop.distributed, "size", lambda: 2)
+    state, _ = without_batch_norm(config(), 16)
+    batch = split(32, 0)
+    with pytest.raises(TrainingError, match="batch of 32 images"):
+        loop._forward_backward(state, state.model, batch.images, batch.labels)
+    assert state.micro_batch is None
