@@ -1,5 +1,6 @@
 """The steps on real storage and a real MLflow: what they leave, and what a retry finds."""
 
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
+from typer.testing import CliRunner
 
 from cifar_tasks.cli.local_run import run_workflow
+from cifar_tasks.cli.main import app
 from cifar_tasks.cli.predict import predict
 from cifar_tasks.cli.request import check_source
 from cifar_tasks.errors import CifarError, ConfigError, DataError, NothingToTrain
@@ -178,6 +181,28 @@ class TestAWholeRun:
         for name, changes in {"seed": {"overrides": {**SMALL, "seed": 1}}, "tunes": {"tune": ["cnn"]}}.items():
             asked = request(pictures, registered_model="whole-classifier", force=False, **changes)
             assert prepare_data(asked, WorkflowRun(id=f"cli/{name}", name=name)).dataset_uri
+
+    def test_it_is_traced_from_its_version_its_data_and_a_picture(self, summary, client, pictures, tmp_path):
+        def traced(what: str) -> Any:
+            done = CliRunner().invoke(app, ["trace", what, "--registered-model", "whole-classifier", "--json"])
+            assert done.exit_code == 0, done.output
+            return json.loads(done.stdout)
+
+        number = summary.rows[0].version
+        found = traced("champion")
+        assert [model["version"] for model in found["models"]] == [number]
+        (dataset,) = found["datasets"]
+        assert dataset["images"]["test"] == 60
+        of_data = traced(dataset["digest"][:12])["models"]
+        assert ("whole-classifier", number) in {(model["registered_model"], model["version"]) for model in of_data}
+
+        with zipfile.ZipFile(pictures) as archive:
+            archive.extract("test/red/0003.png", tmp_path)
+        of_picture = traced(str(tmp_path / "test" / "red" / "0003.png"))
+        assert ("test", "red") in {(image["split"], image["label"]) for image in of_picture["images"]}
+        assert ("whole-classifier", number) in {(m["registered_model"], m["version"]) for m in of_picture["models"]}
+        refused = CliRunner().invoke(app, ["trace", "no-such-file"])
+        assert "is no version, alias, dataset version" in str(refused.exception)
 
     def test_another_run_with_an_equal_model_leaves_the_champion(self, summary, client, pictures):
         again, promotion = run_workflow("twin", request(pictures, registered_model="whole-classifier"))
