@@ -157,10 +157,10 @@ class AugmentationConfig:
 
 @dataclass(frozen=True, config=_FROZEN)
 class TransferConfig:
-    """How training uses pretrained weights. Without them only `pretrained` has an effect."""
+    """How training uses pretrained weights. With random ones only `pretrained` has an effect."""
 
-    pretrained: Literal["required", "preferred", "none"] = "none"
-    """`required`: fail without them. `preferred`: else random weights, with a warning. `none`: always random ones."""
+    pretrained: Literal["required", "if_available", "none"] = "none"
+    """`required`: fail without them. `if_available`: else the run skips the model. `none`: random weights."""
     head_epochs: int = 0
     """Epochs before all others in which the head trains alone, on features of the pretrained layers."""
     head_learning_rate: float = 1e-3
@@ -201,8 +201,9 @@ class TrainConfig:
     """Share of the target spread over all classes."""
     logit_scale: float = 1.0
     """Factor on the logits. The CNN's dense layer has 5,888 inputs and diverges early without a small one."""
-    input_size: int = 0
-    """Smaller images are upsampled to this many pixels per side on the device; 0 for none."""
+    input_size: int | None = 0
+    """Smaller images are upsampled to this many pixels per side on the device; 0 for no upsampling, none for the size
+    that the pretrained weights were trained at, where the network tells it."""
     hidden_units: int = 0
     """Width of the model's adjustable dense layer; 0 for none where the model allows that."""
     dropout: float = 0.0
@@ -216,7 +217,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "epochs", "batch_size")
-        _at_least(self, 0, "seed", "hidden_units", "input_size")
+        _at_least(self, 0, "seed", "hidden_units", *(["input_size"] if self.input_size is not None else []))
 
 
 _PARTS = {part.name: part.type for part in fields(TrainConfig) if is_dataclass(part.type)}
@@ -277,8 +278,8 @@ class Overrides(BaseModel):
     """Peak of the one-cycle schedule."""
     input_size: int | None = Field(default=None, ge=0, le=512, title="Input size (pretrained models)")
     """Smaller images are upsampled to this many pixels per side. 0: no upsampling."""
-    pretrained: Literal["required", "preferred", "none"] | None = Field(default=None, title="Pretrained weights")
-    """required: fail without them. preferred: fall back to random weights with a warning. none: random weights."""
+    pretrained: Literal["required", "if_available", "none"] | None = Field(default=None, title="Pretrained weights")
+    """required: fail without them. if_available: skip the model without them. none: random weights."""
     flip: bool | None = Field(default=None, title="Mirror images")
     """Mirror training images left to right. Wrong for digits and text."""
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1, title="Seed")

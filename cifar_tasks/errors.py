@@ -45,6 +45,10 @@ class WeightsError(CifarError):
     """Pretrained weights are not available or are not the expected ones."""
 
 
+class ModelSkipped(CifarError):
+    """A model that the run does without, because its pretrained weights are not available."""
+
+
 class IntegrityError(CifarError):
     """Stored content does not have the digest it was written with, or a saved model does not score as it did."""
 
@@ -123,8 +127,8 @@ def _problem(detail: "ErrorDetails", name: Callable[[str], str]) -> str:
     return f"{'.'.join([name(field), *inner])}: {message}"
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str], most: int = 1) -> str:
     """` (did you mean …?)`, or nothing if no known word is near."""
     words = {each.lower(): each for each in known}
-    near = get_close_matches(word.lower(), words, n=1)
-    return f" (did you mean {words[near[0]]}?)" if near else ""
+    near = [words[each] for each in get_close_matches(word.lower(), words, n=most)]
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

@@ -87,10 +87,10 @@ def form_request(kind: type[FormRequest], params: dict[str, Any]) -> dict[str, A
 def run_task_step(step: str, **arguments: Any) -> Any:
     """Run a step (`module:function` of `cifar_tasks.steps`) in its own process; arguments and result are JSON.
 
-    An error that is not retryable fails the task without a retry. Nothing to train: the task is skipped, and with it
-    those after it.
+    An error that is not retryable fails the task without a retry. Nothing to train, or a model that the run does
+    without: the task is skipped, and with it those after it.
     """
-    from cifar_tasks.errors import CifarError, NothingToTrain, Stopped
+    from cifar_tasks.errors import CifarError, ModelSkipped, NothingToTrain, Stopped
     from cifar_tasks.steps.process import run_step
 
     def on_line(line: str) -> None:
@@ -108,7 +108,7 @@ def run_task_step(step: str, **arguments: Any) -> Any:
         with suppress(Exception):  # Airflow may have deleted the DAG run; the next one finds its MLflow runs
             end_mlflow_runs_of_marked_run()
         raise AirflowException(str(stop)) from None
-    except NothingToTrain as nothing:
+    except (NothingToTrain, ModelSkipped) as nothing:
         show_in_note([str(nothing)])
         get_current_context()["ti"].xcom_push(SKIPPED, str(nothing))
         raise AirflowSkipException(str(nothing)) from None

@@ -207,8 +207,9 @@ def airflow(stack: RunningStack) -> Iterator["ApiClient"]:
 @pytest.fixture(scope="session")
 def dag_run(airflow: "ApiClient", pictures: Path) -> DagRun:
     """The main job, whole: both models, one of them tuned, and the promotion, through Airflow. Never changed."""
+    models = {"models": ["cnn", "resnet50"], "pretrained": "none"}
     search = {"tune": ["cnn"], "trials": 3, "search_workers": 2}
-    run = trigger(airflow, {"source": str(pictures), "pretrained": "none", "epochs": 1, **search})
+    run = trigger(airflow, {"source": str(pictures), **models, "epochs": 1, **search})
     for part in (run, DagRun(airflow, run.run_id, PROMOTION_DAG)):
         deadline = time.monotonic() + 480
         while (state := part.state()) not in ENDED:

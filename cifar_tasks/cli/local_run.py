@@ -1,13 +1,15 @@
 """The whole workflow in one process: the same steps as the DAG, in the order of the DAG, without Airflow."""
 
+import logging
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
-from cifar_tasks.errors import Stopped
+from cifar_tasks.errors import ModelSkipped, Stopped
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.evaluate import evaluate_model
@@ -25,6 +27,10 @@ from cifar_tasks.storage.s3 import S3Store, s3_client
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.endings import CLI, workflow_lease
 
+_log = logging.getLogger(__name__)
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 Ask = Callable[[Proposal], Answer | None]
 """Asks the person at the terminal; none if there is none."""
 
@@ -43,11 +49,21 @@ def run_workflow(name: str, request: RunRequest, ask: Ask | None = None) -> tupl
 def run_steps(workflow: WorkflowRun, request: RunRequest, ask: Ask | None = None) -> tuple[RunReport, Promotion]:
     """The flow itself."""
     plans = plan_training(prepare_data(request, workflow))
-    results = [run_trials(worker) for worker in create_studies(plans)] if request.tune else []
-    plans = select_params(plans, results)
-    reported = report([register_model(evaluate_model(train_model(plan))) for plan in plans])
+    workers = create_studies(plans) if request.tune else []
+    plans = select_params(plans, [result for worker in workers for result in unless_skipped(run_trials, worker)])
+    models = (trained for plan in plans for trained in unless_skipped(train_model, plan))  # one after the other
+    reported = report([register_model(evaluate_model(trained)) for trained in models], plans)
     proposal = propose(reported.promotion, workflow)
     return reported, record(proposal, ask(proposal) if ask and proposal.needs_approval else None)
+
+
+def unless_skipped(step: Callable[[Given], Result], given: Given) -> list[Result]:
+    """The step's result; nothing if the run does without this model."""
+    try:
+        return [step(given)]
+    except ModelSkipped as skipped:
+        _log.warning("%s", skipped)
+        return []
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cifar_tasks.config import TrainConfig
-from cifar_tasks.errors import WeightsError
+from cifar_tasks.errors import ConfigError, WeightsError
 from cifar_tasks.models.registry import get_model
-from cifar_tasks.models.spec import Channels, ModelSpec
+from cifar_tasks.models.spec import Channels
 
 
 class ImageClassifier(nn.Module):
@@ -24,11 +25,19 @@ class ImageClassifier(nn.Module):
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, mean: Channels, std: Channels, input_size: int = 0, logit_scale: float = 1.0
+        self,
+        network: nn.Module,
+        mean: Channels,
+        std: Channels,
+        input_size: int = 0,
+        logit_scale: float = 1.0,
+        one_size: bool = False,
     ) -> None:
+        """Smaller images are upsampled to `input_size`; with `one_size` larger ones are reduced to it too."""
         super().__init__()
         self.network = network
         self.input_size = input_size
+        self.one_size = one_size
         self.logit_scale = logit_scale
         # Not parameters and not part of the state: they are configuration.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
@@ -39,42 +48,76 @@ class ImageClassifier(nn.Module):
         return logits
 
     def prepare(self, images: Tensor) -> Tensor:
-        """uint8 images as the network takes them: float32 (N, 3, S, S), upsampled if S is below `input_size`."""
+        """uint8 images as the network takes them: float32 (N, 3, S, S), with S `input_size` or more."""
         # The permuted view of (N, H, W, C) already is channels_last, the faster layout for convolutions.
         x = (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
-        if images.shape[1] < self.input_size:
-            x = F.interpolate(x, size=(self.input_size, self.input_size), mode="bilinear", antialias=False)
+        size, wanted = images.shape[1], self.input_size
+        if size < wanted or (self.one_size and size > wanted):
+            x = F.interpolate(x, size=(wanted, wanted), mode="bilinear", antialias=size > wanted)
         return x
 
 
 def build_classifier(config: TrainConfig, classes: int, mean: Channels, std: Channels) -> ImageClassifier:
     """The untrained module for `config`. `mean` and `std`, of values 0–1, are those of the training images.
 
-    A model whose weights were trained with another normalisation takes that one instead.
+    A model whose weights were trained with another normalisation takes that one instead; a network of timm tells it,
+    and the input size that it was trained at.
     """
     spec = get_model(config.model)
+    network, size, one_size = spec.build(config, classes), config.input_size or 0, False
+    if published := getattr(network, "pretrained_cfg", None):
+        mean, std, one_size = published["mean"], published["std"], published["fixed_input_size"]
+        if config.input_size is None or (one_size and not size):
+            size = published["input_size"][-1]
     mean, std = spec.normalization or (mean, std)
-    model = ImageClassifier(spec.build(config, classes), mean, std, config.input_size, config.logit_scale)
+    model = ImageClassifier(network, mean, std, size, config.logit_scale, one_size)
     return model.to(memory_format=torch.channels_last)
 
 
-def load_pretrained(model: ImageClassifier, spec: ModelSpec, path: Path, report: Callable[[str], None]) -> None:
-    """Load the state dict in `path`, whose digest the caller has verified, into all of the network but its head.
+def load_pretrained(model: ImageClassifier, config: TrainConfig, path: Path, report: Callable[[str], None]) -> None:
+    """Load the tensors in `path`, whose digest the caller has verified, into all of the network but its head.
 
-    Raises `WeightsError` if it is not a state dict of this network.
+    Raises `WeightsError` if they are not those of this network: one is missing, too much, or of another shape.
     """
+    spec = get_model(config.model)
+    head = f"{spec.head(model.network)}."
     try:
-        # weights_only: a file from outside never runs code.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        body = {name: value for name, value in state.items() if not name.startswith(f"{spec.head}.")}
+        state = read_tensors(path)
+        state = spec.pretrained.read(config, state) if spec.pretrained else state
+        body = {name: value for name, value in state.items() if not name.startswith(head)}
         missing, unexpected = model.network.load_state_dict(body, strict=False)
     except Exception as error:  # torch.load raises whatever the damage leads to
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(f"{path} does not hold the weights of {spec.name}: {reason}") from error
-    wrong = [*(name for name in missing if not name.startswith(f"{spec.head}.")), *unexpected]
+    wrong = [*(name for name in missing if not name.startswith(head)), *unexpected]
     if wrong:
         raise WeightsError(f"{path} does not hold the weights of {spec.name}: {wrong[:3]} do not match.")
     report(f"{spec.name}: pretrained weights loaded from {path.name}")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A state dict from safetensors, or from a file of `torch.save`: a file from outside never runs code."""
+    with path.open("rb") as file:
+        is_safetensors = file.read(9)[8:] == b"{"  # the length of the header, then the header as JSON
+    state: dict[str, Tensor] = (
+        load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
+    )
+    return state
+
+
+def check_export(model: ImageClassifier, name: str, image_size: int) -> None:
+    """`ConfigError` if the model of this name cannot become the exported program that is saved after the training."""
+    example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8, device=model.mean.device)
+    was_training = model.training
+    try:
+        torch.export.export(model.eval(), (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    except Exception as error:  # the exporter raises whatever a network's code leads to
+        raise ConfigError(
+            f"{name} cannot be exported by torch.export, so that it could not be saved after its training: "
+            f"{(str(error) or type(error).__name__).splitlines()[0]} Choose another model."
+        ) from error
+    finally:
+        model.train(was_training)
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

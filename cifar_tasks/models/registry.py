@@ -1,4 +1,4 @@
-"""All models that can be trained here: each module of `models/builtin`, and the entry points of other packages."""
+"""All models that can be trained: each module of `models/builtin`, entry points of other packages, those of timm."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,13 +9,14 @@ from pkgutil import iter_modules
 from cifar_tasks.errors import ConfigError, nearest
 from cifar_tasks.models import builtin
 from cifar_tasks.models.spec import ModelSpec
+from cifar_tasks.models.timm_backbone import PREFIX, timm_names, timm_spec
 
 ENTRY_POINTS = "cifar_pipeline.models"
 
 
 @cache
 def available_models() -> dict[str, ModelSpec]:
-    """Name → spec. `ConfigError` names an entry point that cannot be used."""
+    """Name → spec, without timm's. `ConfigError` names an entry point that cannot be used."""
     found: dict[str, ModelSpec] = {}
     for module in iter_modules(builtin.__path__):
         spec = import_module(f"{builtin.__name__}.{module.name}").SPEC
@@ -40,7 +41,8 @@ def default_models() -> list[str]:
 
 def get_model(name: str) -> ModelSpec:
     """Raises `ConfigError` for a name that no model has."""
-    return available_models()[check_models([name])[0]]
+    check_models([name])
+    return timm_spec(name) if name.startswith(PREFIX) else available_models()[name]
 
 
 def parse_models(text: str) -> list[str]:
@@ -49,9 +51,10 @@ def parse_models(text: str) -> list[str]:
 
 
 def check_models(names: Sequence[str]) -> list[str]:
-    """The names, each once; `ConfigError` for those that no model has."""
+    """The names, each once; `ConfigError` for those that no model has, with the nearest ones."""
     known = available_models()
-    unknown = [f"{name!r}{nearest(name, known)}" for name in dict.fromkeys(names) if name not in known]
+    unknown = [name for name in dict.fromkeys(names) if name not in known and name not in timm_names()]
     if unknown:
-        raise ConfigError(f"there is no model {', '.join(unknown)}; choose of {', '.join(known)}.")
+        meant = [f"{name!r}{nearest(name, timm_names() if name.startswith(PREFIX) else known, 3)}" for name in unknown]
+        raise ConfigError(f"there is no model {', '.join(meant)}; choose of {', '.join(known)}, {PREFIX}NAME.")
     return list(dict.fromkeys(names))

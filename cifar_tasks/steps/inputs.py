@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -11,9 +12,9 @@ from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
-from cifar_tasks.errors import IntegrityError, WeightsError
-from cifar_tasks.models import get_model
-from cifar_tasks.models.classifier import ImageClassifier, build_classifier, load_pretrained
+from cifar_tasks.errors import IntegrityError, ModelSkipped, WeightsError
+from cifar_tasks.models import builtin, get_model
+from cifar_tasks.models.classifier import ImageClassifier, build_classifier, check_export, load_pretrained
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.storage.weights import fetch_weights
@@ -23,6 +24,9 @@ from cifar_tasks.training.transfer import without_transfer
 
 RANDOM = "random"
 """Of weights: neither pretrained nor the champion's."""
+BLACK, WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+"""Statistics of no images, for a network that is not trained."""
+
 Result = TypeVar("Result", bound=BaseModel)
 
 _log = logging.getLogger(__name__)
@@ -63,31 +67,49 @@ def initial_model(
     torch.manual_seed(config.seed)
     statistics = channel_statistics(images.train.images)
     model = build_classifier(config, len(images.version.classes), *statistics)
+    config = with_values(config, {"input_size": model.input_size})
     if start:
         misfit = load_champion_weights(model, start)
         if misfit is None:
             return model, with_values(config, {"head_epochs": 0}), start.describe()  # its head is trained already
         _log.warning("%s does not start from the champion but from the recipe: %s", config.model, misfit)
-    if pretrained := _load_pretrained(model, config):
-        return model, config, f"pretrained (SHA-256 {pretrained})"
-    init_running_stats(model, images.train.images)
-    return model, without_transfer(config), RANDOM
+    weights = pretrained_weights(config)
+    if weights is None:
+        init_running_stats(model, images.train.images)
+        return model, without_transfer(config), RANDOM
+    path, digest = weights
+    load_pretrained(model, config, path, _log.info)
+    return model, config, f"pretrained (SHA-256 {digest})"
 
 
-def _load_pretrained(model: ImageClassifier, config: TrainConfig) -> str | None:
+def check_model(config: TrainConfig, version: DatasetVersion, start: ChampionWeights | None = None) -> None:
+    """Before anything is trained: whether the weights that it starts from are available, and whether a network that
+    does not come with the product can be exported, as it must be to be saved.
+
+    Raises `WeightsError`, `ModelSkipped` or `ConfigError`.
+    """
+    if start is None:
+        pretrained_weights(config)
+    if not get_model(config.model).builder.startswith(f"{builtin.__name__}."):
+        model = build_classifier(config, len(version.classes), BLACK, WHITE)
+        check_export(model, config.model, version.image_size)
+
+
+def pretrained_weights(config: TrainConfig) -> tuple[Path, str] | None:
+    """The verified file that this training starts from, and its SHA-256; none if its weights are random.
+
+    Raises `WeightsError` if it is not available, and `ModelSkipped` where the configuration says to do without the
+    model then.
+    """
     spec = get_model(config.model)
     if config.transfer.pretrained == "none" or spec.pretrained is None:
         return None
     try:
-        path, digest = fetch_weights(spec, Settings(), _log.info)
-        load_pretrained(model, spec, path, _log.info)
+        return fetch_weights(spec, Settings(), _log.info)
     except WeightsError as error:
         if config.transfer.pretrained == "required":
             raise
-        _log.warning("%s", error)
-        _log.warning("RANDOM WEIGHTS: %s starts untrained; expect a low accuracy from a short training.", spec.title)
-        return None
-    return digest
+        raise ModelSkipped(f"{config.model} is not trained: {error}") from error
 
 
 def earlier_result(store: S3Store, key: str, kind: type[Result]) -> Result | None:

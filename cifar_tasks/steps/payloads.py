@@ -3,6 +3,8 @@
 A value holds the one that it continues, so that a task needs nothing but what the task before it returned.
 """
 
+import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -23,10 +25,11 @@ from cifar_tasks.config import (
 )
 from cifar_tasks.data.lines.line_versions import VERSION_PATTERN
 from cifar_tasks.errors import ConfigError
-from cifar_tasks.models.registry import check_models
+from cifar_tasks.models.registry import available_models, check_models
 from cifar_tasks.promotion.limits import Limits, Mode, TrainingMode
 from cifar_tasks.steps.form_request import FormRequest
 from cifar_tasks.storage.promotion_log import Action, Entry
+from cifar_tasks.storage.s3 import sha256_hex
 from cifar_tasks.tracking.champion_weights import ChampionWeights
 from cifar_tasks.tracking.saved_model import SavedModel
 
@@ -63,6 +66,8 @@ class WorkflowRun(Payload):
 
 MAX_WORKERS = 100
 """Of one study. Airflow maps a task at most 1,024 times, over the workers of all studies."""
+MORE_MODELS = """Networks of timm (PyTorch Image Models), one per line: timm/convnext_tiny.fb_in22k. Their pretrained
+weights come from the Hugging Face hub, or from where CIFAR_PRETRAINED_WEIGHTS says."""
 _TUNING: Any = {"section": "Tuning (Optuna)"}
 
 
@@ -123,6 +128,29 @@ class RunRequest(FormRequest):
         if version and not line_of(others.data.get("source", LINE)):
             raise ValueError("only a dataset line has versions: give line:NAME as source, or leave it empty")
         return version
+
+    @classmethod
+    def form_fields(cls) -> dict[str, dict[str, Any]]:
+        """In the form the models of timm, too many to choose from a list, have a field of their own."""
+        fields = super().form_fields()
+        names, others = list(available_models()), "timm/[A-Za-z0-9_.]+"
+        known = {"items": {"type": "string", "pattern": f"^({'|'.join(map(re.escape, names))}|{others})$"}}
+        for name in ("models", "tune"):
+            fields[name] |= {**known, "examples": names, "uniqueItems": True}  # a multi-select
+        del fields["models"]["minItems"]
+        more = {"type": "array", "items": {"type": "string", "pattern": f"^{others}$"}, "default": []}
+        texts = {"title": "More models", "description": MORE_MODELS}
+        ordered: dict[str, dict[str, Any]] = {}
+        for name, field in fields.items():
+            ordered |= {name: field} | ({"more_models": more | texts} if name == "models" else {})
+        return ordered
+
+    @classmethod
+    def from_form(cls, values: Mapping[str, Any]) -> Self:
+        given = dict(values)
+        if more := given.pop("more_models", None):
+            given["models"] = [*(given.get("models") or []), *(name.strip() for name in more)]
+        return super().from_form(given)
 
     @field_validator("tune")
     @classmethod
@@ -185,6 +213,11 @@ class TrainPlan(Payload):
     """None for the recipe."""
     start: ChampionWeights | None = None
     """None for the weights of the recipe."""
+
+    @property
+    def skipped_key(self) -> str:
+        """Where in the bucket the reason lies if the run does without this model."""
+        return f"runs/{sha256_hex(self.data.workflow.id.encode())[:16]}/{self.config.model}-skipped.txt"
 
 
 class TrialBudget(Payload):

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
+from cifar_tasks.errors import WeightsError
 from cifar_tasks.evaluation.names import markdown, printable
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import PromotionRequest, RegisteredModel, ReportRow, RunReport, WorkflowRun
+from cifar_tasks.steps.payloads import PromotionRequest, RegisteredModel, ReportRow, RunReport, TrainPlan, WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.airflow_links import links_of_workflow, markdown_links
@@ -30,13 +31,19 @@ FIGURES = {
 _log = logging.getLogger(__name__)
 
 
-def report(registered: list[RegisteredModel]) -> RunReport:
-    """Write the page, close the parent run as finished; returns rows and links for a terminal, and what to promote."""
-    data = registered[0].evaluated.trained.plan.data
+def report(registered: list[RegisteredModel], plans: list[TrainPlan]) -> RunReport:
+    """Write the page, close the parent run as finished; returns rows and links for a terminal, and what to promote.
+
+    `plans` are those of the run: a model that was skipped is named with the reason. `WeightsError` if all were.
+    """
+    data, store = plans[0].data, S3Store(Settings().bucket)
+    skipped = skipped_models(store, registered, plans)
+    if not registered:
+        raise WeightsError("no model was trained. " + " ".join(skipped))
     candidate = choose_candidate(registered)
     _log.info("MLflow run: %s", data.mlflow_url)
     _log.info("Model version: %s", runs.version_url(candidate.name, candidate.version))
-    client, version = runs.mlflow_client(), load_version(S3Store(Settings().bucket), data.dataset_uri)
+    client, version = runs.mlflow_client(), load_version(store, data.dataset_uri)
     with runs.tracking_errors():
         runs.restore(client, data.parent_run_id)
     with runs.tracking_errors(), runs.closing(client, data.parent_run_id):
@@ -44,7 +51,7 @@ def report(registered: list[RegisteredModel]) -> RunReport:
         summary = RunReport(
             rows=[_row(model, model is candidate) for model in registered],
             banner=data.banner,
-            warnings=list(version.warnings),
+            warnings=[*skipped, *version.warnings],
             reasons=[_ranking(registered)],
             promotion=PromotionRequest(
                 registered_model=candidate.name,
@@ -65,6 +72,19 @@ def report(registered: list[RegisteredModel]) -> RunReport:
         runs.log_tags(client, data.parent_run_id, {runs.NOTE: describe(summary, version, links)})
     _log.info("Report: %s", summary.report_url)
     return summary
+
+
+def skipped_models(store: S3Store, registered: list[RegisteredModel], plans: list[TrainPlan]) -> list[str]:
+    """Why the run did without some of its models."""
+    trained = {model.evaluated.trained.plan.config.model for model in registered}
+    return [_why_skipped(store, plan) for plan in plans if plan.config.model not in trained]
+
+
+def _why_skipped(store: S3Store, plan: TrainPlan) -> str:
+    try:
+        return store.get(plan.skipped_key).decode()
+    except KeyError:
+        return f"{plan.config.model} is not trained: its task was skipped."
 
 
 def choose_candidate(registered: list[RegisteredModel]) -> RegisteredModel:
@@ -100,6 +120,7 @@ def describe(report: RunReport, version: DatasetVersion, links: dict[str, str | 
     ]
     head = "| model | validation | test | version | candidate |\n| --- | --- | --- | --- | --- |"
     paragraphs.append("\n".join([head, *rows]))
+    paragraphs += [f"**Warning:** {markdown(warning)}" for warning in report.warnings]
     paragraphs.append("\n".join(f"- {markdown(reason)}" for reason in report.reasons))
     links = {"Report": report.report_url, "models side by side": report.compare_url, **links}
     paragraphs.append(markdown_links(links))

@@ -9,7 +9,7 @@ from optuna import Study, TrialPruned
 from optuna.trial import FrozenTrial, Trial
 
 from cifar_tasks.config import with_values
-from cifar_tasks.steps.inputs import initial_model, load_training_images
+from cifar_tasks.steps.inputs import check_model, initial_model, load_training_images
 from cifar_tasks.steps.payloads import TrialWorker, WorkerResult
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.airflow_links import link_run
@@ -32,14 +32,16 @@ _log = logging.getLogger(__name__)
 def run_trials(worker: TrialWorker) -> WorkerResult:
     """Train trials of the study, one after another, until its budget is spent.
 
-    A trial that fails by itself is one failed trial. If storage or MLflow is lost, its hyperparameters return to the
-    queue and the error is raised: a retry of this worker continues.
+    Raises `ModelSkipped` if the run does without this model. A trial that fails by itself is one failed trial. If
+    storage or MLflow is lost, its hyperparameters return to the queue and the error is raised: a retry of this worker
+    continues.
     """
     data, config = worker.plan.data, worker.trial_config
     url = runs.run_url(worker.study_run_id, data.experiment_id)
     _log.info("MLflow run: %s", url)
     study, client, device = load_study(worker.study, worker.seed), runs.mlflow_client(), choose_device()
     space, images = free_space(config.model, worker.plan.fixed), load_training_images(data.dataset_uri, config)
+    check_model(config, images.version, worker.plan.start)
     train, validation = (to_split(device, part.images, part.labels) for part in (images.train, images.validation))
 
     def validation_accuracy(trial: Trial) -> float:

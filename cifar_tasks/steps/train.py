@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.config import TrainConfig, flat
 from cifar_tasks.data.versions import DatasetVersion, load_version
+from cifar_tasks.errors import ModelSkipped
 from cifar_tasks.models.classifier import ImageClassifier, count_parameters, summarise
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.inputs import earlier_result, initial_model, load_training_images
+from cifar_tasks.steps.inputs import check_model, earlier_result, initial_model, load_training_images
 from cifar_tasks.steps.payloads import ParamsSource, TrainedModel, TrainPlan
 from cifar_tasks.steps.process import log_to_stdout
 from cifar_tasks.storage.checkpoints import CheckpointCallback, forget_checkpoints
@@ -36,11 +37,13 @@ _log = logging.getLogger(__name__)
 def train_model(plan: TrainPlan) -> TrainedModel:
     """Train, save and describe one model; resumes from the newest checkpoint that an earlier try left.
 
-    Waits while another process does the same training. Raises `LeaseLost` when one has taken it over.
+    Waits while another process does the same training. Raises `LeaseLost` when one has taken it over, `ModelSkipped`
+    if the run does without this model.
     """
     settings = Settings()
     store, config = S3Store(settings.bucket), plan.config
-    digest = training_digest(config, load_version(store, plan.data.dataset_uri), plan.start)
+    version = load_version(store, plan.data.dataset_uri)
+    digest = training_digest(config, version, plan.start)
     workflow = plan.data.workflow
     prefix = f"runs/{sha256_hex(workflow.id.encode())[:16]}/{config.model}-{digest[:16]}"
     done = f"{prefix}/trained.json"
@@ -51,7 +54,12 @@ def train_model(plan: TrainPlan) -> TrainedModel:
             _log.info("trained already")
             return earlier
         identity = {WORKFLOW: workflow.id, MODEL: config.model, TRAINING: digest}
-        trained = _train(plan, identity, prefix, lease)
+        try:
+            check_model(config, version, plan.start)
+            trained = _train(plan, identity, prefix, lease)
+        except ModelSkipped as skipped:
+            store.put(plan.skipped_key, str(skipped).encode())
+            raise
         lease.check()
         store.put(done, trained.model_dump_json().encode())
         forget_checkpoints(store, f"{prefix}/checkpoints")

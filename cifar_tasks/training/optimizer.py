@@ -1,6 +1,6 @@
 """Parameter groups, optimizers and the one-cycle schedule."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Muon, Optimizer
@@ -57,7 +57,8 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     filters = [(name, p) for name, p in named if p.ndim == 4][1:] if chosen.optimizer == "muon" else []
     taken = {name for name, _ in filters}
-    groups = list(_groups([(name, p) for name, p in named if name not in taken], config))
+    stages = _stages_to_head(model, config)
+    groups = list(_groups([(name, p) for name, p in named if name not in taken], stages, config))
     fused = {p.device.type for _, p in named} <= {"cpu", "cuda"}
     if chosen.optimizer == "adamw":
         return [AdamW(groups, lr=chosen.learning_rate, fused=fused)]
@@ -68,21 +69,24 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     return optimizers
 
 
-def _groups(named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig) -> Iterator[dict[str, object]]:
+def _groups(
+    named: Iterable[tuple[str, nn.Parameter]], stages: Mapping[str, int], config: TrainConfig
+) -> Iterator[dict[str, object]]:
     gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
-        rate = config.optimizer.learning_rate * _stage_factor(name, config)
+        factor = config.transfer.stage_decay ** stages[name] if stages else 1.0
         decay = config.optimizer.weight_decay if parameter.ndim > 1 else 0.0
-        gathered.setdefault((rate, decay), []).append(parameter)
+        gathered.setdefault((config.optimizer.learning_rate * factor, decay), []).append(parameter)
     for (rate, decay), parameters in gathered.items():
         yield {"params": parameters, "lr": rate, "weight_decay": decay}
 
 
-def _stage_factor(name: str, config: TrainConfig) -> float:
+def _stages_to_head(model: nn.Module, config: TrainConfig) -> dict[str, int]:
+    """Parameter of an `ImageClassifier` → stages between it and the head; nothing where all learn at one rate."""
     if config.transfer.stage_decay == 1:
-        return 1.0
-    stages = get_model(config.model).stages_to_head(name.removeprefix("network."))
-    return float(config.transfer.stage_decay**stages)
+        return {}
+    network = model.get_submodule("network")
+    return {f"network.{name}": stages for name, stages in get_model(config.model).stages_to_head(network).items()}
 
 
 def one_cycle(optimizer: Optimizer, config: TrainConfig, steps: int) -> OneCycleLR:

@@ -47,7 +47,7 @@ def fit_classifier(
 def _fit_head(
     model: ImageClassifier, config: TrainConfig, train: Split, validation: Split, callbacks: Sequence[Callback]
 ) -> None:
-    name, alone = get_model(config.model).head, head_config(config)
+    name, alone = get_model(config.model).head(model.network), head_config(config)
     head = Head(model.network.get_submodule(name), model.logit_scale)
     state = TrainingState(head, alone, steps_per_epoch(len(train.images), alone), label="head_")
     with started(state, callbacks):

@@ -14,6 +14,7 @@ from cifar_tasks.cli import local_run
 from cifar_tasks.config import Overrides
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.steps.payloads import PromotionRequest, RunRequest, WorkflowRun
+from step_tasks import form_request
 from tests.dags.parsing import parse_elsewhere
 
 
@@ -29,7 +30,7 @@ def test_the_flow_is_one_line_with_a_branch_around_the_search(dag):
         "branch_on_tuning": ["select_params", "tuning.create_studies"],
         "tuning.create_studies": ["tuning.run_trials"],
         "tuning.run_trials": ["select_params"],
-        "select_params": ["model.train"],
+        "select_params": ["model.train", "report"],
         "model.train": ["model.evaluate"],
         "model.evaluate": ["model.register"],
         "model.register": ["report"],
@@ -37,6 +38,7 @@ def test_the_flow_is_one_line_with_a_branch_around_the_search(dag):
         "promote": [],
     }
     assert dag.get_task("select_params").trigger_rule == "none_failed_min_one_success"
+    assert dag.get_task("report").trigger_rule == "none_failed_min_one_success"  # also after a model that was skipped
 
 
 @pytest.mark.parametrize(
@@ -121,8 +123,43 @@ def test_the_form_s_values_become_the_request_of_the_steps(dag, monkeypatch):
     params = {**dag.params.validate(), "seed": 7, "epochs": 2, "flip": "off", "tune": ["cnn"]}
     dag.get_task("prepare").python_callable(params=params)
     request = RunRequest.model_validate_json(json.dumps(given["request"]), strict=True)
-    assert (request.models, request.tune, request.image_size) == (["cnn", "resnet50"], ["cnn"], 32)
+    assert (request.models, request.tune, request.image_size) == (
+        ["cnn", "efficientnet_lite0", "resnet50"],
+        ["cnn"],
+        32,
+    )
     assert request.overrides.given() == {"seed": 7, "epochs": 2, "flip": False}
+
+
+@pytest.mark.parametrize(
+    ("models", "more", "trained"),
+    [
+        (["cnn"], ["timm/convnext_tiny.fb_in22k", " timm/resnet18.a1_in1k"], 3),
+        ([], ["timm/resnet18.a1_in1k"], 1),
+        (["timm/resnet18.a1_in1k"], ["timm/resnet18.a1_in1k"], 1),
+        (["cnn"], [], 1),
+    ],
+)
+def test_models_of_timm_are_trained_beside_or_instead_of_those_of_the_list(dag, models, more, trained):
+    request = RunRequest.from_form({**dag.params.validate(), "models": models, "more_models": more})
+    assert len(request.models) == trained
+    assert set(request.models) == {*models, *(name.strip() for name in more)}
+    form = request.as_form()
+    assert RunRequest.from_form({**dag.params.validate(), **form, "more_models": []}) == request
+    dag.params.get_param("models").resolve(form["models"])  # a run that is triggered by API has all in one field
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["timm/resnet18.a1_in"], r"'timm/resnet18\.a1_in' \(did you mean timm/resnet18"),
+        (["timm/resnett19"], "there is no model 'timm/resnett19'"),
+        ([], "models: "),
+    ],
+)
+def test_a_run_that_has_no_model_or_an_unknown_one_of_timm_is_refused_by_its_first_task(dag, more, message):
+    with pytest.raises(AirflowFailException, match=message):
+        form_request(RunRequest, {**dag.params.validate(), "models": [], "more_models": more})
 
 
 def test_a_whole_number_with_a_point_is_that_number(dag, monkeypatch):
@@ -162,7 +199,7 @@ def test_heavy_tasks_wait_for_a_gpu_slot_and_have_more_time(dag):
 
 def test_the_form_has_every_field(dag):
     fields = {*RunRequest.model_fields} - {"overrides"}
-    assert {*fields, *Overrides.model_fields} == set(dag.params)
+    assert {*fields, *Overrides.model_fields, "more_models"} == set(dag.params)
 
 
 def test_the_form_s_own_values_are_accepted(dag):
@@ -186,7 +223,9 @@ def test_the_form_s_own_values_are_accepted(dag):
         ("flip", True),
         ("models", "cnn"),
         ("models", ["vgg"]),
-        ("models", []),
+        ("models", ["timm/a b"]),
+        ("more_models", ["cnn"]),
+        ("more_models", ["timm/resnet18\ntimm/resnet34"]),
         ("models", ["cnn", "cnn"]),
         ("profile", "huge"),
         ("source", ""),

@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, ParamValidationError
 
 import step_tasks
-from cifar_tasks.errors import ConfigError, NothingToTrain, Stopped, StorageError
+from cifar_tasks.errors import ConfigError, ModelSkipped, NothingToTrain, Stopped, StorageError
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.steps.payloads import PromotionRequest, RollbackRequest, WorkflowRun
 from tests.dags.parsing import DAGS, parse_elsewhere
@@ -120,9 +120,10 @@ def test_only_what_a_retry_can_mend_is_retried(monkeypatch, raised, airflow_fail
     assert type(caught.value) is airflow_fails
 
 
-def test_a_step_with_nothing_to_train_skips_its_task_and_says_why_in_the_note_and_in_xcom(monkeypatch):
+@pytest.mark.parametrize("kind", [NothingToTrain, ModelSkipped])
+def test_a_step_with_nothing_to_train_skips_its_task_and_says_why_in_the_note_and_in_xcom(monkeypatch, kind):
     def fail(step: str, *on_line: Any, **arguments: Any) -> None:
-        raise NothingToTrain("version 1 is the same")
+        raise kind("version 1 is the same")
 
     notes, pushed = [], {}
     monkeypatch.setattr("cifar_tasks.steps.process.run_step", fail)

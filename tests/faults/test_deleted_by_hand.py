@@ -123,10 +123,10 @@ def test_a_deleted_parent_run_and_a_deleted_training_run_are_restored(client, pi
     client.delete_run(trained.run_id)
     client.delete_run(parent)
     registered = registered_as(evaluate_model(trained), "deleted-runs")
-    report([registered])
+    report([registered], [registered.evaluated.trained.plan])
     assert client.get_run(trained.run_id).info.status == "FINISHED"
     client.delete_run(parent)
-    report([registered])
+    report([registered], [registered.evaluated.trained.plan])
     assert client.get_run(parent).info.lifecycle_stage == "active"
     assert client.get_run(parent).info.status == "FINISHED"
 
@@ -137,7 +137,7 @@ def test_a_report_does_without_figures_that_were_deleted(client, pictures):
     store = S3Store("mlflow")
     for key in [key for key in store.keys("") if f"{trained.run_id}/artifacts/evaluation" in key]:
         store.delete(key)
-    url = report([registered]).report_url
+    url = report([registered], [registered.evaluated.trained.plan]).report_url
     page = Path(client.download_artifacts(trained.plan.data.parent_run_id, "report.html")).read_text()
     assert "report.html" in url
     assert page.count("<img") == 2  # the sample and the learning curves

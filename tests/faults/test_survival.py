@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from torchvision.models import resnet50
 
-from cifar_tasks.errors import LeaseLost, TrainingError, WorkerLost
+from cifar_tasks.errors import LeaseLost, ModelSkipped, TrainingError, WorkerLost
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps import train as train_step
 from cifar_tasks.steps.payloads import PreparedData, TrainedModel, TrainPlan
@@ -283,23 +283,19 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_resnet50_starts_over_once_there_are_weights_and_learns_its_head_first_and_only_once(
+def test_resnet50_is_trained_once_there_are_weights_and_learns_its_head_first_and_only_once(
     client, pictures, monkeypatch, weights
 ):
     data = prepared(pictures, "weights-later")
-    plan = train_plan(data, "resnet50", pretrained="preferred", epochs=1, batch_size=64)
+    plan = train_plan(data, "resnet50", pretrained="if_available", epochs=1, batch_size=64)
     with monkeypatch.context() as patch:
         patch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps({"resnet50": {"source": "/nowhere", "sha256": "0" * 64}}))
-        interrupt_before_saving(monkeypatch, plan)
-    (run,) = child_run(client, "test/weights-later", "resnet50")
-    assert {name: run.data.params[name] for name in ("initial_weights", "head_epochs", "stage_decay")} == {
-        "initial_weights": "random",
-        "head_epochs": "0",
-        "stage_decay": "1.0",
-    }
-    assert not history(client, run.info.run_id, "head_validation_loss")
+        with pytest.raises(ModelSkipped, match="no weights at /nowhere"):
+            train_model(plan)
+    assert child_run(client, "test/weights-later", "resnet50") == []
 
     interrupt_before_saving(monkeypatch, plan)
+    (run,) = child_run(client, "test/weights-later", "resnet50")
     head = client.get_metric_history(run.info.run_id, "head_validation_loss")
     assert [metric.step for metric in head] == [1, 2]
 

@@ -46,6 +46,19 @@ def summary(backend: RunningStack, pictures: Path) -> RunReport:
         return run_named("whole", pictures)
 
 
+def test_a_model_without_its_weights_is_skipped_and_the_others_come_to_a_champion(client, pictures, monkeypatch):
+    nowhere = {"resnet50": {"source": "/nowhere/weights.pth", "sha256": "0" * 64}}
+    monkeypatch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps(nowhere))
+    report = run_named("skipping", pictures, models=["resnet50", "cnn"])
+    assert [row.model for row in report.rows] == ["cnn"]
+    (warning,) = report.warnings
+    assert "resnet50 is not trained: there are no weights at /nowhere/weights.pth" in warning
+    assert set(client.get_registered_model("skipping-classifier").aliases) == {"champion"}
+    (parent,) = child_run(client, "cli/skipping", "all")
+    assert "resnet50 is not trained" in parent.data.tags["mlflow.note.content"]
+    assert not child_run(client, "cli/skipping", "resnet50")
+
+
 class TestAWholeRun:
     def test_the_model_learns_and_becomes_champion(self, summary, client):
         (row,) = summary.rows

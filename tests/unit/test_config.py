@@ -121,7 +121,7 @@ def test_the_form_spells_a_boolean_as_a_choice_and_gets_it_back(flip):
         ("learning_rate=inf", "--set learning_rate: Input should be less than or equal to 10"),
         ("learning_rate=-inf", "--set learning_rate: Input should be greater than or equal to 0.000001"),
         ("seed=-1", "--set seed: Input should be greater than or equal to 0"),
-        ("pretrained=maybe", "--set pretrained: Input should be 'required', 'preferred' or 'none'"),
+        ("pretrained=maybe", "--set pretrained: Input should be 'required', 'if_available' or 'none'"),
         ("flip=sideways", "--set flip: Input should be a valid boolean"),
     ],
 )

@@ -82,12 +82,12 @@ DEMO = with_values(
         "input_size": 0,
         "train_images": 3_000,
         "validation_images": 2_000,
-        "pretrained": "preferred",
+        "pretrained": "if_available",
         "batch_size": 64,
         "learning_rate": 1e-3,
     },
 )
-"""Shows the mechanics in minutes on two CPU cores: small images, few of them, random weights where it must be."""
+"""Minutes on two CPU cores: small images, few of them. Skipped where the weights are not available."""
 
 SPEC = ModelSpec(
     name="resnet50",

@@ -86,7 +86,7 @@ def test_pretrained_weights_reach_all_of_the_network_but_its_head(tmp_path):
     torch.manual_seed(1)
     model = build_classifier(get_model("resnet50").recipes["demo"], 10, GREY, GREY)
     head = {name: value.clone() for name, value in model.network.fc.state_dict().items()}
-    load_pretrained(model, get_model("resnet50"), path, told.append)
+    load_pretrained(model, get_model("resnet50").recipes["demo"], path, told.append)
     for name, value in model.network.state_dict().items():
         expected = head[name.removeprefix("fc.")] if name.startswith("fc.") else stored[name]
         assert torch.equal(value, expected), name
@@ -106,14 +106,14 @@ def test_weights_of_another_network_are_refused(tmp_path, state):
     path = tmp_path / "other.pth"
     torch.save(state, path)
     with pytest.raises(WeightsError, match=r"other\.pth does not hold the weights of resnet50"):
-        load_pretrained(build("resnet50"), get_model("resnet50"), path, print)
+        load_pretrained(build("resnet50"), get_model("resnet50").recipes["demo"], path, print)
 
 
 def test_weights_that_would_run_code_are_refused(tmp_path):
     path = tmp_path / "code.pth"
     torch.save({"conv1.weight": RunsCode(tmp_path / "ran")}, path)
     with pytest.raises(WeightsError, match="does not hold the weights"):
-        load_pretrained(build("resnet50"), get_model("resnet50"), path, print)
+        load_pretrained(build("resnet50"), get_model("resnet50").recipes["demo"], path, print)
     assert not (tmp_path / "ran").exists()
 
 

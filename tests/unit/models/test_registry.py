@@ -12,8 +12,8 @@ from cifar_tasks.models import available_models, default_models, get_model, pars
 ALL = list(available_models())
 
 
-def test_the_report_s_two_networks_are_trained_by_default():
-    assert default_models() == ["cnn", "resnet50"]
+def test_the_report_s_two_networks_and_a_pretrained_one_that_needs_no_download_are_trained_by_default():
+    assert default_models() == ["cnn", "efficientnet_lite0", "resnet50"]
 
 
 def test_names_are_parsed_each_once():
@@ -22,8 +22,27 @@ def test_names_are_parsed_each_once():
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"no model 'vgg'; choose of cnn, resnet50"):
+    with pytest.raises(ConfigError, match=r"no model 'vgg'; choose of cnn, efficientnet_lite0, resnet50, timm/NAME"):
         parse_models("cnn,vgg")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("timm/resnet18.a1_in1", "timm/resnet18.a1_in1k or "),
+        ("timm/convnext_tiny.fb_in22", "timm/convnext_tiny.fb_in22k or "),
+        ("timm/resnett18", "timm/resnet18 or "),
+        ("TIMM/resnet18", ""),
+        ("resnet18", "resnet50"),
+        ("timm/", ""),
+        ("timm/../../etc", ""),
+    ],
+)
+def test_an_unknown_name_of_timm_is_refused_with_the_nearest_known_ones(name, meant):
+    with pytest.raises(ConfigError) as caught:
+        parse_models(f"cnn,{name}")
+    assert f"no model {name!r}" in str(caught.value)
+    assert (f"(did you mean {meant}" in str(caught.value)) if meant else True
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -40,10 +59,13 @@ def test_each_model_is_whole(name):
 def test_every_parameter_of_a_network_is_in_one_of_its_stages(name):
     spec = get_model(name)
     network = spec.build(spec.recipes["demo"], 3)
-    distances = [spec.stages_to_head(parameter) for parameter, _ in network.named_parameters()]
-    assert distances == sorted(distances, reverse=True)
-    assert set(distances) == set(range(len(spec.stages)))
-    assert any(parameter.startswith(f"{spec.head}.") for parameter, _ in network.named_parameters())
+    stages = spec.stages_to_head(network)
+    assert list(stages) == [parameter for parameter, _ in network.named_parameters()]
+    assert list(stages.values()) == sorted(stages.values(), reverse=True)
+    assert set(stages.values()) == set(range(max(stages.values()) + 1))
+    assert {name for name, stage in stages.items() if stage == 0} == {
+        name for name in stages if name.startswith(f"{spec.head(network)}.")
+    }
 
 
 def test_a_layer_that_is_in_no_stage_is_an_error_and_not_taken_for_the_head():

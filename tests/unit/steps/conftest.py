@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cifar_tasks.data.preparation import prepare
-from cifar_tasks.steps import create_studies, inputs, plan, select_params, train
+from cifar_tasks.steps import create_studies, inputs, plan, report, select_params, train
 from cifar_tasks.steps.payloads import PreparedData, RunRequest, WorkflowRun
 from cifar_tasks.tracking import runs
 from tests.stores import InMemoryStore
@@ -46,7 +46,7 @@ class Services:
 @pytest.fixture
 def services(default_client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Services:
     store = InMemoryStore()
-    for step in (create_studies, inputs, plan, select_params, train):
+    for step in (create_studies, inputs, plan, report, select_params, train):
         monkeypatch.setattr(step, "S3Store", lambda bucket, client=None: store)
     monkeypatch.setattr(train, "s3_client", lambda **limits: None)
     monkeypatch.setattr(train, "log_to_stdout", lambda: None)

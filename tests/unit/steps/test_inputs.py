@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import pickle
+from collections import OrderedDict
+from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +18,9 @@ from torchvision import models
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.versions import DatasetVersion
-from cifar_tasks.errors import WeightsError
-from cifar_tasks.models import get_model
-from cifar_tasks.steps.inputs import TrainingImages, earlier_result, initial_model
+from cifar_tasks.errors import ConfigError, ModelSkipped, WeightsError
+from cifar_tasks.models import available_models, get_model, registry
+from cifar_tasks.steps.inputs import TrainingImages, check_model, earlier_result, initial_model
 from cifar_tasks.steps.payloads import WorkflowRun
 from tests.stores import InMemoryStore
 
@@ -61,9 +64,6 @@ def test_a_planted_pickle_never_runs_not_even_with_the_digest_of_the_settings(mo
     with pytest.raises(WeightsError, match=r"weights\.pth does not hold the weights of resnet50") as caught:
         initial_model(resnet50("required"), images)
     assert len(str(caught.value).splitlines()) == 1
-    _, config, pretrained = initial_model(resnet50("preferred"), images)
-    assert pretrained == "random"
-    assert config.transfer.head_epochs == 0
     assert not note.exists()
 
 
@@ -74,15 +74,62 @@ def test_a_file_that_holds_no_weights_is_one_error_that_names_it(monkeypatch, tm
     use(monkeypatch, path)
     with pytest.raises(WeightsError, match=r"weights\.pth does not hold the weights of resnet50"):
         initial_model(resnet50("required"), images)
-    assert initial_model(resnet50("preferred"), images)[2] == "random"
 
 
-def test_the_full_profile_stops_without_its_pretrained_weights_and_the_demo_goes_on(monkeypatch, images):
+def test_the_full_profile_stops_without_its_pretrained_weights_and_the_demo_skips_the_model(monkeypatch, images):
     nowhere = {"resnet50": {"source": "/nowhere/weights.pth", "sha256": "0" * 64}}
     monkeypatch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps(nowhere))
     with pytest.raises(WeightsError, match=r"/nowhere/weights\.pth"):
-        initial_model(get_model("resnet50").config("full"), images)
-    assert initial_model(get_model("resnet50").config("demo"), images)[2] == "random"
+        check_model(get_model("resnet50").config("full"), images.version)
+    with pytest.raises(ModelSkipped, match=r"resnet50 is not trained: there are no weights at /nowhere/weights\.pth"):
+        check_model(get_model("resnet50").config("demo"), images.version)
+
+
+def test_without_pretrained_weights_a_model_trains_at_once_and_at_one_rate(images):
+    _, config, pretrained = initial_model(resnet50("none"), images)
+    assert pretrained == "random"
+    assert (config.transfer.head_epochs, config.transfer.stage_decay) == (0, 1)
+    check_model(resnet50("none"), images.version)
+
+
+class Unexportable(nn.Module):
+    """Its flow depends on the values, which an exported program cannot have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.dense(x.mean((2, 3)))
+        return logits if logits.sum().item() > 0 else -logits
+
+
+def build(config: TrainConfig, classes: int) -> nn.Module:
+    return (
+        Unexportable()
+        if config.hidden_units
+        else nn.Sequential(OrderedDict(flat=nn.Flatten(), dense=nn.Linear(3072, classes)))
+    )
+
+
+THIRD = replace(
+    get_model("cnn"),
+    name="third",
+    builder=f"{__name__}:build",
+    recipes={"demo": with_values(get_model("cnn").config("demo"), {"model": "third"})},
+    stages=(("dense",),),
+)
+
+
+def test_a_network_of_another_package_that_cannot_be_exported_is_refused_before_it_trains(monkeypatch, images):
+    point = EntryPoint("third", f"{__name__}:THIRD", registry.ENTRY_POINTS)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    available_models.cache_clear()
+    check_model(THIRD.config("demo"), images.version)
+    with pytest.raises(ConfigError, match=r"third cannot be exported by torch\.export.*Choose another model"):
+        check_model(with_values(THIRD.config("demo"), {"hidden_units": 1}), images.version)
+    monkeypatch.undo()
+    available_models.cache_clear()
 
 
 def test_random_weights_start_with_the_statistics_of_the_images(images):

@@ -1,15 +1,18 @@
 """Training one model: its MLflow run, its saved model, and what a second try finds and repeats."""
 
+import json
 import logging
 
 import pytest
 
 from cifar_tasks.config import Overrides, flat, with_values
 from cifar_tasks.data.versions import load_version
-from cifar_tasks.errors import ConfigError, LeaseLost
+from cifar_tasks.errors import ConfigError, LeaseLost, ModelSkipped, WeightsError
+from cifar_tasks.models import get_model
 from cifar_tasks.steps import train as step
 from cifar_tasks.steps.payloads import ParamsSource, TrainPlan
 from cifar_tasks.steps.plan import plan_training
+from cifar_tasks.steps.report import report, skipped_models
 from cifar_tasks.steps.train import params_source_tags, train_model, training_digest
 from cifar_tasks.storage.lease import Lease
 from cifar_tasks.storage.s3 import canonical_json, sha256_hex
@@ -105,6 +108,22 @@ def test_a_batch_that_processes_cannot_share_is_refused_before_anything_is_opene
     with pytest.raises(ConfigError, match="a batch of 8 images cannot be shared equally by 3 processes"):
         train_model(plan)
     assert not runs.find_runs(services.client, services.experiment, {"cifar.workflow": plan.data.workflow.id})
+
+
+def test_a_model_without_its_weights_is_skipped_before_anything_is_opened_and_leaves_the_reason(
+    services, plan, monkeypatch
+):
+    nowhere = {"source": "/nowhere", "sha256": "0" * 64}
+    monkeypatch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps({"resnet50": nowhere}))
+    resnet50 = plan.model_copy(update={"config": with_values(get_model("resnet50").config("demo"), SMALL)})
+    with pytest.raises(ModelSkipped, match="resnet50 is not trained: there are no weights at /nowhere"):
+        train_model(resnet50)
+    assert not runs.find_runs(services.client, services.experiment, {"cifar.workflow": plan.data.workflow.id})
+    (why,) = skipped_models(services.store, [], [resnet50])
+    assert why.startswith("resnet50 is not trained: there are no weights at /nowhere")
+    assert skipped_models(services.store, [], [plan]) == ["cnn is not trained: its task was skipped."]
+    with pytest.raises(WeightsError, match=r"no model was trained\. resnet50 is not trained: there are no weights"):
+        report([], [resnet50])
 
 
 def test_data_and_configuration_decide_which_training_it_is(services, plan):

@@ -1,0 +1,118 @@
+"""Networks of timm (PyTorch Image Models) by name, `timm/resnet18.a1_in1k`: known without torch, built with it."""
+
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from cifar_tasks.config import TrainConfig
+from cifar_tasks.errors import ConfigError, WeightsError
+from cifar_tasks.models.spec import ModelSpec, PretrainedWeights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PREFIX = "timm/"
+NAMES = "timm_names.txt"
+"""Beside this module: a line per architecture, its name and then the tags of its pretrained weights. Where the form is
+checked there is no timm; a test compares the file with the installed one."""
+
+
+@cache
+def timm_names() -> frozenset[str]:
+    """All names, with the prefix: each architecture alone, for its default weights, and with each of its tags."""
+    found = set[str]()
+    for line in files(__package__).joinpath(NAMES).read_text("utf-8").splitlines():
+        architecture, *tags = line.split()
+        found |= {f"{PREFIX}{architecture}", *(f"{PREFIX}{architecture}.{tag}" for tag in tags)}
+    return frozenset(found)
+
+
+def names_of_timm() -> str:
+    """What the file must hold for the timm that is installed."""
+    import timm
+
+    tags: dict[str, list[str]] = {name: [] for name in timm.list_models()}
+    for name in timm.list_pretrained():
+        architecture, _, tag = name.partition(".")
+        tags[architecture] += [tag] if tag else []
+    return "".join(f"{' '.join([name, *sorted(tags[name])])}\n" for name in sorted(tags))
+
+
+def timm_spec(name: str) -> ModelSpec:
+    """Of a name that is one of `timm_names`. The recipes are those of EfficientNet-Lite0."""
+    from cifar_tasks.models.builtin.efficientnet_lite0 import DEMO, FULL, search_space
+
+    return ModelSpec(
+        name=name,
+        title=name,
+        description=f"{name.removeprefix(PREFIX)} of timm with its pretrained weights.",
+        builder=f"{__name__}:build",
+        recipes={"demo": replace(DEMO, model=name), "full": replace(FULL, model=name, input_size=None)},
+        search_space=search_space,
+        stages=(),
+        pretrained=PretrainedWeights(name, "", reader=f"{__name__}:read"),
+    )
+
+
+def build(config: TrainConfig, classes: int) -> "nn.Module":
+    """The network of `config.model` with random weights."""
+    return build_network(config.model.removeprefix(PREFIX), config, classes)
+
+
+def build_network(name: str, config: TrainConfig, classes: int) -> "nn.Module":
+    """timm's network of this name with a head for `classes`; `ConfigError` if it cannot take images of `input_size`."""
+    try:
+        network: nn.Module = _create(name, config, drop_rate=config.dropout)
+        network.reset_classifier(classes)  # type: ignore[operator]
+    except Exception as error:  # a network's own code raises whatever does not fit
+        raise ConfigError(
+            f"timm cannot build {name} for an input size of {config.input_size} pixels: "
+            f"{(str(error) or type(error).__name__).splitlines()[0]} Set input_size to its own, {own_size(name)}."
+        ) from error
+    return network
+
+
+def own_size(name: str) -> int:
+    """Pixels per side that the published weights were trained at."""
+    import timm
+
+    published: Any = timm.get_pretrained_cfg(name)
+    return int(published.input_size[-1])
+
+
+def _create(name: str, config: TrainConfig, **more: Any) -> Any:
+    import timm
+
+    published: Any = timm.get_pretrained_cfg(name)
+    if published.fixed_input_size and config.input_size:  # others take images of any size
+        more["img_size"] = config.input_size
+    return timm.create_model(name, **more)
+
+
+def read(config: TrainConfig, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """The tensors of a published file by the names and in the shapes of the network that `config` describes.
+
+    timm's own rules say what changes: names of other projects, position embeddings of another input size.
+    """
+    # Strict, because the head is the published one: a tensor that is missing, too much or of another shape raises.
+    overlay = {"state_dict": state}
+    network = _create(config.model.removeprefix(PREFIX), config, pretrained=True, pretrained_cfg_overlay=overlay)
+    loaded: dict[str, Tensor] = network.state_dict()
+    return loaded
+
+
+def published_at(name: str) -> tuple[str, str]:
+    """Repository and file of the weights on the Hugging Face hub; the file is empty where timm does not name one.
+
+    `WeightsError` if timm publishes none there.
+    """
+    import timm
+
+    published: Any = timm.get_pretrained_cfg(name.removeprefix(PREFIX))
+    if published is None or not published.hf_hub_id:
+        raise WeightsError(
+            f"timm publishes no weights of {name} on the Hugging Face hub. Name a file or s3:// URL and its SHA-256 in "
+            "CIFAR_PRETRAINED_WEIGHTS, or choose pretrained = none."
+        )
+    return str(published.hf_hub_id), str(published.hf_hub_filename or "")
