@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from os.path import splitext
 
 import numpy as np
@@ -160,6 +161,7 @@ def _place(folders: ClassFolders, split: str, path: str, name: str, bad: BadFile
         folders.files[split].append((same_text(label), name))
 
 
+@lru_cache
 def _class_problem(label: str) -> str | None:
     try:
         long = len(label.encode()) > MAX_CLASS_BYTES

@@ -8,7 +8,7 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -96,13 +96,17 @@ class DirectoryTree:
         with self._readable(prefix or "the folder"), os.scandir(folder) as found:
             entries = list(found)
         for entry in entries:
-            with self._readable(prefix + entry.name):
+            try:
                 name = self._checked(entry, prefix)
-                if name is not None and entry.is_dir():
-                    yield f"{name}/", None
-                    yield from self._walk(entry.path, f"{name}/")
-                elif name is not None:
-                    yield name, entry.stat()
+                status = entry.stat() if name is not None and not entry.is_dir() else None
+            except OSError as error:  # a context for each of 100,000 files takes a second
+                self._cannot_be_read(prefix + entry.name, error)
+                continue
+            if name is not None and status is None:
+                yield f"{name}/", None
+                yield from self._walk(entry.path, f"{name}/")
+            elif name is not None:
+                yield name, status
 
     def _checked(self, entry: "os.DirEntry[str]", prefix: str) -> str | None:
         name = checked_name(prefix + entry.name, self.bad)
@@ -130,7 +134,10 @@ class DirectoryTree:
         try:
             yield
         except OSError as error:
-            self.bad.add(name, f"cannot be read: {error.strerror}.", failed=True)
+            self._cannot_be_read(name, error)
+
+    def _cannot_be_read(self, name: str, error: OSError) -> None:
+        self.bad.add(name, f"cannot be read: {error.strerror}.", failed=True)
 
 
 class StoredTree:
@@ -197,13 +204,14 @@ class StoredTree:
 
 def checked_name(path: str, bad: BadFiles) -> str | None:
     """The path in its plain form; none for what is hidden, and for a path that leaves the folder, which is `bad`."""
-    parts = [part for part in path.split("/") if part not in ("", ".")]  # PurePosixPath is slow for 100,000 names
+    parts = path.split("/")  # PurePosixPath is slow for 100,000 names
+    if "" in parts or "." in parts:
+        parts = [part for part in parts if part not in ("", ".")]
     if path.startswith("/") or ".." in parts or (parts and parts[0].endswith(":")):
         bad.add(path, LEAVES)
         return None
-    if not parts or "/." in f"/{'/'.join(parts)}" or not IGNORED_NAMES.isdisjoint(parts):
-        return None
-    return "/".join(parts)
+    name = "/".join(parts)
+    return None if not parts or name[0] == "." or "/." in name or not IGNORED_NAMES.isdisjoint(parts) else name
 
 
 def too_large(size: int) -> str | None:
@@ -212,6 +220,7 @@ def too_large(size: int) -> str | None:
     return f"claims {size:,} bytes; a file may have {MAX_FILE_BYTES:,}. Remove it or make it smaller."
 
 
+@lru_cache
 def same_text(name: str) -> str:
     """One spelling of an accented letter, which systems write as one character or as two."""
     return unicodedata.normalize("NFC", name)

@@ -108,7 +108,11 @@ def test_a_delivery_without_its_marker_is_waited_for_and_two_watches_make_one_ve
     for number in range(8):
         watched.deliver(f"train/ant/a{number}.png", 5000 + number)
     first, second = watched.check(), watched.check()
-    wait_until(lambda: any(task.state and task.state.value == "up_for_reschedule" for task in second.tasks()), 90)
+
+    def states() -> list[str]:
+        return [task.state.value for run in (first, second) for task in run.tasks() if task.state]
+
+    wait_until(lambda: "up_for_reschedule" in states(), 240)  # of the run that looked last
     assert len(watched.log().entries) == entries
     watched.complete()
     assert {run["prepare_version"] for run in map(watched.ended, (first, second))} <= {"success", "skipped"}

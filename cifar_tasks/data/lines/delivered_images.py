@@ -66,6 +66,11 @@ class DeliveredImages:
         mark = self.files[position].mark
         return ImageRow(self.names[position], mark, self.digests[position], self.labels[position], split)
 
+    def is_row(self, position: int, row: ImageRow) -> bool:
+        """Whether it is the same file with the same label."""
+        mark = self.files[position].mark
+        return self.names[position] == row.name and mark == row.mark and self.labels[position] == row.label
+
     def left_out(self, position: int, why: str) -> LeftOut:
         return LeftOut(self.names[position], self.files[position].mark, self.digests.get(position, ""), why)
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from cifar_tasks.data.near_duplicates import Hashes
 from cifar_tasks.data.versions import SPLITS
 from cifar_tasks.errors import IntegrityError
 from cifar_tasks.storage.s3 import ObjectRef, S3Store, canonical_json, sha256_hex
+
+DIGEST_DIGITS = 32
 
 
 class ImageRow(NamedTuple):
@@ -68,9 +71,15 @@ class LineIndex:
 
 
 def write_index(store: S3Store, line: str, index: LineIndex) -> ObjectRef:
+    # Columns: JSON of many small lists takes several times as long.
+    names, marks, digests, labels, splits = zip(*index.images, strict=True)
     content = {
         "classes": index.classes,
-        "images": index.images,
+        "names": names,
+        "marks": marks,
+        "digests": "".join(digests),
+        "labels": labels,
+        "counts": [splits.count(split) for split in SPLITS],
         "dropped": index.dropped,
         "unreadable": index.unreadable,
         "pinned": sorted(index.pinned),
@@ -86,10 +95,13 @@ def read_index(store: S3Store, dataset: LineDataset) -> LineIndex:
         content = json.loads(gzip.decompress(store.get(dataset.index, dataset.index_sha256)))
     except KeyError:
         raise IntegrityError(f"{store.uri(dataset.index)} is missing. Restore it from a backup.") from None
+    joined = content["digests"]
+    digests = [joined[start : start + DIGEST_DIGITS] for start in range(0, len(joined), DIGEST_DIGITS)]
+    splits = chain.from_iterable(repeat(split, count) for split, count in zip(SPLITS, content["counts"], strict=True))
     hashes = np.frombuffer(base64.b64decode(content["test_hashes"]), "<u8").reshape(-1, 2)
     return LineIndex(
         tuple(content["classes"]),
-        tuple(ImageRow(*row) for row in content["images"]),
+        tuple(map(ImageRow, content["names"], content["marks"], digests, content["labels"], splits)),
         tuple(LeftOut(*row) for row in content["dropped"]),
         tuple(LeftOut(*row) for row in content["unreadable"]),
         frozenset(content["pinned"]),

@@ -122,7 +122,7 @@ class LinePlan:
                 found.remove(same)
                 self.kept[split][number] = True
                 self.relabelled += images.labels[same] != row.label
-                self.rows[split].append(images.row(same, split))
+                self.rows[split].append(row if images.is_row(same, row) else images.row(same, split))
         return sorted(position for positions in there.values() for position in positions)
 
     def _add(self, new: Sequence[int]) -> None:

@@ -14,6 +14,7 @@ from cifar_tasks.data.lines.line_log import Delivery, DiffSummary, LineDataset
 from cifar_tasks.data.lines.line_plan import LEARNED, LinePlan, VersionInUse
 from cifar_tasks.data.lines.line_shards import LineShards
 from cifar_tasks.data.lines.line_source import DeliveredFiles
+from cifar_tasks.data.parallel import without_collector
 from cifar_tasks.data.spool import decoded
 from cifar_tasks.data.versions import (
     SPLITS,
@@ -37,6 +38,7 @@ class PreparedVersion:
     """What a user should know."""
 
 
+@without_collector()
 def prepare_line(
     store: S3Store, name: str, line: DatasetLine, delivered: DeliveredFiles, in_use: LineDataset | None, report: Report
 ) -> PreparedVersion:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +12,12 @@ from cifar_tasks.data.cifar10 import holds_batches
 from cifar_tasks.data.folders import survey
 from cifar_tasks.data.images import Report, SourceImage
 from cifar_tasks.data.messages import readable
+from cifar_tasks.data.parallel import without_collector
 from cifar_tasks.data.source import Source, StoredArchiveSource, TreeSource, open_source
 from cifar_tasks.data.trees import DirectoryTree, FileTree, StoredTree, stat_mark
 from cifar_tasks.errors import DataError, StorageError
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage.s3 import S3Store, canonical_json, sha256_hex
+from cifar_tasks.storage.s3 import S3Store, sha256_hex
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Listing:
 
     @cached_property
     def digest(self) -> str:
-        return sha256_hex(canonical_json(self.marks))
+        text = "\0".join(chain.from_iterable(sorted(self.marks.items())))  # no name has this character
+        return sha256_hex(text.encode(errors="surrogatepass"))
 
 
 class LineFile(NamedTuple):
@@ -63,6 +66,7 @@ def open_line_source(
     return open_source(line.source, settings, report, open_bucket=open_bucket)
 
 
+@without_collector()
 def list_source(source: Source, line: DatasetLine) -> Listing:
     """A listing that is whole: `StorageError` if it ended in the middle, `DataError` if the source is empty."""
     if isinstance(source, StoredArchiveSource):
@@ -84,6 +88,7 @@ def list_source(source: Source, line: DatasetLine) -> Listing:
     return Listing(marks, marker)
 
 
+@without_collector()
 def delivered_files(source: Source, line: DatasetLine, first: bool, report: Report) -> DeliveredFiles:
     """What the source holds now. `first`: of the first version of a line, whose classes must have enough images."""
     listing = list_source(source, line)
