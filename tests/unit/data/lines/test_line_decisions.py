@@ -106,3 +106,11 @@ def test_no_rollback_to_what_was_never_in_use_or_is_not_whole(versions, tmp_path
     with pytest.raises(IntegrityError, match=r"is missing: pets cannot go back"):
         roll_back(store, LINE, None, who)
     assert in_use(store) == found[-1].dataset.digest
+
+
+def test_another_run_with_a_quarantined_version_finds_its_entry_and_does_not_accept_it(versions, tmp_path):
+    store, found = versions
+    bad, base = prepared(store, first_delivery(tmp_path / "bad", 30)), found[-1].dataset.digest
+    quarantined = record(store, bad, "dag/9", "quarantined", base)
+    assert record(store, bad, "dag/10", "accepted", base) == quarantined
+    assert in_use(store) == base
