@@ -20,7 +20,7 @@ from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.versions import DatasetVersion
 from cifar_tasks.errors import ConfigError, ModelSkipped, WeightsError
 from cifar_tasks.models import available_models, get_model, registry
-from cifar_tasks.steps.inputs import TrainingImages, check_model, earlier_result, initial_model
+from cifar_tasks.steps.inputs import TrainingImages, check_model, earlier_result, initial_model, sample
 from cifar_tasks.steps.payloads import WorkflowRun
 from tests.stores import InMemoryStore
 
@@ -156,6 +156,20 @@ def test_pretrained_weights_keep_their_statistics_and_their_seed_draws_the_head(
     )
     assert torch.equal(first["bn1.running_mean"], state["bn1.running_mean"])
     assert not torch.equal(first["fc.0.weight"], other["fc.0.weight"])
+
+
+def test_a_sample_has_as_many_images_as_wanted_of_each_class_in_proportion():
+    labels = np.repeat([0, 1, 2], [40, 40, 20])
+    part = LabelledImages(np.zeros((100, 32, 32, 3), np.uint8), labels)
+    drawn = sample(part, 50, seed=3)
+    assert np.bincount(drawn.labels).tolist() == [20, 20, 10]
+    assert np.array_equal(sample(part, 50, seed=3).labels, drawn.labels)
+
+
+@pytest.mark.parametrize("wanted", [None, 100, 101])
+def test_all_images_are_taken_if_there_are_not_more_than_wanted(wanted):
+    part = LabelledImages(np.zeros((100, 32, 32, 3), np.uint8), np.zeros(100, int))
+    assert sample(part, wanted, seed=0) is part
 
 
 def test_the_result_of_an_earlier_try_is_read_back():
