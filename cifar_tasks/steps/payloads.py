@@ -217,7 +217,12 @@ class TrainPlan(Payload):
     @property
     def skipped_key(self) -> str:
         """Where in the bucket the reason lies if the run does without this model."""
-        return f"runs/{sha256_hex(self.data.workflow.id.encode())[:16]}/{self.config.model}-skipped.txt"
+        return skipped_key(self.data.workflow.id, self.config.model)
+
+
+def skipped_key(workflow: str, model: str) -> str:
+    """See `TrainPlan.skipped_key`."""
+    return f"runs/{sha256_hex(workflow.encode())[:16]}/{model}-skipped.txt"
 
 
 class TrialBudget(Payload):

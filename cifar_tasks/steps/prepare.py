@@ -21,7 +21,7 @@ from cifar_tasks.evaluation import plots
 from cifar_tasks.evaluation.names import markdown
 from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import LineVersion, PreparedData, RunRequest, WorkflowRun
+from cifar_tasks.steps.payloads import LineVersion, PreparedData, RunRequest, WorkflowRun, skipped_key
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.airflow_links import link_run, links_of_workflow, markdown_links
@@ -68,7 +68,7 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         if began not in (None, version.digest):
             raise DataError(f"{request.source} has changed since run {workflow.name!r} began. Start a new run.")
         if began is None:
-            refuse_what_was_trained(client, request, version)
+            refuse_what_was_trained(client, store, request, version)
         parent = open_parent()
         url = runs.run_url(parent, experiment)
         # Not before the data are ready: a run that failed for its source is resumed with another one.
@@ -127,7 +127,9 @@ def refuse_other_request(earlier: "Run | None", request: RunRequest, workflow: W
         )
 
 
-def refuse_what_was_trained(client: "MlflowClient", request: RunRequest, version: DatasetVersion) -> None:
+def refuse_what_was_trained(
+    client: "MlflowClient", store: S3Store, request: RunRequest, version: DatasetVersion
+) -> None:
     """`NothingToTrain` if a run has trained all models of the request on these data, in the same way.
 
     What a search would find is not known before: a run that tunes is never refused.
@@ -140,7 +142,11 @@ def refuse_what_was_trained(client: "MlflowClient", request: RunRequest, version
         config, tags = get_model(model).config(request.profile, overrides), {MODEL: model, DATASET: version.digest}
         reused = model_registry.reused_params(client, name, tags, overrides.given())
         configs.append(with_values(config, reused[0]) if reused else config)
-    if trained := find_trained(client, name, version.digest, configs, request.start_from):
+
+    def was_skipped(workflow: str, model: str) -> bool:
+        return store.exists(skipped_key(workflow, model))
+
+    if trained := find_trained(client, name, version.digest, configs, request.start_from, was_skipped):
         raise NothingToTrain(
             f"nothing to train: {describe_trained(client, name, trained)}. To train again, set force (--force)."
         )

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from cifar_tasks.config import StartFrom, TrainConfig, flat
@@ -25,11 +25,17 @@ def config_digest(config: TrainConfig) -> str:
 
 
 def find_trained(
-    client: "MlflowClient", name: str, dataset: str, configs: Iterable[TrainConfig], start_from: StartFrom = "recipe"
+    client: "MlflowClient",
+    name: str,
+    dataset: str,
+    configs: Collection[TrainConfig],
+    start_from: StartFrom = "recipe",
+    was_skipped: Callable[[str, str], bool] = lambda *_: False,
 ) -> "list[ModelVersion]":
     """A version of each configuration, all from the newest run that trained them all and came to its report.
 
     Empty if there is no such run. `dataset` is the digest of the dataset version. Deleted versions do not count.
+    `was_skipped`: whether a workflow run did without a model, whose weights are not available.
     """
     tags = {DATASET: dataset, CODE: code_digest()}
     wanted = " AND ".join([f"name = '{name}'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())])
@@ -39,13 +45,14 @@ def find_trained(
         if version.tags.get(START_FROM, "recipe") != start_from:
             continue
         by_run[version.tags.get(WORKFLOW, "")][version.tags.get(CONFIG, "")] = version
-    digests = [config_digest(config) for config in configs]
-    for versions in by_run.values():
-        if all(digest in versions for digest in digests):
-            parent = parent_run(client, versions[digests[0]])
+    for workflow, versions in by_run.items():
+        found = {config.model: versions.get(config_digest(config)) for config in configs}
+        trained = [version for version in found.values() if version]
+        if trained and all(version or was_skipped(workflow, model) for model, version in found.items()):
+            parent = parent_run(client, trained[0])
             # Another run has failed before its report chose a candidate for the promotion.
             if parent is not None and parent.info.status == "FINISHED":
-                return [versions[digest] for digest in digests]
+                return trained
     return []
 
 

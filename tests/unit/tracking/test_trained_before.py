@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.models import get_model
@@ -58,6 +59,19 @@ def test_the_newest_run_that_trained_all_models_is_found(default_client, name, t
     trained("third", CNN)
     assert found(default_client, name, CNN, RESNET) == [3, 4]
     assert found(default_client, name, CNN) == [5]
+
+
+def test_a_run_that_did_without_a_model_has_trained_the_others(default_client, name, trained):
+    trained("first", CNN)
+
+    def found_without(*models: str) -> list[ModelVersion]:
+        skipped = {("first", model) for model in models}
+        was_skipped = lambda workflow, model: (workflow, model) in skipped  # noqa: E731
+        return find_trained(default_client, name, DATA, [CNN, RESNET], was_skipped=was_skipped)
+
+    assert found_without() == []
+    assert [int(version.version) for version in found_without("resnet50")] == [1]
+    assert find_trained(default_client, name, DATA, [RESNET], was_skipped=lambda *_: True) == []
 
 
 def test_models_of_two_runs_are_not_one_run(default_client, name, trained):
