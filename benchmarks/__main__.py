@@ -43,8 +43,9 @@ def main(
     """Measure what the product promises about speed, each beside what it is compared with.
 
     Figures are medians of interleaved rounds, ratios medians of the rounds' own ratios. Nothing fails when a ratio is
-    missed. gpu needs CUDA. Three that take longer are commands of their own: python -m benchmarks.report_recipe
-    (hours), python -m benchmarks.search_efficiency and python -m benchmarks.seed_trainings (half an hour each).
+    missed. gpu needs CUDA. Four that take longer are commands of their own: python -m benchmarks.report_recipe
+    (hours), python -m benchmarks.search_efficiency and python -m benchmarks.seed_trainings (half an hour each), python
+    -m benchmarks.delivery_checks (ten minutes).
     """
     _use_step_env()
     import torch

@@ -24,6 +24,7 @@ from cifar_tasks.config import (
     StartFrom,
     line_of,
 )
+from cifar_tasks.data.quality.quality_limits import QualityLimits
 from cifar_tasks.errors import ConfigError, nearest, problems
 from cifar_tasks.promotion.limits import Limits, TrainingMode
 
@@ -131,6 +132,8 @@ class Settings(BaseSettings):
     """Line → its source, as JSON: `{"products": {"source": "s3://bucket/prefix", "settle_seconds": 300}}`."""
     dataset_schedule: Annotated[str, AfterValidator(_cron)] | None = None
     """Cron expression of the DAG that checks the sources of all lines; none: only when triggered."""
+    dataset_limits: QualityLimits = QualityLimits()
+    """What a new version of a line must meet, as JSON: `{"max_label_errors": 0.05}`; what is not named stays."""
 
     cifar10_url: str = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     """URL of the official archive, or of a mirror."""

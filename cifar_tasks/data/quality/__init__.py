@@ -1,0 +1,1 @@
+"""Checks of a delivery against the dataset version in use: arrays in, a report out."""
