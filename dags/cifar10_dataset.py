@@ -1,8 +1,9 @@
-"""Dataset lines: check a source, wait for the delivery, prepare a dataset version, bring it into use."""
+"""Dataset lines: check a source, wait for the delivery, prepare a dataset version, validate it, bring it into use."""
 
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import (
     Asset,
@@ -22,6 +23,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from cifar_tasks.steps.line_payloads import LineRequest
 from step_tasks import (
     DATASET_DAG,
+    GPU,
     RETRIES,
     SETTINGS,
     form_request,
@@ -40,15 +42,21 @@ SETTLE = max((line.settle_seconds for line in LINES.values()), default=0.0)
 ALREADY = 100
 """Events of a line that are looked at, newest first."""
 
+RELEASE, REJECT = "Release", "Reject"
+
 ABOUT = """\
 Checks the source of a dataset line. If something is new there, waits until the delivery is complete, prepares a dataset
-version of it, and brings it into use. Each version that comes into use has one event of the asset
-`dataset_line_<line>`, with line, digest and counts.
+version of it, checks that against the version in use, and brings it into use. Each version that comes into use has one
+event of the asset `dataset_line_<line>`, with line, digest and counts.
 
 **Start:** by the schedule of the settings, by an event of the asset `dataset_source_<line>` from outside, or click
 ▶ Trigger. Without a line each line is checked in a run of its own.
 
 **Nothing new:** the tasks are skipped, and the note of the run has the reason.
+
+**Quarantine:** a version that fails a check is not used. The note of the run has the reasons, the task *validate* a
+button to the report with example images. The task *approve* waits for a person (tab *Required Actions*). Without an
+answer the version stays quarantined: `cifar data release LINE --reason TEXT`, `cifar data reject LINE --reason TEXT`.
 
 **Way back:** `cifar data rollback LINE --reason TEXT`.
 """
@@ -82,7 +90,7 @@ def skip(reason: str) -> None:
 @dag(
     dag_id=DATASET_DAG,
     dag_display_name="Dataset lines",
-    description="Check a source, wait for the delivery, prepare a dataset version, bring it into use.",
+    description="Check a source, wait for the delivery, prepare a dataset version, validate it, bring it into use.",
     doc_md=ABOUT,
     schedule=schedule(),
     catchup=False,
@@ -134,6 +142,31 @@ def cifar10_dataset():
             skip("the images are those of the version in use")
         return prepared
 
+    @task(**GPU, doc_md="Check the version against the one in use, with the champion if it was trained on this line.")
+    def validate(prepared: dict[str, Any]) -> dict[str, Any]:
+        return run_task_step("validate_dataset:validate_dataset", prepared=prepared, workflow=workflow_run())
+
+    @task.branch(doc_md="Continue with accept if the version has passed all checks, else with quarantine.")
+    def branch_on_validation(validated: dict[str, Any]) -> str:
+        return "accept" if validated["passed"] else "quarantine"
+
+    @task(doc_md="Enter the version into the log of the line as quarantined: the version in use stays.")
+    def quarantine(validated: dict[str, Any]) -> dict[str, Any]:
+        recorded = run_task_step("validate_dataset:quarantine_version", validated=validated, workflow=workflow_run())
+        show_in_note([f"entry {recorded['number']}: {recorded['kind']}", *recorded["reasons"]])
+        return recorded
+
+    @task(doc_md="Release or reject the version. Without an answer it stays quarantined.")
+    def decide(validated: dict[str, Any], response: Any) -> dict[str, Any]:
+        recorded = run_task_step(
+            "validate_dataset:record_verdict",
+            validated=validated,
+            verdict=verdict(response),
+            workflow=workflow_run(),
+        )
+        show_in_note([f"entry {recorded['number']}: {recorded['kind']}"])
+        return recorded
+
     @task(doc_md="Enter the version into the log of the line: it is in use from now on.")
     def accept(prepared: dict[str, Any]) -> dict[str, Any]:
         recorded = run_task_step("dataset_line:accept_version", prepared=prepared, workflow=workflow_run())
@@ -165,7 +198,33 @@ def cifar10_dataset():
     prepared = prepare_version()
     branch_on_line() >> [check, start_lines]
     check >> wait_for_delivery() >> prepared
-    accept(prepared) >> announce()
+    validated = validate(prepared)
+    approve = HITLOperator(
+        task_id="approve",
+        subject="Use the quarantined version of {{ params.line }}?",
+        body="{{ ti.xcom_pull('validate')['markdown'] }}",
+        options=[RELEASE, REJECT],
+        defaults=REJECT,  # what Airflow answers when nobody does; the version stays quarantined then
+        params={"reason": Param("", type=["null", "string"], maxLength=2_000, title="Reason")},
+        response_timeout=timedelta(hours=SETTINGS.approval_hours),
+        doc_md="Wait for a person, who sees the checks on the tab *Required Actions*.",
+    )
+    accepted, quarantined = accept(prepared), quarantine(validated)
+    decided = decide(validated, approve.output)
+    branch_on_validation(validated) >> [accepted, quarantined]
+    quarantined >> approve
+    [accepted, decided] >> announce()
+
+
+def verdict(response: Any) -> dict[str, Any]:
+    """What a person answered to the task `approve`; nobody did if `by` is none."""
+    person, given = response["responded_by_user"], response.get("params_input") or {}
+    return {
+        "release": response["chosen_options"] == [RELEASE],
+        "by": person and person["name"],
+        "reason": given.get("reason") or "",
+        "at": response["responded_at"].isoformat(),
+    }
 
 
 cifar10_dataset()

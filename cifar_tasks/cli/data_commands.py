@@ -1,4 +1,4 @@
-"""`cifar data`: the versions of dataset lines, what differs between two of them, and the way back."""
+"""`cifar data`: the versions of dataset lines, what differs between two of them, what a person decides about one."""
 
 import getpass
 import json
@@ -16,6 +16,8 @@ from cifar_tasks.errors import ConfigError
 from cifar_tasks.evaluation.names import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cifar_tasks.data.lines.line_log import LineEntry, LineLog
     from cifar_tasks.storage.s3 import S3Store
 
@@ -24,6 +26,10 @@ data = typer.Typer(no_args_is_help=True, help="Versions of dataset lines.")
 commands.add_typer(data, name="data")
 
 Line = Annotated[str, typer.Argument(metavar="LINE", help="A dataset line.")]
+Reason = Annotated[str, typer.Option(help="Why; the log of the line keeps it.")]
+Waiting = Annotated[
+    str | None, typer.Argument(metavar="[VERSION]", help="First digits of its digest. Empty: the one that waits.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 COLUMNS = "entry", "time (UTC)", "decision", "version", "images", "new", "gone", "relabelled", "dropped", "by"
 
@@ -103,7 +109,7 @@ def diff(
 @data.command(cls=StrictCommand)
 def rollback(
     line: Line,
-    reason: Annotated[str, typer.Option(help="Why; the log of the line keeps it.")],
+    reason: Reason,
     version: Annotated[
         str | None, typer.Argument(metavar="[VERSION]", help="First digits of its digest. Empty: the one before.")
     ] = None,
@@ -118,6 +124,41 @@ def rollback(
     _log(store, line)
     entry = roll_back(store, line, version, Decider(by=getpass.getuser(), reason=reason))
     console.print(f"Version {entry.dataset.digest[:16]} of {escape(line)} is in use. Entry {entry.number} of its log.")
+
+
+@data.command(cls=StrictCommand)
+def release(line: Line, reason: Reason, version: Waiting = None) -> None:
+    """Bring a quarantined version into use, after a look at its report.
+
+    Example: [b]cifar data release products --reason "a new camera"[/b]
+    """
+    from cifar_tasks.data.lines.line_verdicts import release
+
+    entry = _decide(release, line, version, reason)
+    console.print(f"Version {entry.dataset.digest[:16]} of {escape(line)} is in use. Entry {entry.number} of its log.")
+    console.print("The next run of the DAG cifar10_dataset sends its event; trigger it to train at once.")
+
+
+@data.command(cls=StrictCommand)
+def reject(line: Line, reason: Reason, version: Waiting = None) -> None:
+    """Decide that a quarantined version is never used. The version in use stays.
+
+    Example: [b]cifar data reject products --reason "labels are swapped"[/b]
+    """
+    from cifar_tasks.data.lines.line_verdicts import reject
+
+    entry = _decide(reject, line, version, reason)
+    console.print(
+        f"Version {entry.dataset.digest[:16]} of {escape(line)} is rejected. Entry {entry.number} of its log."
+    )
+
+
+def _decide(verdict: "Callable[..., LineEntry]", line: str, version: str | None, reason: str) -> "LineEntry":
+    store, _ = _connected()
+    from cifar_tasks.data.lines.line_decisions import Decider
+
+    _log(store, line)
+    return verdict(store, line, version, Decider(by=getpass.getuser(), reason=reason))
 
 
 def _connected() -> "tuple[S3Store, dict[str, str]]":

@@ -1,11 +1,13 @@
 """The dataset DAG as Airflow reads it: its form, its schedule, and its tasks."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
 import cifar10_dataset
+from cifar_tasks.steps.quality_payloads import Verdict
 from tests.dags.parsing import parse_elsewhere
 
 TWO = json.dumps({"pets": {"source": "/pets", "settle_seconds": 20}, "cars": {"source": "s3://team/cars"}})
@@ -90,6 +92,43 @@ def test_images_of_the_version_in_use_are_no_new_version(task):
     with pytest.raises(AirflowSkipException, match="those of the version in use"):
         task("prepare_version", {"changed": False})
     assert task("prepare_version", {"changed": True}) == {"changed": True}
+
+
+def test_a_version_that_fails_a_check_is_quarantined_with_its_reasons_in_the_note(task):
+    assert task("branch_on_validation", None, {"passed": True}) == "accept"
+    validated = {"passed": False, "prepared": {}}
+    assert task("branch_on_validation", None, validated) == "quarantine"
+    task("quarantine", {"number": 3, "kind": "quarantined", "reasons": ["brightness: 0.3"]}, validated)
+    assert task.kept["notes"] == ["entry 3: quarantined", "brightness: 0.3"]
+    assert task.kept["steps"][-1][0] == "validate_dataset:quarantine_version"
+
+
+@pytest.mark.parametrize(
+    ("option", "person", "release"),
+    [("Release", "ann", True), ("Reject", "ann", False), ("Reject", None, False)],
+    ids=["released", "rejected", "nobody answered"],
+)
+def test_the_answer_of_a_person_reaches_the_step_with_name_and_reason(task, option, person, release):
+    response = {
+        "chosen_options": [option],
+        "responded_by_user": person and {"id": "1", "name": person},
+        "responded_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "params_input": {"reason": "new camera"} if person else {},
+    }
+    task("decide", {"number": 4, "kind": "released"}, {"prepared": {}}, response)
+    step, arguments = task.kept["steps"][-1]
+    assert step == "validate_dataset:record_verdict"
+    expected = Verdict(release=release, by=person, reason="new camera" if person else "", at=response["responded_at"])
+    assert Verdict.model_validate(arguments["verdict"]) == expected
+
+
+def test_quarantine_and_approval_lie_on_the_other_branch_than_accept():
+    dag = cifar10_dataset.cifar10_dataset()
+    assert dag.get_task("branch_on_validation").downstream_task_ids == {"accept", "quarantine"}
+    assert dag.get_task("quarantine").downstream_task_ids == {"approve"}
+    assert dag.get_task("decide").upstream_task_ids == {"approve", "validate"}
+    assert dag.get_task("announce").upstream_task_ids == {"accept", "decide"}
+    assert dag.get_task("approve").defaults == ["Reject"]
 
 
 class Events(list):

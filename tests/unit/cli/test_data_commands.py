@@ -106,3 +106,16 @@ def test_a_rollback_needs_a_reason_and_is_logged_with_it(digests):
     assert entry.by
     run("rollback", LINE, digests[1][:6], "--reason", "they were fine")
     assert read_line_log(store, LINE).in_use().digest == digests[1]
+
+
+def test_a_quarantined_version_is_released_or_rejected_with_a_reason(digests, tmp_path):
+    store = data_commands.store_of_test
+    for command, kind in (("reject", "rejected"), ("release", "released")):
+        deliver(tmp_path / "source", f"train/ant/{command}.png", picture(820 + len(command)))
+        version = accept(store, prepared(store, tmp_path / "source"), "quarantined").dataset.digest
+        answered = run(command, LINE, "--reason", "looked at")
+        assert f"Version {version[:16]}" in answered
+        last = read_line_log(store, LINE).last
+        assert (last.kind, last.reason, last.dataset.digest) == (kind, "looked at", version)
+        assert last.by
+    assert "is quarantined" in refused("release", LINE, "--reason", "again")

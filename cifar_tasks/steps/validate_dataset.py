@@ -1,0 +1,81 @@
+"""Validation of a dataset version of a line, and what becomes of one that fails."""
+
+import logging
+
+from cifar_tasks.data.lines.line_decisions import Decider, record_version
+from cifar_tasks.data.lines.line_log import LineEntry, read_line_log
+from cifar_tasks.data.lines.line_snapshot import load_snapshot
+from cifar_tasks.data.lines.line_verdicts import reject, release, waiting
+from cifar_tasks.data.quality.quality_checks import check
+from cifar_tasks.data.quality.quality_page import quality_markdown
+from cifar_tasks.errors import SourceChanged
+from cifar_tasks.settings import Settings
+from cifar_tasks.steps.line_payloads import PreparedLine, RecordedVersion
+from cifar_tasks.steps.payloads import WorkflowRun
+from cifar_tasks.steps.quality_payloads import ValidatedLine, Verdict
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.delivery_reports import champion_predictions, keep_report
+
+_log = logging.getLogger(__name__)
+
+
+def validate_dataset(prepared: PreparedLine, workflow: WorkflowRun) -> ValidatedLine:
+    """Check the version against the one in use and keep the report. The log of the line does not change."""
+    settings, client = Settings(), runs.mlflow_client()
+    store, cache = S3Store(settings.bucket), settings.home / "cache"
+    log = read_line_log(store, prepared.line)
+    if log.in_use() != prepared.in_use:
+        raise SourceChanged(f"another run has changed the version in use of {prepared.line} meanwhile. Check it again.")
+    new = load_snapshot(store, prepared.dataset, cache)
+    in_use = load_snapshot(store, prepared.in_use, cache) if prepared.in_use else None
+    with runs.tracking_errors():
+        predictions = champion_predictions(client, store, log, new, in_use)
+        report = check(new, in_use, settings.dataset_limits, predictions)
+        url = keep_report(client, store, prepared.line, prepared.dataset, new, report, workflow.url)
+    for row in report.rows:
+        _log.log(logging.INFO if row.passed else logging.WARNING, "%s", row.text)
+    _log.info("report: %s", url)
+    return ValidatedLine(
+        prepared=prepared,
+        passed=report.passed,
+        reasons=list(report.reasons),
+        markdown=f"{quality_markdown(report)}\n\n[The report with example images]({url})",
+        report_url=url,
+        mlflow_url=url,
+    )
+
+
+def quarantine_version(validated: ValidatedLine, workflow: WorkflowRun) -> RecordedVersion:
+    """The version in use stays; a retry, or another run that prepared the same, finds the entry."""
+    prepared = validated.prepared
+    entry = record_version(
+        S3Store(Settings().bucket),
+        prepared.line,
+        "quarantined",
+        prepared.dataset,
+        prepared.delivery,
+        prepared.diff,
+        prepared.in_use.digest if prepared.in_use else None,
+        Decider(workflow.id, validated.report_url),
+        validated.reasons,
+    )
+    return _recorded(entry)
+
+
+def record_verdict(validated: ValidatedLine, verdict: Verdict | None, workflow: WorkflowRun) -> RecordedVersion:
+    """Release or reject the version. Without an answer, or if a person decided elsewhere meanwhile, nothing changes."""
+    store, prepared = S3Store(Settings().bucket), validated.prepared
+    log, digest = read_line_log(store, prepared.line), prepared.dataset.digest
+    decided = log.of_workflow(workflow.id, "released", "rejected")
+    if decided is None and verdict and verdict.by and digest in {entry.dataset.digest for entry in waiting(log)}:
+        reason = verdict.reason or f"answered in Airflow by {verdict.by}"
+        decider = Decider(workflow.id, validated.report_url, verdict.by, reason)
+        decided = (release if verdict.release else reject)(store, prepared.line, digest, decider)
+    return _recorded(decided or log.of_version(digest))
+
+
+def _recorded(entry: LineEntry) -> RecordedVersion:
+    return RecordedVersion(
+        line=entry.line, number=entry.number, kind=entry.kind, dataset=entry.dataset, reasons=entry.reasons
+    )
