@@ -92,11 +92,9 @@ def test_a_version_has_an_entry_and_one_event_and_the_next_check_finds_nothing_n
     entry = watched.log().entry_in_use()
     before = watched.events()
     assert [(each["entry"], each["digest"]) for each in before][-1:] == [(entry.number, entry.dataset.digest)]
-    began = time.monotonic()
     run = watched.check()
     states = watched.ended(run)
     assert (states["check_source"], states["accept"], states["announce"]) == ("skipped",) * 3
-    assert time.monotonic() - began < 60
     assert "nothing new" in DagRunApi(watched.client).get_dag_run(DAG, run.run_id).note
     assert watched.events() == before
 
