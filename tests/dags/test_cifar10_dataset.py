@@ -166,7 +166,7 @@ ENTRY = {"kind": "accepted", "number": 4, "dataset": {"digest": "d", "uri": "s3:
     [
         (None, []),
         ({**ENTRY, "kind": "rolled_back"}, []),
-        (ENTRY, [Event(entry=3), Event(entry=4)]),
+        (ENTRY, [Event(entry=3, digest="c"), Event(entry=4, digest="d")]),
     ],
     ids=["no version", "rolled back", "announced already"],
 )
@@ -180,7 +180,7 @@ def test_no_event_without_a_version_that_has_none_yet(task, entry, events):
 @pytest.mark.parametrize("kind", ["accepted", "released"])
 def test_a_version_that_comes_into_use_has_an_event_with_line_digest_and_counts(task, kind):
     outlet = Outlet()
-    events = Events([Event(entry=3), Event()])
+    events = Events([Event(entry=3, digest="d"), Event(), Event(entry=4, digest="of a log that was moved away")])
     task("announce", {**ENTRY, "kind": kind}, inlet_events=events, outlet_events=outlet)
     extra = {"line": "pets", "entry": 4, "digest": "d", "uri": "s3://d", "counts": {"train": {"a": 1}}}
     assert outlet.added == ("dataset_line_pets", extra)
