@@ -26,6 +26,7 @@ class Benchmark(StrEnum):
     HEAD_FEATURES = "head_features"
     STUDIES = "studies"
     SIMULATED_PROMOTIONS = "simulated_promotions"
+    MODELS_PAGE = "models_page"
     LINE_INCREMENT = "line_increment"
     GPU = "gpu"
 

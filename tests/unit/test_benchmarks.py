@@ -82,6 +82,7 @@ def test_help_lists_the_benchmarks():
         "evaluation_cost",
         "head_features",
         "simulated_promotions",
+        "models_page",
         "gpu",
     ):
         assert name in told.stdout
