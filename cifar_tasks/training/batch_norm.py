@@ -11,9 +11,22 @@ IMAGES_AND_PIXELS = (0, 2, 3)
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
-    """`BatchNorm2d` whose statistics in training are those of all processes, each with equally many images."""
+    """`BatchNorm2d` whose statistics in training are those of all processes, each with equally many images.
+
+    It also takes the place of timm's `BatchNormAct2d`, which has the activation after it inside.
+    """
+
+    def __init__(self, layer: nn.BatchNorm2d) -> None:
+        super().__init__(layer.num_features, layer.eps, layer.momentum)
+        self.drop: nn.Module = getattr(layer, "drop", nn.Identity())
+        self.act: nn.Module = getattr(layer, "act", nn.Identity())
+        self.load_state_dict(layer.state_dict())
 
     def forward(self, images: Tensor) -> Tensor:
+        normal: Tensor = self.act(self.drop(self._normalised(images)))
+        return normal
+
+    def _normalised(self, images: Tensor) -> Tensor:
         if not self.training:
             return super().forward(images)
         x = images.float()
@@ -37,12 +50,10 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_batch_norm(model: nn.Module) -> None:
-    """Replace every `BatchNorm2d` inside `model`; weights and running statistics stay."""
+    """Replace every `BatchNorm2d` inside `model`, timm's too; weights and running statistics stay."""
     for name, layer in list(model.named_modules()):
-        if type(layer) is nn.BatchNorm2d:
-            replacement = SynchronisedBatchNorm2d(layer.num_features, layer.eps, layer.momentum)
-            replacement.load_state_dict(layer.state_dict())
-            model.set_submodule(name, replacement)
+        if isinstance(layer, nn.BatchNorm2d) and not isinstance(layer, SynchronisedBatchNorm2d):
+            model.set_submodule(name, SynchronisedBatchNorm2d(layer))
 
 
 def _average(values: Tensor) -> Tensor:

@@ -78,7 +78,9 @@ def synchronised(model: nn.Module) -> nn.Module:
         return model
     copy = deepcopy(model)
     if next(copy.parameters()).is_cuda:
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(copy)  # type: ignore[no-untyped-call]
+        from timm.layers.norm_act import convert_sync_batchnorm  # knows timm's own batch norm beside torch's
+
+        converted: nn.Module = convert_sync_batchnorm(copy)  # type: ignore[no-untyped-call]
         return converted
     synchronise_batch_norm(copy)  # torch's own runs on GPUs only
     return copy

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
+from timm.layers import BatchNormAct2d
 
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.errors import ConfigError
@@ -50,8 +51,7 @@ def small_model() -> ImageClassifier:
         torch.nn.ReLU(),
         torch.nn.BatchNorm2d(8),
         torch.nn.Conv2d(8, 8, 3, stride=2),
-        torch.nn.BatchNorm2d(8),
-        torch.nn.ReLU(),
+        BatchNormAct2d(8),  # of timm, with the activation inside
         torch.nn.Flatten(),
     ]
     head = torch.nn.Linear(8 * 7 * 7, CLASSES)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from cifar_tasks.training import batch_norm
@@ -43,14 +44,27 @@ def test_it_computes_learns_and_remembers_what_torch_s_does_with_the_images_of_a
     torch.testing.assert_close(mine.grad, all_images.grad[:3])
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_activation_inside_timm_s_batch_norm_stays_and_its_names_too(training):
+    model, expected = nn.Sequential(nn.Identity(), BatchNormAct2d(4)).train(training), BatchNormAct2d(4).train(training)
+    names = list(model.state_dict())
+    synchronise_batch_norm(model)
+    assert type(model[1]) is SynchronisedBatchNorm2d
+    assert list(model.state_dict()) == names
+    normal, others = model.train(training)(IMAGES), expected(IMAGES.repeat(2, 1, 1, 1))
+    assert (others == 0).any()
+    torch.testing.assert_close(normal, others[:3])
+    torch.testing.assert_close(model[1].running_mean, expected.running_mean)
+
+
 def test_it_takes_half_precision_and_gives_it_back():
-    layer = SynchronisedBatchNorm2d(4)
+    layer = SynchronisedBatchNorm2d(nn.BatchNorm2d(4))
     normal = layer(IMAGES.bfloat16())
     assert normal.dtype is torch.bfloat16
     torch.testing.assert_close(normal.float(), layer(IMAGES), rtol=0.02, atol=0.02)
 
 
 def test_outside_of_training_it_uses_what_it_remembers():
-    layer = SynchronisedBatchNorm2d(4).eval()
+    layer = SynchronisedBatchNorm2d(nn.BatchNorm2d(4)).eval()
     torch.testing.assert_close(layer(IMAGES), nn.BatchNorm2d(4).eval()(IMAGES))
     assert layer.num_batches_tracked == 0
