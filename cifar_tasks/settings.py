@@ -161,14 +161,17 @@ def cpu_cores() -> int:
     return int(cpu_count())
 
 
-def training_threads(settings: Settings) -> int:
-    """Threads of one of as many trainings as may run at a time, so that together they use each core once.
+def training_threads(settings: Settings, trainings: int | None = None) -> int:
+    """Threads of one of as many trainings as run at a time, so that together they use each core once.
+
+    `trainings` is how many the run has; none if it may be as many as there are slots.
 
     With more threads than cores each waits for the others: a CNN trained at 60 images/s with two threads beside one
     other busy process, and at 240 with one (2 CPU cores with AMX).
     """
-    of_machine = machine_cores() // settings.gpu_slots
-    of_container = cpu_cores() // (settings.quota_slots or settings.gpu_slots)
+    at_once = min(settings.gpu_slots, trainings or settings.gpu_slots)
+    of_machine = machine_cores() // at_once
+    of_container = cpu_cores() // min(settings.quota_slots or at_once, at_once)
     return max(1, min(of_machine, of_container))
 
 

@@ -162,7 +162,7 @@ def cifar10_training():
     )
     def train(plan: dict[str, Any]) -> dict[str, Any]:
         show_name(plan["config"]["model"])
-        return run_task_step("train:train_model", plan=plan)
+        return run_task_step("train:train_model", trainings=len(plan["data"]["request"]["models"]), plan=plan)
 
     @task(
         **GPU,
@@ -171,7 +171,8 @@ def cifar10_training():
     )
     def evaluate(trained: dict[str, Any]) -> dict[str, Any]:
         show_name(trained["plan"]["config"]["model"])
-        return run_task_step("evaluate:evaluate_model", trained=trained)
+        models = trained["plan"]["data"]["request"]["models"]
+        return run_task_step("evaluate:evaluate_model", trainings=len(models), trained=trained)
 
     @task(
         map_index_template="{{ name }}",

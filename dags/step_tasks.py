@@ -84,8 +84,10 @@ def form_request(kind: type[FormRequest], params: dict[str, Any]) -> dict[str, A
         raise AirflowFailException(str(error)) from None
 
 
-def run_task_step(step: str, **arguments: Any) -> Any:
+def run_task_step(step: str, trainings: int | None = None, **arguments: Any) -> Any:
     """Run a step (`module:function` of `cifar_tasks.steps`) in its own process; arguments and result are JSON.
+
+    Its threads follow from how many `trainings` this run has; none: as many as there are slots.
 
     An error that is not retryable fails the task without a retry. Nothing to train, or a model that the run does
     without: the task is skipped, and with it those after it.
@@ -103,7 +105,7 @@ def run_task_step(step: str, **arguments: Any) -> Any:
         if url := find_url(arguments, key):
             show_link(key, url)
     try:
-        return run_step(f"cifar_tasks.steps.{step}", on_line, **arguments)
+        return run_step(f"cifar_tasks.steps.{step}", on_line, trainings=trainings, **arguments)
     except Stopped as stop:
         with suppress(Exception):  # Airflow may have deleted the DAG run; the next one finds its MLflow runs
             end_mlflow_runs_of_marked_run()

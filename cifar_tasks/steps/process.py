@@ -43,8 +43,12 @@ GRACE_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
-def run_step(step: str, on_line: Callable[[str], None] | None = None, **arguments: Any) -> Any:
+def run_step(
+    step: str, on_line: Callable[[str], None] | None = None, trainings: int | None = None, **arguments: Any
+) -> Any:
     """Call the function `step`, written `package.module:function`, in a process of its own.
+
+    It has the threads of one of `trainings` steps that run at a time (`training_threads`).
 
     Arguments and result are JSON values; both are validated by the function's annotations. What the step prints reaches
     `on_line` (the log, if none) line by line. A `CifarError` there is raised here again; `WorkerLost` if the process
@@ -54,7 +58,7 @@ def run_step(step: str, on_line: Callable[[str], None] | None = None, **argument
     # A file, because a result that is larger than a pipe's buffer would wait for a reader.
     with (
         tempfile.TemporaryFile() as result,
-        _child(step, result.fileno()) as process,
+        _child(step, result.fileno(), training_threads(Settings(), trainings)) as process,
         _pass_on_sigterm(process) as sigterm_received,
     ):
         _send(process.stdin, json.dumps(arguments))
@@ -82,14 +86,14 @@ def start_step(step: str, **arguments: Any) -> None:
 
 
 @contextmanager
-def _child(step: str, result_fd: int) -> Iterator[subprocess.Popen[str]]:
+def _child(step: str, result_fd: int, threads: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "cifar_tasks.steps.process", step, str(result_fd)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={"OMP_NUM_THREADS": str(training_threads(Settings())), **os.environ, **STEP_ENV, "PYTHONUNBUFFERED": "1"},
+        env={"OMP_NUM_THREADS": str(threads), **os.environ, **STEP_ENV, "PYTHONUNBUFFERED": "1"},
         pass_fds=[result_fd],
         start_new_session=True,
     )

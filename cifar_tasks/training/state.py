@@ -113,11 +113,15 @@ class TrainingState:
             "history": [asdict(metrics) for metrics in self.history],
             "micro_batch": self.micro_batch,
             "config": asdict(self.config),
+            "threads": torch.get_num_threads(),
         }
         return save(dict(self._tensors()), metadata={"state": json.dumps(scalars)})
 
     def load_bytes(self, data: bytes) -> None:
-        """Resume where `to_bytes` was called; `IntegrityError` if the bytes are of another training."""
+        """Resume where `to_bytes` was called; `IntegrityError` if the bytes are of another training.
+
+        With as many threads as there, because sums in another order end in other weights.
+        """
         tensors, scalars = _parse(data)
         if scalars["config"] != json.loads(json.dumps(asdict(self.config))):
             raise IntegrityError("the checkpoint belongs to a training with another configuration")
@@ -135,6 +139,7 @@ class TrainingState:
             torch.cuda.set_rng_state(tensors["random.cuda"])
         self.history = [EpochMetrics(**entry) for entry in scalars["history"]]
         self.micro_batch = scalars["micro_batch"]
+        torch.set_num_threads(scalars["threads"])
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name, value in self.model.state_dict().items():

@@ -121,6 +121,25 @@ def test_trainings_share_the_cores_of_the_machine_and_the_quota_of_their_contain
     assert training_threads(Settings(**slots)) == threads
 
 
+@pytest.mark.parametrize(
+    ("trainings", "slots", "threads"),
+    [
+        (1, {"gpu_slots": 2}, 8),  # nothing trains beside it
+        (2, {"gpu_slots": 2}, 4),
+        (3, {"gpu_slots": 2}, 4),  # two at a time
+        (2, {"gpu_slots": 4}, 4),
+        (1, {"gpu_slots": 4, "quota_slots": 1}, 8),
+        (None, {"gpu_slots": 4}, 2),
+    ],
+)
+def test_threads_follow_from_how_many_trainings_a_run_has(
+    monkeypatch: pytest.MonkeyPatch, trainings: int | None, slots: dict[str, int], threads: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr("cifar_tasks.settings.cpu_cores", lambda: 8)
+    assert training_threads(Settings(**slots), trainings) == threads
+
+
 def test_cores_are_counted_in_one_place() -> None:
     counts = ("cpu_count()", "sched_getaffinity")
     files = [path for path in Path(PROJECT, "cifar_tasks").rglob("*.py") if any(c in path.read_text() for c in counts)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -56,6 +57,21 @@ def new_state(settings: TrainConfig, count: int = 256) -> TrainingState:
 def train(state: TrainingState, *callbacks: Callback, validation: Split | None = None) -> TrainingState:
     fit(state, split(256, 0), validation or split(64, 1), callbacks)
     return state
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_training_is_resumed_with_the_threads_that_it_began_with(threads):
+    torch.set_num_threads(2)
+    checkpoint = new_state(config()).to_bytes()
+    torch.set_num_threads(1)
+    new_state(config()).load_bytes(checkpoint)
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.1), ("adamw", 0.01), ("muon", 0.1)])
