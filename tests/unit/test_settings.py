@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cifar_tasks.data.quality.quality_limits import QualityLimits
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.settings import PROJECT, Settings, cpu_cores, read_settings, training_threads
@@ -42,6 +43,8 @@ from cifar_tasks.settings import PROJECT, Settings, cpu_cores, read_settings, tr
         ("DATASET_LINES", '{"a": {"source": "cifar10", "settle_seconds": -1}}', "a.settle_seconds: .* greater than"),
         ("DATASET_LINES", '{"a": {"source": "cifar10", "marker": "b/c"}}', "a.marker: String should match"),
         ("DATASET_SCHEDULE", "hourly", "not a cron expression"),
+        ("DATASET_LIMITS", '{"max_brightness": 1}', "max_brightness: Extra inputs"),
+        ("DATASET_LIMITS", '{"max_ks": 20}', "max_ks: Input should be less than or equal to 1"),
         ("PRETRAINED_WEIGHTS", "{resnet50", "is no JSON"),
         ("PRETRAINED_WEIGHTS", '{"resnet50": {"source": "a"}}', "resnet50.sha256: Field required"),
     ],
@@ -58,6 +61,8 @@ def test_a_bad_value_is_refused_by_the_name_of_its_variable(
 def test_limits_that_are_not_named_keep_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIFAR_PROMOTION_LIMITS", '{"max_latency_ms": 20}')
     assert read_settings().promotion_limits == Limits(max_latency_ms=20)
+    monkeypatch.setenv("CIFAR_DATASET_LIMITS", '{"max_ks": 0.3}')
+    assert read_settings().dataset_limits == QualityLimits(max_ks=0.3)
 
 
 def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
