@@ -2,18 +2,27 @@
 
 import json
 import re
+import zipfile
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.dataset_line import accept_version, prepare_version
+from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.payloads import WorkflowRun
 from cifar_tasks.steps.quality_payloads import ValidatedLine, Verdict
+from cifar_tasks.steps.register import register_model
+from cifar_tasks.steps.train import train_model
 from cifar_tasks.steps.validate_dataset import quarantine_version, record_verdict, validate_dataset
 from cifar_tasks.storage.s3 import S3Store
+from tests.conftest import COLOURS
+from tests.conftest import picture as coloured
 from tests.dataset_lines import deliver, first_delivery, picture
+from tests.promotions import promote
+from tests.trainings import prepared, train_plan
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -96,3 +105,26 @@ def test_an_answer_after_another_decision_changes_nothing(line, quarantined):
     record_verdict(quarantined, Verdict(release=False, by="ada", at=AT), workflow(3))
     recorded = record_verdict(quarantined, Verdict(release=True, by="bob", at=AT), workflow(2))
     assert (recorded.kind, kinds(line)) == ("rejected", ["accepted", "quarantined", "rejected"])
+
+
+def test_a_champion_of_the_line_looks_for_wrong_labels_in_the_next_delivery(client, monkeypatch, tmp_path, pictures):
+    """Its own line: 60 images of each of three colours, then twenty blue ones in the folder of the red ones."""
+    root = tmp_path / "colours"
+    with zipfile.ZipFile(pictures) as archive:
+        archive.extractall(root)
+    line = {"source": str(root), "settle_seconds": 0}
+    monkeypatch.setenv("CIFAR_DATASET_LINES", json.dumps({"colours": line}))
+    monkeypatch.setenv("CIFAR_REGISTERED_MODEL", "colours")
+    accept_version(prepare_version("colours"), workflow(11))
+    model = evaluate_model(train_model(train_plan(prepared("line:colours", "colours", registered_model="colours"))))
+    assert promote(register_model(model)).action == "promote"
+    random = np.random.default_rng(7)
+    for number in range(40):
+        name, colour = ("red", "blue") if number < 20 else ("green", "green")
+        (root / f"train/{name}/more{number}.png").write_bytes(coloured(COLOURS[colour], random))
+    validated = validate_dataset(prepare_version("colours"), workflow(12))
+    wrong = [reason for reason in validated.reasons if reason.startswith("label errors (version 1)")]
+    assert len(wrong) == 1
+    digest = validated.prepared.dataset.digest
+    report = json.loads(S3Store(Settings().bucket).get(f"lines/colours/reports/{digest[:16]}.json"))
+    assert {each["why"] for each in report["suspicious"][:15]} == {"looks like blue"}
