@@ -61,6 +61,9 @@ def test_a_saved_model_is_found_and_computes_what_was_trained(default_client, ru
     assert (logits_out.shape, logits_out.type) == ((-1, 2), np.float32)
 
     program = program_of(default_client, saved)
+    needed = program.parents[1].joinpath("requirements.txt").read_text().splitlines()
+    assert f"torch=={torch.__version__.partition('+')[0]}" in needed
+
     content = program.read_bytes()
     program.write_bytes(content[:-1])
     with pytest.raises(IntegrityError, match=rf"damaged: SHA-256 \w{{12}}… instead of {saved.sha256[:12]}…"):
