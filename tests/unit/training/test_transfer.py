@@ -179,6 +179,52 @@ def test_the_log_says_of_how_many_images_the_features_are_computed(split, caplog
     assert "computing the features of 112 images once" in caplog.messages
 
 
+KINDS = ("resnet50", "efficientnet_lite0", "timm/resnet10t.c3_in1k")
+"""torchvision's, timm's with installed weights, timm's by name."""
+
+
+def whole(kind: str, **values) -> tuple[ImageClassifier, TrainConfig]:
+    """A network of this kind, at the size of the images, and a short training of it without regularisation."""
+    plain = {"crop_padding": 0, "flip": False, "label_smoothing": 0.0, "weight_decay": 0.0, "input_size": 0}
+    wanted = with_values(get_model(kind).recipes["demo"], {**plain, "batch_size": 32, "patience": 99, **values})
+    torch.manual_seed(0)
+    return build_classifier(wanted, 10, GREY, GREY), wanted
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_every_kind_only_the_head_moves_in_the_head_epochs(kind, split):
+    model, wanted = whole(kind, head_epochs=1, epochs=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        fit_classifier(model, wanted, split, split, [Notes(die_after=("head_", 1))])
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    head = get_model(kind).head(model.network)
+    assert moved == {f"network.{head}.{name}" for name in model.network.get_submodule(head).state_dict()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_every_kind_cached_features_are_those_of_single_images(kind, split, monkeypatch):
+    monkeypatch.setattr(device, "precision", lambda _: torch.float32)
+    model, _ = whole(kind)
+    head = get_model(kind).head(model.network)
+    cached = head_features(model, head, split.images[:4])
+    recomputed = torch.cat([head_features(model, head, split.images[number : number + 1]) for number in range(4)])
+    assert torch.allclose(cached, recomputed, atol=1e-4)
+    assert torch.allclose(model.network.get_submodule(head)(cached), model.eval()(split.images[:4]), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_every_kind_overfits_64_images(kind, split):
+    class UntilAllAreRight(Callback):
+        def on_epoch_end(self, snapshot: Snapshot) -> None:
+            if snapshot.history[-1].train_accuracy == 1:
+                raise KeyboardInterrupt
+
+    model, wanted = whole(kind, epochs=20, learning_rate=3e-3, dropout=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        fit_classifier(model, without_transfer(wanted), split, split, [UntilAllAreRight()])
+
+
 def test_without_head_epochs_the_whole_network_trains_at_once(split):
     fit_classifier(classifier(), without_transfer(config()), split, split, [notes := Notes()])
     assert notes.told == ["start", "1", "end"]
