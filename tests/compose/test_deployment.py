@@ -24,7 +24,7 @@ Tracking = Callable[[str], MlflowClient]
 @pytest.fixture(scope="module")
 def trained(deployment: Deployment) -> dict[str, str]:
     """Both models on digits, at the same time; the facts of the run by which later tests find it."""
-    run = start(deployment, epochs=2, pretrained="none")
+    run = start(deployment, models=["cnn", "resnet50"], epochs=2, pretrained="none")
     assert finish(deployment, run, 900) == "success", [(task.task_id, task.state) for task in run.tasks()]
     return {"run_id": run.run_id}
 
