@@ -75,7 +75,8 @@ class Watched:
 def watched() -> Iterator[Watched]:
     with temporary_home() as home, pytest.MonkeyPatch.context() as patch:
         line = {"source": "s3://team/pets", "marker": "_COMPLETE"}
-        patch.setenv("CIFAR_DATASET_LINES", json.dumps({"pets": line, "digits": {"source": "digits"}}))
+        digits = {"source": "digits", "settle_seconds": 0}
+        patch.setenv("CIFAR_DATASET_LINES", json.dumps({"pets": line, "digits": digits}))
         patch.setenv("CIFAR_DATASET_LIMITS", json.dumps(LENIENT))
         embedded.up(home, print)
         connect(patch, embedded.environment(home))
