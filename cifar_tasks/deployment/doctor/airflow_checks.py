@@ -33,10 +33,13 @@ def training_dag(deployment: Deployment) -> str:
         raise Finding("failure", "; ".join(broken), "Correct the variable or the file that it names; {restart}")
     if dag is None:
         raise Finding("failure", f"Airflow does not know {DAG}", "{start}")
-    message = f"runs at {dag.timetable_summary}" if dag.timetable_summary else "runs when it is triggered"
+    schedule = (dag.timetable_summary or "").removeprefix("Asset or ")  # so Airflow shows an `AssetOrTimeSchedule`
+    message = f"runs at {schedule}" if schedule else "runs when it is triggered"
+    if schedule != (dag.timetable_summary or ""):
+        message += " and for new versions of a dataset line"
     if dag.next_dagrun_run_after:
         message += f", next {dag.next_dagrun_run_after:%Y-%m-%d %H:%M %Z}"
-    if deployment.settings.schedule not in (None, dag.timetable_summary):
+    if deployment.settings.schedule not in (None, schedule):
         raise Finding("warning", f"{message}; CIFAR_SCHEDULE is {deployment.settings.schedule}", "{restart}")
     return judge(f"is paused; it {message}" if dag.is_paused else message, warning=dag.is_paused)
 

@@ -69,6 +69,23 @@ SCHEDULED = {
 """Airflow's answer about a DAG."""
 
 
+def test_a_schedule_beside_a_dataset_line_is_that_of_the_setting() -> None:
+    class Airflow(Server):
+        def answer(self) -> None:
+            if self.path == "/auth/token":
+                self.send_json({"access_token": "token"})
+            elif self.path.endswith("/importErrors"):
+                self.send_json({"import_errors": [], "total_entries": 0})
+            else:
+                self.send_json(SCHEDULED | {"is_paused": False, "timetable_summary": "Asset or 15 3 * * *"})
+
+    with handled_by(Airflow) as address:
+        settings = COMPOSE.settings.model_copy(update={"schedule": "15 3 * * *"})
+        found = find("training DAG", replace(COMPOSE, settings=settings, airflow_url=address, airflow_password="word"))
+    assert found.status == "ok"
+    assert found.message == "runs at 15 3 * * * and for new versions of a dataset line, next 2030-01-02 03:15 UTC"
+
+
 def test_a_queue_that_no_worker_consumes_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CELERY__BROKER_URL", "memory://")
     deployment = replace(COMPOSE, timeout=2)
