@@ -194,7 +194,8 @@ def test_a_key_that_may_delete_datasets_is_told_except_in_the_embedded_stack(
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "trainer")
         trainer = check("delete permission", WithKeyThatDeletes(own_bucket.settings, embedded=False))
-    assert (trainer.status, trainer.message) == ("failure", "trainer, and with it every training, may delete datasets")
+    assert trainer.status == "failure"
+    assert trainer.message == "trainer, and with it every task that has its key, may delete datasets"
 
 
 def test_a_key_that_may_not_delete_datasets_is_ok(own_bucket: Deployment) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,10 +38,11 @@ def test_the_trigger_form_offers_it_but_a_default_run_does_not_train_it(installe
     code = (
         f"import json, sys; sys.path.insert(0, {str(PROJECT / 'dags')!r}); import airflow.sdk, cifar10_training; "
         "models = cifar10_training.cifar10_training().params.get_param('models'); "
-        "print(json.dumps([models.schema['items']['enum'], models.value]))"
+        "print(json.dumps([models.schema['examples'], models.schema['items']['pattern'], models.value]))"
     )
     environment = {**os.environ, "PYTHONPATH": installed}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    offered, chosen = json.loads(done.stdout.splitlines()[-1])
+    offered, accepted, chosen = json.loads(done.stdout.splitlines()[-1])
     assert "tiny" in offered
+    assert re.fullmatch(accepted, "tiny")
     assert chosen == [name for name in offered if name != "tiny"]

@@ -22,6 +22,8 @@ from cifar_tasks.tracking.saved_model import SavedModel
 from tests.stores import InMemoryStore
 from tests.unit.data.sources import NoiseSource, quiet
 
+IMAGE = ImageRow("train/cat/1.png", "1", "0" * 32, 0, "train")
+
 
 @pytest.fixture
 def store() -> InMemoryStore:
@@ -62,7 +64,7 @@ def versions(found: Trace) -> list[int]:
 
 def test_a_version_leads_to_its_dataset_version_and_the_delivery(default_client, store, name):
     data = prepare(NoiseSource(1), store, 0, quiet)
-    accept(store, "products", data, LineIndex(data.classes, (), (), (), frozenset(), np.empty((0, 2), np.uint64)))
+    accept(store, "products", data, LineIndex(data.classes, (IMAGE,), (), (), frozenset(), np.empty((0, 2), np.uint64)))
     number = register(default_client, name, data, train_images=16)
     found = trace_version(default_client, store, default_client.get_model_version(name, str(number)))
     (model,), (dataset,) = found.models, found.datasets

@@ -112,8 +112,9 @@ def test_the_head_s_features_give_the_classifier_s_logits(model, split, monkeypa
     spec = get_model(model)
     torch.manual_seed(0)
     whole = build_classifier(spec.recipes["demo"], 10, GREY, GREY)
-    features = head_features(whole, spec.head, split.images)
-    logits = Head(whole.network.get_submodule(spec.head), whole.logit_scale)(features)
+    head = spec.head(whole.network)
+    features = head_features(whole, head, split.images)
+    logits = Head(whole.network.get_submodule(head), whole.logit_scale)(features)
     exact = compute_logits(whole.eval(), split.images)
     assert torch.allclose(logits, exact, atol=1e-4)
 

@@ -16,12 +16,12 @@ def test_every_hyperparameter_is_a_setting_of_a_training(model):
     assert free_space(model, []).keys() <= flat(get_model(model).config("demo")).keys()
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["cnn", "resnet50"])
 def test_the_report_s_three_are_searched_first(model):
     assert list(free_space(model, []))[:3] == ["hidden_units", "weight_decay", "learning_rate"]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["cnn", "resnet50"])
 def test_the_report_s_ranges_are_inside_of_ours(model):
     space = free_space(model, [])
     assert space["weight_decay"].low <= 3e-6 < 8e-3 <= space["weight_decay"].high
