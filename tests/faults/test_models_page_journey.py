@@ -47,7 +47,7 @@ def test_from_the_form_over_a_running_task_and_an_approval_to_a_rollback(
     wait_for(lambda: run.state() in ENDED, 480)
     assert run.state() == "success", [(task.task_id, task.state) for task in run.tasks()]
     candidate = run.result("report")["promotion"]["version"]
-    (other,) = (row["version"] for row in run.result("report")["rows"] if row["version"] != candidate)
+    other = next(row["version"] for row in run.result("report")["rows"] if row["version"] != candidate)
 
     approve(page, DagRun(airflow, run.run_id, PROMOTION_DAG), candidate)
     models = f"{stack.airflow_url}/plugin/models?registered_model={NAME}"
