@@ -54,14 +54,14 @@ def test_a_run_that_fails_before_its_training_ends_as_failed(client, tmp_path):
     assert not lease_of("ends-in-bad-data")
 
 
-def test_a_run_whose_training_fails_ends_as_failed_and_so_does_its_parent(client, pictures, monkeypatch):
+def test_a_run_that_lacks_required_weights_ends_as_failed_before_its_training_is_opened(client, pictures, monkeypatch):
     nowhere = {"resnet50": {"source": "/nowhere/weights.pth", "sha256": "0" * 64}}
     monkeypatch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps(nowhere))
     with pytest.raises(WeightsError):
         run_workflow(
             "ends-without-weights", request(pictures, models=["resnet50"], overrides={"pretrained": "required"})
         )
-    assert statuses(client, "ends-without-weights", "resnet50") == ["FAILED", "FAILED"]
+    assert statuses(client, "ends-without-weights", "resnet50") == ["FAILED"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

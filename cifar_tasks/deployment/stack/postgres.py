@@ -40,7 +40,7 @@ def command(home: Path, port: int) -> list[str]:
         "port": port,
         "unix_socket_directories": "",
         "shared_buffers": "64MB",
-        "max_connections": 100,
+        "max_connections": 300,
     }
     flags = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     return [binary("postgres"), "-D", str(cluster(home)), *flags]
