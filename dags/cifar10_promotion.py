@@ -6,7 +6,7 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk import TriggerRule, dag, task
 
-from cifar_tasks.steps.payloads import PromotionRequest
+from cifar_tasks.steps.promotion_payloads import PromotionRequest
 from step_tasks import (
     GPU,
     PROMOTER,

@@ -17,7 +17,8 @@ from airflow.sdk import (
 
 from cifar_tasks.config import line_of
 from cifar_tasks.models import available_models, default_models, parse_models
-from cifar_tasks.steps.payloads import PromotionRequest, RunRequest
+from cifar_tasks.steps.payloads import RunRequest
+from cifar_tasks.steps.promotion_payloads import PromotionRequest
 from step_tasks import (
     GPU,
     PROMOTION_DAG,

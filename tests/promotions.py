@@ -8,16 +8,9 @@ from mlflow import MlflowClient
 
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import (
-    Answer,
-    EvaluatedModel,
-    Promotion,
-    PromotionRequest,
-    Proposal,
-    RegisteredModel,
-    RollbackRequest,
-)
+from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
 from cifar_tasks.steps.promote import propose, record
+from cifar_tasks.steps.promotion_payloads import Answer, Promotion, PromotionRequest, Proposal, RollbackRequest
 from cifar_tasks.steps.register import register_model
 from cifar_tasks.steps.rollback import roll_back
 from cifar_tasks.storage.promotion_log import Log, read_log

@@ -13,12 +13,14 @@ from cifar_tasks.errors import ModelSkipped, Stopped
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.evaluate import evaluate_model
-from cifar_tasks.steps.payloads import Answer, Promotion, Proposal, RunReport, RunRequest, WorkflowRun
+from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
 from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.steps.promote import propose, record
+from cifar_tasks.steps.promotion_payloads import Answer, Promotion, Proposal
 from cifar_tasks.steps.register import register_model
 from cifar_tasks.steps.report import end_workflow, report
+from cifar_tasks.steps.report_payloads import RunReport
 from cifar_tasks.steps.run_trials import run_trials
 from cifar_tasks.steps.select_params import select_params
 from cifar_tasks.steps.train import train_model

@@ -90,7 +90,8 @@ def rollback(
     check_model_name(registered_model)
     _connected()
     limit_threads()
-    from cifar_tasks.steps.payloads import RollbackRequest, WorkflowRun
+    from cifar_tasks.steps.payloads import WorkflowRun
+    from cifar_tasks.steps.promotion_payloads import RollbackRequest
     from cifar_tasks.steps.rollback import roll_back
 
     asked = RollbackRequest.checked({"registered_model": registered_model, "version": version, "reason": reason})

@@ -20,7 +20,9 @@ from cifar_tasks.evaluation.names import printable
 from cifar_tasks.models import available_models, default_models
 from cifar_tasks.promotion.limits import TrainingMode
 from cifar_tasks.settings import Settings, read_settings
-from cifar_tasks.steps.payloads import Answer, Promotion, Proposal, RunReport, RunRequest
+from cifar_tasks.steps.payloads import RunRequest
+from cifar_tasks.steps.promotion_payloads import Answer, Promotion, Proposal
+from cifar_tasks.steps.report_payloads import RunReport
 
 if TYPE_CHECKING:
     from cifar_tasks.cli.dag_run import DagRun

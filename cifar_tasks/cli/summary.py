@@ -7,7 +7,8 @@ from rich.markup import escape
 
 from cifar_tasks.cli.tables import print_table
 from cifar_tasks.evaluation.names import printable
-from cifar_tasks.steps.payloads import Promotion, RunReport
+from cifar_tasks.steps.promotion_payloads import Promotion
+from cifar_tasks.steps.report_payloads import RunReport
 
 
 def print_summary(

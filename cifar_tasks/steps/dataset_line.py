@@ -4,7 +4,7 @@ import logging
 
 from cifar_tasks.config import DatasetLine
 from cifar_tasks.data.lines.line_decisions import Decider, record_version
-from cifar_tasks.data.lines.line_log import LineEntry, read_line_log
+from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.data.lines.line_preparation import prepare_line
 from cifar_tasks.data.lines.line_source import delivered_files, list_source, open_line_source
 from cifar_tasks.data.lines.line_watch import begin_watch, look, mark_handled
@@ -64,25 +64,15 @@ def prepare_version(line: str) -> PreparedLine:
 
 def accept_version(prepared: PreparedLine, workflow: WorkflowRun) -> RecordedVersion:
     """The version is in use from now on; a retry, or another run that prepared the same, finds the entry."""
-    store = S3Store(Settings().bucket)
-    entry = record_version(
-        store,
-        prepared.line,
-        "accepted",
-        prepared.dataset,
-        prepared.delivery,
-        prepared.diff,
-        prepared.in_use.digest if prepared.in_use else None,
-        Decider(workflow.id, workflow.url),
-        prepared.notes,
-    )
-    return _recorded(entry)
+    store, decider = S3Store(Settings().bucket), Decider(workflow.id, workflow.url)
+    entry = record_version(store, prepared.line, "accepted", prepared.version, prepared.base, decider, prepared.notes)
+    return RecordedVersion.of_entry(entry)
 
 
 def version_in_use(line: str) -> RecordedVersion | None:
     """The entry that brought the version in use into use."""
     entry = read_line_log(S3Store(Settings().bucket), line).entry_in_use()
-    return _recorded(entry) if entry else None
+    return RecordedVersion.of_entry(entry) if entry else None
 
 
 def configured_line(settings: Settings, line: str) -> DatasetLine:
@@ -94,9 +84,3 @@ def configured_line(settings: Settings, line: str) -> DatasetLine:
             f"CIFAR_DATASET_LINES has: {known}."
         )
     return settings.dataset_lines[line]
-
-
-def _recorded(entry: LineEntry) -> RecordedVersion:
-    return RecordedVersion(
-        line=entry.line, number=entry.number, kind=entry.kind, dataset=entry.dataset, reasons=entry.reasons
-    )

@@ -1,9 +1,12 @@
 """What the steps of dataset lines take and return."""
 
+from datetime import datetime
+from typing import Self
+
 from pydantic import Field
 
 from cifar_tasks.config import LineName
-from cifar_tasks.data.lines.line_log import Delivery, DiffSummary, EntryKind, LineDataset
+from cifar_tasks.data.lines.line_log import Delivery, DiffSummary, EntryKind, LineDataset, LineEntry, PreparedVersion
 from cifar_tasks.data.lines.line_watch import Status
 from cifar_tasks.steps.form_request import FormRequest
 from cifar_tasks.steps.payloads import Payload
@@ -35,6 +38,15 @@ class PreparedLine(Payload):
     changed: bool
     """Whether it is another version than the one in use."""
 
+    @property
+    def version(self) -> PreparedVersion:
+        return PreparedVersion(self.dataset, self.delivery, self.diff, self.notes)
+
+    @property
+    def base(self) -> str | None:
+        """Digest of the version in use."""
+        return self.in_use.digest if self.in_use else None
+
 
 class RecordedVersion(Payload):
     """An entry of the log of a line."""
@@ -44,3 +56,31 @@ class RecordedVersion(Payload):
     kind: EntryKind
     dataset: LineDataset
     reasons: tuple[str, ...]
+
+    @classmethod
+    def of_entry(cls, entry: LineEntry) -> Self:
+        return cls(**{name: getattr(entry, name) for name in cls.model_fields})
+
+
+class ValidatedLine(Payload):
+    """A prepared version with the result of its checks."""
+
+    prepared: PreparedLine
+    passed: bool
+    reasons: list[str]
+    """Of a version that failed."""
+    markdown: str
+    """The checks, as the person who decides sees them."""
+    report_url: str
+    """The page in MLflow."""
+    mlflow_url: str
+
+
+class Verdict(Payload):
+    """What the person who was asked said about a quarantined version."""
+
+    release: bool
+    by: str | None
+    """None if nobody answered in time: the version stays quarantined."""
+    reason: str = ""
+    at: datetime | None = None

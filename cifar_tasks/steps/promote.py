@@ -7,7 +7,8 @@ from cifar_tasks.promotion.comparison_tables import comparison_markdown
 from cifar_tasks.promotion.decision import decide
 from cifar_tasks.promotion.page import comparison_page
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import Answer, Promotion, PromotionRequest, Proposal, WorkflowRun
+from cifar_tasks.steps.payloads import WorkflowRun
+from cifar_tasks.steps.promotion_payloads import Answer, Promotion, PromotionRequest, Proposal
 from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append, uses_of
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs

@@ -10,7 +10,9 @@ from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
 from cifar_tasks.errors import WeightsError
 from cifar_tasks.evaluation.names import markdown, printable
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import PromotionRequest, RegisteredModel, ReportRow, RunReport, TrainPlan, WorkflowRun
+from cifar_tasks.steps.payloads import RegisteredModel, TrainPlan, WorkflowRun
+from cifar_tasks.steps.promotion_payloads import PromotionRequest
+from cifar_tasks.steps.report_payloads import ReportRow, RunReport
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.airflow_links import links_of_workflow, markdown_links

@@ -9,7 +9,8 @@ from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.versions import load_version
 from cifar_tasks.errors import ConfigError, IntegrityError
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import Promotion, RollbackRequest, WorkflowRun
+from cifar_tasks.steps.payloads import WorkflowRun
+from cifar_tasks.steps.promotion_payloads import Promotion, RollbackRequest
 from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs

@@ -3,16 +3,15 @@
 import logging
 
 from cifar_tasks.data.lines.line_decisions import Decider, record_version
-from cifar_tasks.data.lines.line_log import LineEntry, read_line_log
+from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.data.lines.line_snapshot import load_snapshot
 from cifar_tasks.data.lines.line_verdicts import reject, release, waiting
 from cifar_tasks.data.quality.quality_checks import check
 from cifar_tasks.data.quality.quality_page import quality_markdown
 from cifar_tasks.errors import SourceChanged
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.line_payloads import PreparedLine, RecordedVersion
+from cifar_tasks.steps.line_payloads import PreparedLine, RecordedVersion, ValidatedLine, Verdict
 from cifar_tasks.steps.payloads import WorkflowRun
-from cifar_tasks.steps.quality_payloads import ValidatedLine, Verdict
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.delivery_reports import champion_predictions, keep_report
@@ -49,18 +48,11 @@ def validate_dataset(prepared: PreparedLine, workflow: WorkflowRun) -> Validated
 def quarantine_version(validated: ValidatedLine, workflow: WorkflowRun) -> RecordedVersion:
     """The version in use stays; a retry, or another run that prepared the same, finds the entry."""
     prepared = validated.prepared
+    store, decider = S3Store(Settings().bucket), Decider(workflow.id, validated.report_url)
     entry = record_version(
-        S3Store(Settings().bucket),
-        prepared.line,
-        "quarantined",
-        prepared.dataset,
-        prepared.delivery,
-        prepared.diff,
-        prepared.in_use.digest if prepared.in_use else None,
-        Decider(workflow.id, validated.report_url),
-        validated.reasons,
+        store, prepared.line, "quarantined", prepared.version, prepared.base, decider, validated.reasons
     )
-    return _recorded(entry)
+    return RecordedVersion.of_entry(entry)
 
 
 def record_verdict(validated: ValidatedLine, verdict: Verdict | None, workflow: WorkflowRun) -> RecordedVersion:
@@ -72,10 +64,4 @@ def record_verdict(validated: ValidatedLine, verdict: Verdict | None, workflow: 
         reason = verdict.reason or f"answered in Airflow by {verdict.by}"
         decider = Decider(workflow.id, validated.report_url, verdict.by, reason)
         decided = (release if verdict.release else reject)(store, prepared.line, digest, decider)
-    return _recorded(decided or log.of_version(digest))
-
-
-def _recorded(entry: LineEntry) -> RecordedVersion:
-    return RecordedVersion(
-        line=entry.line, number=entry.number, kind=entry.kind, dataset=entry.dataset, reasons=entry.reasons
-    )
+    return RecordedVersion.of_entry(decided or log.of_version(digest))

@@ -7,7 +7,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
 import cifar10_dataset
-from cifar_tasks.steps.quality_payloads import Verdict
+from cifar_tasks.steps.line_payloads import Verdict
 from tests.dags.parsing import parse_elsewhere
 
 TWO = json.dumps({"pets": {"source": "/pets", "settle_seconds": 20}, "cars": {"source": "s3://team/cars"}})

@@ -8,7 +8,7 @@ from airflow.sdk.exceptions import ParamValidationError
 
 import cifar10_promotion
 from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.steps.payloads import Answer, PromotionRequest
+from cifar_tasks.steps.promotion_payloads import Answer, PromotionRequest
 from tests.dags.parsing import parse_elsewhere
 
 

@@ -13,7 +13,8 @@ import cifar10_training
 from cifar_tasks.cli import local_run
 from cifar_tasks.config import Overrides
 from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.steps.payloads import PromotionRequest, RunRequest, WorkflowRun
+from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
+from cifar_tasks.steps.promotion_payloads import PromotionRequest
 from step_tasks import form_request
 from tests.dags.parsing import parse_elsewhere
 

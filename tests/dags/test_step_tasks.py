@@ -13,7 +13,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 import step_tasks
 from cifar_tasks.errors import ConfigError, ModelSkipped, NothingToTrain, Stopped, StorageError
 from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.steps.payloads import PromotionRequest, RollbackRequest, WorkflowRun
+from cifar_tasks.steps.payloads import WorkflowRun
+from cifar_tasks.steps.promotion_payloads import PromotionRequest, RollbackRequest
 from tests.dags.parsing import DAGS, parse_elsewhere
 
 FILES = sorted(path.stem for path in DAGS.glob("cifar10_*.py"))

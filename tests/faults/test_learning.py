@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from cifar_tasks.cli.local_run import run_workflow
 from cifar_tasks.data.source import PLACEHOLDER_BANNER
-from cifar_tasks.steps.payloads import RunReport
+from cifar_tasks.steps.report_payloads import RunReport
 from tests.conftest import RunningStack
 from tests.trainings import child_run, request
 

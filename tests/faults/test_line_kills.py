@@ -51,7 +51,7 @@ def watch(store: FolderStore, source: Path, workflow: str) -> LineEntry | None:
     in_use = read_line_log(store, LINE).in_use()
     new = prepared(store, source, str)
     base = in_use.digest if in_use else None
-    return record_version(store, LINE, "accepted", new.dataset, new.delivery, new.diff, base, Decider(workflow))
+    return record_version(store, LINE, "accepted", new, base, Decider(workflow))
 
 
 def killed_watch(root: Path, kills_at: int, source: Path) -> bool:

@@ -16,8 +16,9 @@ from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding
 from cifar_tasks.errors import IntegrityError, TrackingError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
-from cifar_tasks.steps.payloads import EvaluatedModel, Proposal
+from cifar_tasks.steps.payloads import EvaluatedModel
 from cifar_tasks.steps.promote import record
+from cifar_tasks.steps.promotion_payloads import Proposal
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage import promotion_log
 from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append

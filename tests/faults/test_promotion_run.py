@@ -14,7 +14,8 @@ from cifar_tasks.cli.watch import AWAITING_INPUT
 from cifar_tasks.deployment.airflow_api import PROMOTION_DAG, ROLLBACK_DAG
 from cifar_tasks.evaluation.names import markdown
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import Promotion, RunReport
+from cifar_tasks.steps.promotion_payloads import Promotion
+from cifar_tasks.steps.report_payloads import RunReport
 from cifar_tasks.storage.promotion_log import Entry, read_log
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs

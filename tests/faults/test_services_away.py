@@ -15,16 +15,11 @@ from mlflow import MlflowClient
 from cifar_tasks.errors import CifarError
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.steps.evaluate import evaluate_model
-from cifar_tasks.steps.payloads import (
-    EvaluatedModel,
-    Promotion,
-    PromotionRequest,
-    RegisteredModel,
-    RunReport,
-    TrainedModel,
-)
+from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel, TrainedModel
 from cifar_tasks.steps.promote import propose, record
+from cifar_tasks.steps.promotion_payloads import Promotion, PromotionRequest
 from cifar_tasks.steps.report import report
+from cifar_tasks.steps.report_payloads import RunReport
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage import s3
 from tests.conftest import RunningStack, connect

@@ -19,8 +19,9 @@ from cifar_tasks.cli.predict import predict
 from cifar_tasks.cli.request import check_source
 from cifar_tasks.errors import CifarError, ConfigError, DataError, NothingToTrain
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import RunReport, WorkflowRun
+from cifar_tasks.steps.payloads import WorkflowRun
 from cifar_tasks.steps.prepare import prepare_data
+from cifar_tasks.steps.report_payloads import RunReport
 from cifar_tasks.storage.s3 import S3Store, sha256_hex
 from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import COLOURS, RunningStack, connect, picture

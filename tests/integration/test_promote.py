@@ -17,8 +17,9 @@ from cifar_tasks.errors import ConfigError
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
-from cifar_tasks.steps.payloads import Answer, EvaluatedModel
+from cifar_tasks.steps.payloads import EvaluatedModel
 from cifar_tasks.steps.promote import record
+from cifar_tasks.steps.promotion_payloads import Answer
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.decisions import SECTION

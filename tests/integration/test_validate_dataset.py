@@ -12,8 +12,8 @@ from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.dataset_line import accept_version, prepare_version
 from cifar_tasks.steps.evaluate import evaluate_model
+from cifar_tasks.steps.line_payloads import ValidatedLine, Verdict
 from cifar_tasks.steps.payloads import WorkflowRun
-from cifar_tasks.steps.quality_payloads import ValidatedLine, Verdict
 from cifar_tasks.steps.register import register_model
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.steps.validate_dataset import quarantine_version, record_verdict, validate_dataset

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cifar_tasks.data.lines.line_log import (
-    Delivery,
-    DiffSummary,
     EntryKind,
     LineDataset,
     LineEntry,
     LineLog,
     LineOutcome,
+    PreparedVersion,
     append_entry,
 )
 from cifar_tasks.data.lines.line_watch import mark_handled
@@ -35,9 +34,7 @@ def record_version(
     store: S3Store,
     line: str,
     kind: EntryKind,
-    dataset: LineDataset,
-    delivery: Delivery,
-    diff: DiffSummary,
+    version: PreparedVersion,
     base: str | None,
     decider: Decider,
     reasons: Sequence[str] = (),
@@ -51,18 +48,18 @@ def record_version(
     def decide(log: LineLog) -> LineOutcome | LineEntry:
         if decider.workflow and (own := log.of_workflow(decider.workflow, "accepted", "quarantined")):
             return own
-        if log.last and log.last.dataset.digest == dataset.digest:
+        if log.last and log.last.dataset.digest == version.dataset.digest:
             return log.last
         in_use = log.entry_in_use()
-        if in_use and in_use.dataset.digest == dataset.digest:
+        if in_use and in_use.dataset.digest == version.dataset.digest:
             return in_use
         if (in_use.dataset.digest if in_use else None) != base:
             raise SourceChanged(f"another run has changed the version in use of {line} meanwhile. Check it again.")
         return LineOutcome(
             kind=kind,
-            dataset=dataset,
-            delivery=delivery,
-            diff=diff,
+            dataset=version.dataset,
+            delivery=version.delivery,
+            diff=version.diff,
             reasons=tuple(reasons),
             workflow=decider.workflow,
             url=decider.url,
@@ -71,7 +68,7 @@ def record_version(
         )
 
     entry = append_entry(store, line, decide)
-    mark_handled(store, line, delivery)
+    mark_handled(store, line, version.delivery)
     return entry
 
 

@@ -57,6 +57,17 @@ class DiffSummary(_Value):
     unreadable: int = 0
 
 
+@dataclass(frozen=True)
+class PreparedVersion:
+    """A version that is not in use yet."""
+
+    dataset: LineDataset
+    delivery: Delivery
+    diff: DiffSummary
+    notes: tuple[str, ...]
+    """What a user should know."""
+
+
 class LineOutcome(_Value):
     """What was decided about a version."""
 

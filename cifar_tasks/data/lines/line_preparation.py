@@ -1,7 +1,6 @@
 """A new dataset version of a line: only what is new is read and written."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.data.images import Images, Report
 from cifar_tasks.data.lines.delivered_images import DeliveredImages
 from cifar_tasks.data.lines.line_index import ImageRow, LeftOut, LineIndex, read_index, write_index
-from cifar_tasks.data.lines.line_log import Delivery, DiffSummary, LineDataset
+from cifar_tasks.data.lines.line_log import Delivery, DiffSummary, LineDataset, PreparedVersion
 from cifar_tasks.data.lines.line_plan import LEARNED, LinePlan, VersionInUse
 from cifar_tasks.data.lines.line_shards import LineShards
 from cifar_tasks.data.lines.line_source import DeliveredFiles
@@ -27,15 +26,6 @@ from cifar_tasks.data.versions import (
 )
 from cifar_tasks.errors import DataError
 from cifar_tasks.storage.s3 import ObjectRef, S3Store
-
-
-@dataclass(frozen=True)
-class PreparedVersion:
-    dataset: LineDataset
-    delivery: Delivery
-    diff: DiffSummary
-    notes: tuple[str, ...]
-    """What a user should know."""
 
 
 @without_collector()

@@ -17,7 +17,7 @@ from cifar_tasks.cli.watch import Watcher
 from cifar_tasks.deployment.airflow_api import Access
 from cifar_tasks.errors import StackError
 from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.steps.payloads import PromotionRequest
+from cifar_tasks.steps.promotion_payloads import PromotionRequest
 from tests.unit.cli.test_summary import PROMOTION, REPORT
 
 

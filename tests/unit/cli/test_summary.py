@@ -6,7 +6,8 @@ from rich.console import Console
 
 from cifar_tasks.cli.summary import print_summary
 from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.steps.payloads import Promotion, PromotionRequest, ReportRow, RunReport
+from cifar_tasks.steps.promotion_payloads import Promotion, PromotionRequest
+from cifar_tasks.steps.report_payloads import ReportRow, RunReport
 
 ROW = ReportRow(
     model="cnn",

@@ -16,7 +16,7 @@ from tests.stores import InMemoryStore
 
 def record(store, version, workflow="dag/1", kind="accepted", base=None) -> LineEntry:
     decider = Decider(workflow, "http://airflow")
-    return record_version(store, LINE, kind, version.dataset, version.delivery, version.diff, base, decider)
+    return record_version(store, LINE, kind, version, base, decider)
 
 
 @pytest.fixture
