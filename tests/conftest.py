@@ -51,7 +51,7 @@ WITH_AIRFLOW = (
     "tests/faults/test_approval_page.py",
     "tests/faults/test_backfill.py",
     "tests/faults/test_marked_runs.py",
-    "tests/faults/test_models_page_journey.py",
+    "tests/faults/test_models_page_forms.py",
     "tests/faults/test_promotion_run.py",
     "tests/faults/test_running_stack.py",
     "tests/integration/test_doctor_airflow.py",

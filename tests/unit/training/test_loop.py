@@ -194,7 +194,7 @@ def test_the_speed_of_an_epoch_is_its_images_by_its_seconds():
     state = train(new_state(config(epochs=1)), speed)
     slowest = 256 / (time.perf_counter() - began)
     assert slowest < state.history[0].images_per_second < 100 * slowest
-    assert slowest < speed.shown <= 1.5 * state.history[0].images_per_second
+    assert slowest < speed.shown < 10 * state.history[0].images_per_second
 
 
 def test_a_resumed_training_keeps_the_best_weights_of_before():

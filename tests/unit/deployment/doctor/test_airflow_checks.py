@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cifar_tasks.deployment.airflow_api import DAG
+from cifar_tasks.deployment.doctor.check_runner import Finding
 from tests.celery_worker import worker
 from tests.unit.deployment.doctor.deployments import COMPOSE, Server, answering, find, handled_by
 
@@ -33,18 +34,7 @@ def test_airflow_without_a_known_password_is_skipped() -> None:
     ],
 )
 def test_the_schedule_of_the_training_dag_is_told(setting: str | None, paused: bool, status: str, message: str) -> None:
-    class Airflow(Server):
-        def answer(self) -> None:
-            if self.path == "/auth/token":
-                self.send_json({"access_token": "token"})
-            elif self.path.endswith("/importErrors"):
-                self.send_json({"import_errors": [], "total_entries": 0})
-            else:
-                self.send_json(SCHEDULED | {"is_paused": paused})
-
-    with handled_by(Airflow) as address:
-        settings = COMPOSE.settings.model_copy(update={"schedule": setting})
-        found = find("training DAG", replace(COMPOSE, settings=settings, airflow_url=address, airflow_password="word"))
+    found = check_training_dag(setting, is_paused=paused)
     assert (found.status, found.message) == (status, message)
 
 
@@ -70,6 +60,14 @@ SCHEDULED = {
 
 
 def test_a_schedule_beside_a_dataset_line_is_that_of_the_setting() -> None:
+    found = check_training_dag("15 3 * * *", timetable_summary="Asset or 15 3 * * *")
+    assert found.status == "ok"
+    assert found.message == "runs at 15 3 * * * and for new versions of a dataset line, next 2030-01-02 03:15 UTC"
+
+
+def check_training_dag(setting: str | None, **shown: object) -> Finding:
+    """With this CIFAR_SCHEDULE, in an Airflow that shows these values of the DAG."""
+
     class Airflow(Server):
         def answer(self) -> None:
             if self.path == "/auth/token":
@@ -77,13 +75,11 @@ def test_a_schedule_beside_a_dataset_line_is_that_of_the_setting() -> None:
             elif self.path.endswith("/importErrors"):
                 self.send_json({"import_errors": [], "total_entries": 0})
             else:
-                self.send_json(SCHEDULED | {"is_paused": False, "timetable_summary": "Asset or 15 3 * * *"})
+                self.send_json(SCHEDULED | {"is_paused": False} | shown)
 
     with handled_by(Airflow) as address:
-        settings = COMPOSE.settings.model_copy(update={"schedule": "15 3 * * *"})
-        found = find("training DAG", replace(COMPOSE, settings=settings, airflow_url=address, airflow_password="word"))
-    assert found.status == "ok"
-    assert found.message == "runs at 15 3 * * * and for new versions of a dataset line, next 2030-01-02 03:15 UTC"
+        settings = COMPOSE.settings.model_copy(update={"schedule": setting})
+        return find("training DAG", replace(COMPOSE, settings=settings, airflow_url=address, airflow_password="word"))
 
 
 def test_a_queue_that_no_worker_consumes_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

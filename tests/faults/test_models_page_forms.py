@@ -18,7 +18,7 @@ from tests.dags.test_dag_run import wait_for
 from tests.faults.test_promotion_run import wait_for_person
 
 pytestmark = [needs_chromium, pytest.mark.timeout(1200)]
-NAME = "journey"
+NAME = "by-forms"
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def test_from_the_form_over_a_running_task_and_an_approval_to_a_rollback(
     approve(page, DagRun(airflow, run.run_id, PROMOTION_DAG), candidate)
     models = f"{stack.airflow_url}/plugin/models?registered_model={NAME}"
     look_at_an_image_on_which_they_differ(page, f"{models}&view=compare&a={other}&b={candidate}")
-    keep("journey-comparison")
+    keep("forms-comparison")
 
     force_and_roll_back(page, models, candidate, other)
-    keep("journey-timeline")
+    keep("forms-timeline")
 
 
 def start_training(page: Page, airflow, dag: str, pictures: Path) -> DagRun:  # noqa: F811
@@ -130,7 +130,7 @@ def force_and_roll_back(page: Page, models: str, candidate: int, other: int) -> 
 
     page.goto(f"{models}&view=history")
     form = page.get_by_role("form", name="Roll back")
-    form.get_by_label("Reason").fill("it was only a journey")
+    form.get_by_label("Reason").fill("it was only a test")
     form.get_by_role("button").click()
     page.wait_for_url(re.compile(f"/dags/{ROLLBACK_DAG}/runs/"))
     wait_for(lambda: last_entry().action == "rollback", 240)
@@ -139,7 +139,7 @@ def force_and_roll_back(page: Page, models: str, candidate: int, other: int) -> 
     page.goto(f"{models}&view=history")
     decided = page.locator(".cifar-timeline > li")
     expect(decided).to_have_count(3)
-    for entry, texts in enumerate((("Rolled back", "it was only a journey"), ("Promoted", "force"), ("Promoted",))):
+    for entry, texts in enumerate((("Rolled back", "it was only a test"), ("Promoted", "force"), ("Promoted",))):
         for text in texts:
             expect(decided.nth(entry).get_by_text(text).first).to_be_visible()
 
