@@ -58,7 +58,7 @@ event of the asset `dataset_line_<line>`, with line, digest and counts.
 button to the report with example images. The task *approve* waits for a person (tab *Required Actions*). Without an
 answer the version stays quarantined: `cifar data release LINE --reason TEXT`, `cifar data reject LINE --reason TEXT`.
 
-**Way back:** `cifar data rollback LINE --reason TEXT`.
+**Way back:** `cifar data rollback LINE --reason TEXT`. The next run for the line sends the event.
 """
 
 
@@ -184,7 +184,7 @@ def cifar10_dataset():
     def announce(*, inlet_events: Any = None, outlet_events: Any = None) -> None:
         line = line_of_run()
         entry = line and run_task_step("dataset_line:version_in_use", line=line)
-        if not entry or entry["kind"] == "rolled_back":
+        if not entry:
             raise AirflowSkipException("there is no version to announce")
         asset = line_asset(line)
         extra = {"line": line, "entry": entry["number"]}

@@ -122,8 +122,7 @@ def rollback(
     from cifar_tasks.data.lines.line_decisions import Decider, roll_back
 
     _log(store, line)
-    entry = roll_back(store, line, version, Decider(by=getpass.getuser(), reason=reason))
-    console.print(f"Version {entry.dataset.digest[:16]} of {escape(line)} is in use. Entry {entry.number} of its log.")
+    _print_in_use(roll_back(store, line, version, Decider(by=getpass.getuser(), reason=reason)))
 
 
 @data.command(cls=StrictCommand)
@@ -134,9 +133,7 @@ def release(line: Line, reason: Reason, version: Waiting = None) -> None:
     """
     from cifar_tasks.data.lines.line_verdicts import release
 
-    entry = _decide(release, line, version, reason)
-    console.print(f"Version {entry.dataset.digest[:16]} of {escape(line)} is in use. Entry {entry.number} of its log.")
-    console.print("The next run of the DAG cifar10_dataset sends its event; trigger it to train at once.")
+    _print_in_use(_decide(release, line, version, reason))
 
 
 @data.command(cls=StrictCommand)
@@ -151,6 +148,13 @@ def reject(line: Line, reason: Reason, version: Waiting = None) -> None:
     console.print(
         f"Version {entry.dataset.digest[:16]} of {escape(line)} is rejected. Entry {entry.number} of its log."
     )
+
+
+def _print_in_use(entry: "LineEntry") -> None:
+    console.print(
+        f"Version {entry.dataset.digest[:16]} of {escape(entry.line)} is in use. Entry {entry.number} of its log."
+    )
+    console.print("The next run of the DAG cifar10_dataset sends its event; trigger it to train at once.")
 
 
 def _decide(verdict: "Callable[..., LineEntry]", line: str, version: str | None, reason: str) -> "LineEntry":

@@ -165,10 +165,9 @@ ENTRY = {"kind": "accepted", "number": 4, "dataset": {"digest": "d", "uri": "s3:
     ("entry", "events"),
     [
         (None, []),
-        ({**ENTRY, "kind": "rolled_back"}, []),
         (ENTRY, [Event(entry=3, digest="c"), Event(entry=4, digest="d")]),
     ],
-    ids=["no version", "rolled back", "announced already"],
+    ids=["no version", "announced already"],
 )
 def test_no_event_without_a_version_that_has_none_yet(task, entry, events):
     outlet = Outlet()
@@ -177,7 +176,7 @@ def test_no_event_without_a_version_that_has_none_yet(task, entry, events):
     assert not hasattr(outlet, "added")
 
 
-@pytest.mark.parametrize("kind", ["accepted", "released"])
+@pytest.mark.parametrize("kind", ["accepted", "released", "rolled_back"])
 def test_a_version_that_comes_into_use_has_an_event_with_line_digest_and_counts(task, kind):
     outlet = Outlet()
     events = Events([Event(entry=3, digest="d"), Event(), Event(entry=4, digest="of a log that was moved away")])

@@ -100,7 +100,9 @@ def test_a_version_that_there_is_not_is_named(digests):
 def test_a_rollback_needs_a_reason_and_is_logged_with_it(digests):
     store = data_commands.store_of_test
     assert CliRunner().invoke(app, ["data", "rollback", LINE]).exit_code == 2
-    assert digests[0][:16] in run("rollback", LINE, "--reason", "grey pictures")
+    told = run("rollback", LINE, "--reason", "grey pictures")
+    assert f"Version {digests[0][:16]} of {LINE} is in use" in told
+    assert "The next run of the DAG cifar10_dataset sends its event" in told
     entry = read_line_log(store, LINE).entry_in_use()
     assert (entry.kind, entry.dataset.digest, entry.reason) == ("rolled_back", digests[0], "grey pictures")
     assert entry.by
