@@ -2,79 +2,58 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from pathlib import Path
 
+import psutil
 import pytest
 from airflow_client.client.api.asset_api import AssetApi
 from airflow_client.client.api.dag_api import DAGApi
 from airflow_client.client.api.dag_run_api import DagRunApi
-from airflow_client.client.api.task_instance_api import TaskInstanceApi
 from airflow_client.client.models.create_asset_events_body import CreateAssetEventsBody
 from airflow_client.client.models.dag_patch_body import DAGPatchBody
-from airflow_client.client.models.update_hitl_detail_payload import UpdateHITLDetailPayload
 
 from benchmarks.temporary_stack import temporary_home
-from cifar_tasks.cli.dag_run import ENDED, DagRun, trigger
-from cifar_tasks.cli.watch import AWAITING_INPUT
-from cifar_tasks.data.lines.line_log import LineLog, read_line_log
+from cifar_tasks.cli.dag_run import DagRun
+from cifar_tasks.data.lines.line_log import read_line_log
+from cifar_tasks.data.versions import whole_version
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import DAG as TRAINING_DAG
 from cifar_tasks.deployment.airflow_api import airflow, find_dag
+from cifar_tasks.deployment.stack.supervisord import marked
+from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store, s3_client
+from cifar_tasks.tracking import runs
 from tests.conftest import connect
 from tests.dataset_lines import CLASSES, accept, picture, prepared
 from tests.waiting import wait_until
+from tests.watched_line import DATASET_DAG, MARKER, RUN_SECONDS, WatchedLine
 
-DAG = "cifar10_dataset"
 LENIENT = {"max_class_psi": 99, "max_ks": 1, "max_extreme": 1, "max_copies": 1, "max_label_errors": 1}
 """Of what is checked of a delivery only grey images matter here."""
-SETTLING_SECONDS = 3
-"""Airflow asks a second time where an answer comes before the scheduler knows that the task is parked."""
 
 
 @dataclass(frozen=True)
-class Watched:
-    """A stack that watches the prefix `s3://team/pets`, and a client of its Airflow."""
-
-    client: Any
-    source: S3Store
-    store: S3Store
+class Pets(WatchedLine):
+    home: Path
+    """Of its stack."""
 
     def deliver(self, name: str, number: int, mode: str = "RGB") -> None:
         buffer = BytesIO()
         picture(number).convert(mode).save(buffer, "PNG")
-        self.source.put(f"pets/{name}", buffer.getvalue())
-
-    def complete(self) -> None:
-        time.sleep(1.1)  # S3 tells whole seconds
-        self.source.put("pets/_COMPLETE", b"")
-
-    def check(self, line: str | None = "pets") -> DagRun:
-        return trigger(self.client, {"line": line}, DAG)
-
-    def ended(self, run: DagRun) -> dict[str, str]:
-        wait_until(lambda: run.state() in ENDED, 300)
-        assert run.state() == "success", [(task.task_id, task.state) for task in run.tasks()]
-        return {task.task_id: task.state.value for task in run.tasks()}
-
-    def log(self) -> LineLog:
-        return read_line_log(self.store, "pets")
-
-    def events(self) -> list[dict[str, Any]]:
-        events = AssetApi(self.client).get_asset_events(name_pattern="dataset_line_pets").asset_events
-        return [event.extra for event in events]
+        self.put(name, buffer.getvalue())
 
     def runs(self) -> list[str]:
-        return [run.dag_run_id for run in DagRunApi(self.client).get_dag_runs(DAG, limit=100).dag_runs]
+        return [run.dag_run_id for run in DagRunApi(self.client).get_dag_runs(DATASET_DAG, limit=100).dag_runs]
 
 
 @pytest.fixture(scope="module")
-def watched() -> Iterator[Watched]:
+def watched() -> Iterator[Pets]:
     with temporary_home() as home, pytest.MonkeyPatch.context() as patch:
-        line = {"source": "s3://team/pets", "marker": "_COMPLETE"}
+        line = {"source": "s3://team/pets", "marker": MARKER, "settle_seconds": 0}
         digits = {"source": "digits", "settle_seconds": 0}
         patch.setenv("CIFAR_DATASET_LINES", json.dumps({"pets": line, "digits": digits}))
         patch.setenv("CIFAR_DATASET_LIMITS", json.dumps(LENIENT))
@@ -86,7 +65,7 @@ def watched() -> Iterator[Watched]:
         with airflow(url, embedded.AIRFLOW_USER, embedded.airflow_password(home), 120) as client:
             wait_until(lambda: find_dag(client, TRAINING_DAG) is not None, 120)
             DAGApi(client).patch_dag(TRAINING_DAG, DAGPatchBody(is_paused=True))  # an event would start a training
-            watched = Watched(client, S3Store("team", s3), S3Store("cifar"))
+            watched = Pets(client, S3Store("team", s3), S3Store("cifar"), "pets", "pets", home)
             for label, name in enumerate(CLASSES):
                 for number in range(20):
                     watched.deliver(f"train/{name}/{number:03}.png", 1000 * label + number)
@@ -97,19 +76,19 @@ def watched() -> Iterator[Watched]:
             yield watched
 
 
-def test_a_version_has_an_entry_and_one_event_and_the_next_check_finds_nothing_new(watched: Watched) -> None:
+def test_a_version_has_an_entry_and_one_event_and_the_next_check_finds_nothing_new(watched: Pets) -> None:
     entry = watched.log().entry_in_use()
     before = watched.events()
     assert [(each["entry"], each["digest"]) for each in before][-1:] == [(entry.number, entry.dataset.digest)]
     run = watched.check()
     states = watched.ended(run)
     assert (states["check_source"], states["accept"], states["announce"]) == ("skipped",) * 3
-    assert "nothing new" in DagRunApi(watched.client).get_dag_run(DAG, run.run_id).note
+    assert "nothing new" in watched.note(run)
     assert watched.events() == before
 
 
 def test_a_delivery_without_its_marker_is_waited_for_and_two_watches_make_one_version_with_one_event(
-    watched: Watched,
+    watched: Pets,
 ) -> None:
     entries, events = len(watched.log().entries), len(watched.events())
     for number in range(8):
@@ -129,22 +108,22 @@ def test_a_delivery_without_its_marker_is_waited_for_and_two_watches_make_one_ve
     assert watched.events()[-1]["counts"]["test"] == {"ant": 5, "bee": 5}
 
 
-def test_an_event_from_outside_checks_every_line_in_a_run_of_its_own(watched: Watched) -> None:
+def test_an_event_from_outside_checks_every_line_in_a_run_of_its_own(watched: Pets) -> None:
     assets = AssetApi(watched.client)
     found = assets.get_assets(name_pattern="dataset_source_pets").assets
     before = set(watched.runs())
     assets.create_asset_event(CreateAssetEventsBody(asset_id=found[0].id, extra={"by": "labelling tool"}))
     wait_until(lambda: len(set(watched.runs()) - before) == 3, 120)
     for run in set(watched.runs()) - before:
-        watched.ended(DagRun(watched.client, run, DAG))
+        watched.ended(DagRun(watched.client, run, DATASET_DAG))
     assert read_line_log(watched.store, "digits").in_use() is not None
 
 
-def test_a_version_whose_run_ended_before_its_event_has_it_after_the_next_check(watched: Watched) -> None:
+def test_a_version_whose_run_ended_before_its_event_has_it_after_the_next_check(watched: Pets) -> None:
     """As a person's release does, or a run that was deleted between the entry and the event."""
     for number in range(4):
         watched.deliver(f"train/bee/b{number}.png", 6000 + number)
-    accept(watched.store, prepared(watched.store, "s3://team/pets", marker="_COMPLETE"))
+    accept(watched.store, prepared(watched.store, "s3://team/pets", marker=MARKER))
     events = len(watched.events())
     watched.complete()
     watched.ended(watched.check())
@@ -154,25 +133,80 @@ def test_a_version_whose_run_ended_before_its_event_has_it_after_the_next_check(
     assert len(watched.events()) == events + 1
 
 
-def test_grey_images_are_quarantined_without_an_event_until_a_person_releases_the_version(watched: Watched) -> None:
+def test_grey_images_are_quarantined_without_an_event_until_a_person_releases_the_version(watched: Pets) -> None:
     entries, events = len(watched.log().entries), len(watched.events())
     for number in range(10):
         watched.deliver(f"train/{CLASSES[number % 2]}/grey{number}.png", 7000 + number, "L")
     watched.complete()
-    run = watched.check()
-    wait_until(lambda: ("approve", AWAITING_INPUT) in {(task.task_id, task.state) for task in run.tasks()}, 300)
+    run = watched.waiting_for_a_person()
     quarantined = watched.log().last
     assert (quarantined.kind, quarantined.number) == ("quarantined", entries + 1)
     assert any(reason.startswith("grey images") for reason in quarantined.reasons)
     assert watched.log().in_use() != quarantined.dataset
     assert len(watched.events()) == events
-    assert "grey images" in DagRunApi(watched.client).get_dag_run(DAG, run.run_id).note
-    time.sleep(SETTLING_SECONDS)
-    payload = UpdateHITLDetailPayload(chosen_options=["Release"], params_input={"reason": "an old camera"})
-    TaskInstanceApi(watched.client).update_hitl_detail(DAG, run.run_id, "approve", -1, payload)
-    states = watched.ended(run)
+    assert "grey images" in watched.note(run)
+    states = watched.answer(run, "Release", "an old camera")
     assert (states["accept"], states["decide"], states["announce"]) == ("skipped", "success", "success")
     released = watched.log().last
     assert (released.kind, released.reason, released.dataset) == ("released", "an old camera", quarantined.dataset)
     assert released.by
     assert watched.events()[-1]["entry"] == released.number
+
+
+def test_a_run_whose_tasks_are_all_killed_in_the_middle_makes_one_version_with_one_event(watched: Pets) -> None:
+    """Airflow's process of the task is killed with that of its step, as the machine does when memory runs out."""
+    before, events = watched.log(), watched.events()
+    for number in range(6):
+        watched.deliver(f"train/ant/k{number}.png", 8000 + number)
+    watched.complete()
+    shards, reports = (set(watched.store.keys(f"lines/pets/{what}/")) for what in ("shards", "reports"))
+    run = watched.check()
+
+    def begun() -> bool:
+        return watched.store.get("lines/pets/watch/waiter.json") == f'"{DATASET_DAG}/{run.run_id}"'.encode()
+
+    kill_in_the_middle(watched.home, "dataset_line:check_source", begun)
+    kill_in_the_middle(
+        watched.home,
+        "dataset_line:prepare_version",
+        lambda: set(watched.store.keys("lines/pets/shards/")) > shards,
+    )
+    kill_in_the_middle(
+        watched.home,
+        "validate_dataset:validate_dataset",
+        lambda: set(watched.store.keys("lines/pets/reports/")) > reports,
+    )
+    assert watched.log() == before
+    kill_in_the_middle(watched.home, "dataset_line:accept_version", lambda: watched.log() != before)
+    states = watched.ended(run)
+    assert (states["accept"], states["announce"]) == ("success", "success")
+    tries = {str(task.task_id): task.try_number for task in run.tasks()}
+    assert [tries[task] for task in ("check_source", "prepare_version", "validate", "accept")] == [2] * 4
+    entry = watched.log().last
+    assert (watched.log().entries[:-1], entry.kind, entry.diff.new) == (before.entries, "accepted", 6)
+    assert whole_version(watched.store, entry.dataset.digest, "pets")
+    assert [event["entry"] for event in watched.events()] == [*(event["entry"] for event in events), entry.number]
+    client = runs.mlflow_client()
+    experiment = runs.experiment_id(client, f"{Settings().experiment}-lines")
+    (report,) = runs.find_runs(client, experiment, {"cifar.dataset": entry.dataset.digest})
+    assert report.info.status == "FINISHED"
+    assert watched.ended(watched.check())["announce"] == "skipped"
+
+
+def kill_in_the_middle(home: Path, step: str, happened: Callable[[], bool]) -> None:
+    """SIGKILL for a step and the task that has started it. Until it happened the step runs in slices of a moment."""
+    found: list[psutil.Process] = []
+
+    def is_running() -> bool:
+        with suppress(psutil.NoSuchProcess):  # another one has ended
+            found[:] = [process for process in marked(home) if f"cifar_tasks.steps.{step}" in process.cmdline()]
+        return bool(found)
+
+    wait_until(is_running, RUN_SECONDS)
+    (process,) = found
+    while not happened():
+        process.resume()
+        time.sleep(0.01)
+        process.suspend()
+    process.parent().kill()
+    process.kill()

@@ -1,0 +1,81 @@
+"""A dataset line that a real Airflow watches: what it delivers, what the DAG and the log of the line say of it."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_client.client.api.asset_api import AssetApi
+from airflow_client.client.api.dag_run_api import DagRunApi
+from airflow_client.client.api.task_instance_api import TaskInstanceApi
+from airflow_client.client.models.update_hitl_detail_payload import UpdateHITLDetailPayload
+
+from cifar_tasks.cli.dag_run import ENDED, DagRun, trigger
+from cifar_tasks.cli.watch import AWAITING_INPUT
+from cifar_tasks.data.lines.line_log import LineLog, read_line_log
+from cifar_tasks.storage.s3 import S3Store
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from airflow_client.client import ApiClient
+
+DATASET_DAG = "cifar10_dataset"
+MARKER = "_COMPLETE"
+RUN_SECONDS = 300.0
+"""That a DAG run may take."""
+SETTLING_SECONDS = 3
+"""Airflow asks a second time where an answer comes before the scheduler knows that the task is parked."""
+
+
+@dataclass(frozen=True)
+class WatchedLine:
+    """A line, its source `prefix` in the bucket `source`, and a client of the Airflow that watches it."""
+
+    client: "ApiClient"
+    source: S3Store
+    store: S3Store
+    line: str
+    prefix: str
+
+    def put(self, name: str, data: bytes) -> None:
+        self.source.put(f"{self.prefix}/{name}", data)
+
+    def complete(self) -> None:
+        time.sleep(1.1)  # S3 tells whole seconds
+        self.put(MARKER, b"")
+
+    def check(self, line: str | None = None) -> DagRun:
+        """Start a check of the source."""
+        return trigger(self.client, {"line": line or self.line}, DATASET_DAG)
+
+    def ended(self, run: DagRun) -> dict[str, str]:
+        """States of its tasks, once it has succeeded."""
+        wait_until(lambda: run.state() in ENDED, RUN_SECONDS)
+        states = self.states(run)
+        assert run.state() == "success", states
+        return states
+
+    def states(self, run: DagRun) -> dict[str, str]:
+        return {str(task.task_id): task.state.value for task in run.tasks() if task.state}
+
+    def waiting_for_a_person(self) -> DagRun:
+        """Check the source; the run has quarantined the version."""
+        run = self.check()
+        wait_until(lambda: self.states(run).get("approve") == AWAITING_INPUT, RUN_SECONDS)
+        time.sleep(SETTLING_SECONDS)
+        return run
+
+    def answer(self, run: DagRun, option: str, reason: str) -> dict[str, str]:
+        payload = UpdateHITLDetailPayload(chosen_options=[option], params_input={"reason": reason})
+        TaskInstanceApi(self.client).update_hitl_detail(run.dag_id, run.run_id, "approve", -1, payload)
+        return self.ended(run)
+
+    def log(self) -> LineLog:
+        return read_line_log(self.store, self.line)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the events of the asset of the line say, the oldest first."""
+        events = AssetApi(self.client).get_asset_events(name_pattern=f"dataset_line_{self.line}").asset_events
+        return [event.extra for event in events]
+
+    def note(self, run: DagRun) -> str:
+        return DagRunApi(self.client).get_dag_run(run.dag_id, run.run_id).note or ""
