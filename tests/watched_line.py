@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DATASET_DAG = "cifar10_dataset"
 MARKER = "_COMPLETE"
-RUN_SECONDS = 300.0
+RUN_SECONDS = 600.0
 """That a DAG run may take."""
 SETTLING_SECONDS = 3
 """Airflow asks a second time where an answer comes before the scheduler knows that the task is parked."""

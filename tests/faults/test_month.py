@@ -1,11 +1,15 @@
-"""A month of a dataset line in fast motion, on a stack of its own: what Airflow, MLflow and S3 say of each delivery."""
+"""A month of a dataset line in fast motion, on a stack of its own: what Airflow, MLflow, S3 and the promotion log say.
 
+The tests are one story. Each goes on where the one before has ended.
+"""
+
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,171 +17,285 @@ from airflow_client.client.api.asset_api import AssetApi
 from airflow_client.client.api.dag_run_api import DagRunApi
 from airflow_client.client.models.create_asset_events_body import CreateAssetEventsBody
 from airflow_client.client.models.dag_run_response import DAGRunResponse
+from PIL import Image
+from typer.testing import CliRunner
 
+from benchmarks.temporary_stack import temporary_home
 from cifar_tasks.cli.dag_run import DAG, ENDED, DagRun, trigger
-from cifar_tasks.data.lines.line_log import LineEntry, read_line_log
+from cifar_tasks.cli.main import app
+from cifar_tasks.data.lines.line_index import read_index
+from cifar_tasks.data.lines.line_log import LineEntry
 from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.airflow_api import PROMOTION_DAG, ROLLBACK_DAG
 from cifar_tasks.deployment.airflow_api import airflow as logged_in
 from cifar_tasks.settings import Settings
-from cifar_tasks.storage.promotion_log import read_log
+from cifar_tasks.storage.promotion_log import Entry, read_log
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import COLOURS, connect, picture
 from tests.waiting import wait_until
+from tests.watched_line import DATASET_DAG, MARKER, RUN_SECONDS, WatchedLine
 
 if TYPE_CHECKING:
-    from airflow_client.client import ApiClient
     from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
-DATASET_DAG = "cifar10_dataset"
-LINE, MODEL = "colours", "month"
-PREFIX, MARKER = "labels/colours", "_COMPLETE"
+LINE, MODEL, PREFIX = "colours", "month", "labels/colours"
+COLOURED = {"source": f"s3://cifar/{PREFIX}", "image_size": 16, "marker": MARKER, "settle_seconds": 5}
 SETTINGS = {
-    "DATASET_LINES": json.dumps({LINE: {"source": f"s3://cifar/{PREFIX}", "image_size": 16, "marker": MARKER}}),
+    "DATASET_LINES": json.dumps({LINE: COLOURED}),
     "SOURCE": f"line:{LINE}",
     "MODELS": "cnn",
     # Half a year away. Airflow makes the run of a new schedule at once if its last date is not long ago.
     "SCHEDULE": f"0 0 1 {(datetime.now(UTC).month + 5) % 12 + 1} *",
     "REGISTERED_MODEL": MODEL,
 }
-SECONDS = 600
-"""That a DAG run may take."""
+
+pytestmark = pytest.mark.timeout(1200)
 
 
-@dataclass
-class Month:
-    airflow: "ApiClient"
+@dataclass(frozen=True)
+class Month(WatchedLine):
     mlflow: "MlflowClient"
-    store: S3Store
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
-    delivered: int = 0
+    numbers: Iterator[int] = field(default_factory=count)
 
-    def upload(self, count: int, split: str = "train") -> list[str]:
-        """New pictures of each class; nobody knows yet whether more follow."""
-        keys = []
-        for name, colour in COLOURS.items():
-            for _ in range(count):
-                self.delivered += 1
-                keys.append(f"{PREFIX}/{split}/{name}/{self.delivered:05}.png")
-                self.store.put(keys[-1], picture(colour, self.random))
-        return keys
+    def upload(self, each: int, split: str = "train") -> list[str]:
+        """New pictures, so many of each class; nobody knows yet whether more follow."""
+        names = [f"{split}/{colour}/{next(self.numbers):05}.png" for colour in COLOURS for _ in range(each)]
+        for name in names:
+            self.put(name, picture(COLOURS[name.split("/")[1]], self.random))
+        return names
 
-    def complete(self) -> None:
-        self.store.put(f"{PREFIX}/{MARKER}", f"{self.delivered}".encode())
-
-    def check(self) -> DagRun:
-        """Start a check of the source."""
-        return trigger(self.airflow, {"line": LINE}, DATASET_DAG)
-
-    def ended(self, run: DagRun) -> dict[str, str]:
-        """States of its tasks, once it has succeeded."""
-        wait_until(lambda: run.state() in ENDED, SECONDS)
-        states = {str(task.task_id): task.state.value for task in run.tasks() if task.state}
-        assert run.state() == "success", states
-        return states
-
-    def deliver(self) -> LineEntry:
-        """Check the source; the entry that this has led to."""
+    def accepted(self) -> LineEntry:
+        """Check a complete delivery; the entry that this has led to."""
         self.complete()
         states = self.ended(self.check())
-        assert states["accept"] == "success", states
-        return self.log()[-1]
+        assert (states["accept"], states["announce"]) == ("success", "success"), states
+        return self.log().entries[-1]
 
-    def log(self) -> tuple[LineEntry, ...]:
-        return read_line_log(self.store, LINE).entries
+    def quarantined(self) -> tuple[DagRun, LineEntry]:
+        self.complete()
+        run, entry = self.waiting_for_a_person(), self.log().entries[-1]
+        assert entry.kind == "quarantined"
+        states = self.states(run)
+        assert (states["validate"], states["accept"], states["quarantine"]) == ("success", "skipped", "success")
+        assert all(reason.split(":")[0] in self.note(run) for reason in entry.reasons)
+        (report,) = self.reports(entry)
+        assert report.data.tags["cifar.quality"] == "failed"
+        for ending in ("json", "html"):
+            assert self.store.exists(f"lines/{LINE}/reports/{entry.dataset.digest[:16]}.{ending}")
+        return run, entry
 
-    def trainings(self, kind: str = "asset_triggered") -> list[DAGRunResponse]:
+    def reports(self, entry: LineEntry) -> "list[Run]":
+        """MLflow runs with the checks of this version."""
+        experiment = runs.experiment_id(self.mlflow, f"{Settings().experiment}-lines")
+        return list(runs.find_runs(self.mlflow, experiment, {"cifar.dataset": entry.dataset.digest}))
+
+    def trainings(self) -> list[DAGRunResponse]:
         """Runs of the training DAG that events have started, in order."""
-        found = DagRunApi(self.airflow).get_dag_runs(DAG, order_by=["run_after"]).dag_runs
-        return [run for run in found if run.run_type.value == kind]
+        found = DagRunApi(self.client).get_dag_runs(DAG, order_by=["run_after"], limit=100).dag_runs
+        return [run for run in found if run.run_type.value == "asset_triggered"]
 
-    def trained(self, count: int) -> dict[str, str]:
-        """States of the tasks of the last of so many runs that events have started; there are no more."""
-        wait_until(lambda: len(self.trainings()) >= count, SECONDS)
-        states = self.ended(DagRun(self.airflow, str(self.trainings()[count - 1].dag_run_id)))
-        assert len(self.trainings()) == count
-        return states
+    def training(self, number: int) -> DagRun:
+        wait_until(lambda: len(self.trainings()) >= number, RUN_SECONDS)
+        return DagRun(self.client, str(self.trainings()[number - 1].dag_run_id))
 
-    def decided(self, count: int) -> list[str]:
-        """Actions of the promotion log, once it has so many entries."""
-        wait_until(lambda: len(read_log(self.store, MODEL).entries) >= count, SECONDS)
-        return [entry.action for entry in read_log(self.store, MODEL).entries]
+    def decisions(self, at_least: int = 0) -> tuple[Entry, ...]:
+        """Of the promotion log, once it has so many entries."""
+        wait_until(lambda: len(read_log(self.store, MODEL).entries) >= at_least, RUN_SECONDS)
+        return read_log(self.store, MODEL).entries
 
-    def note(self, run: DagRun) -> str:
-        return DagRunApi(self.airflow).get_dag_run(run.dag_id, run.run_id).note or ""
-
-    def datasets(self) -> list[str]:
-        """Digests that the registered versions were trained on, by version."""
-        versions = self.mlflow.search_model_versions(f"name = '{MODEL}'")
-        return [v.tags["cifar.dataset"] for v in sorted(versions, key=lambda v: int(v.version))]
-
-    def parents(self) -> int:
-        """MLflow runs of workflow runs."""
-        experiment = runs.experiment_id(self.mlflow, Settings().experiment)
-        return len(runs.find_runs(self.mlflow, experiment, {runs.MODEL: "all"}))
+    def versions(self) -> "list[ModelVersion]":
+        return sorted(self.mlflow.search_model_versions(f"name = '{MODEL}'"), key=lambda each: int(each.version))
 
     def champion(self) -> int:
         version = model_registry.version_with_alias(self.mlflow, MODEL, "champion")
         return int(version.version) if version else 0
 
+    def counts(self) -> dict[str, int]:
+        experiment = runs.experiment_id(self.mlflow, Settings().experiment)
+        return {
+            "entries": len(self.log().entries),
+            "events": len(self.events()),
+            "trainings": len(self.trainings()),
+            "mlflow runs": len(runs.find_runs(self.mlflow, experiment, {runs.MODEL: "all"})),
+            "versions": len(self.versions()),
+            "decisions": len(self.decisions()),
+        }
 
-@pytest.fixture
-def month(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Month]:
-    for name, value in SETTINGS.items():
-        monkeypatch.setenv(f"CIFAR_{name}", value)
-    embedded.up(own_home, print)
-    connect(monkeypatch, embedded.environment(own_home))
-    url = embedded.environment(own_home)["CIFAR_AIRFLOW_URL"]
-    with logged_in(url, embedded.AIRFLOW_USER, embedded.airflow_password(own_home)) as client:
-        yield Month(client, runs.mlflow_client(), S3Store(Settings().bucket))
-
-
-@pytest.mark.timeout(1800)
-def test_a_month_of_deliveries(month: Month) -> None:
-    first_data(month)
-    nothing_new(month)
-    new_images_and_events_while_they_train(month)
+    def changed(self, before: dict[str, int]) -> dict[str, int]:
+        return {name: n - before[name] for name, n in self.counts().items() if n != before[name]}
 
 
-def first_data(month: Month) -> None:
+@pytest.fixture(scope="module")
+def month() -> Iterator[Month]:
+    with temporary_home() as home, pytest.MonkeyPatch.context() as patch:
+        for name, value in SETTINGS.items():
+            patch.setenv(f"CIFAR_{name}", value)
+        embedded.up(home, print)
+        connect(patch, embedded.environment(home))
+        url, store = embedded.environment(home)["CIFAR_AIRFLOW_URL"], S3Store(Settings().bucket)
+        with logged_in(url, embedded.AIRFLOW_USER, embedded.airflow_password(home), 120) as client:
+            yield Month(client, store, store, LINE, PREFIX, runs.mlflow_client())
+
+
+def test_the_first_delivery_is_trained_and_its_model_is_the_champion(month: Month) -> None:
     month.upload(40)
     month.upload(10, "test")
-    entry = month.deliver()
+    entry = month.accepted()
     assert (entry.number, entry.kind, entry.diff.new) == (1, "accepted", 120)
-    states = month.trained(1)
+    assert [(event["entry"], event["digest"]) for event in month.events()] == [(1, entry.dataset.digest)]
+    states = month.ended(month.training(1))
     assert (states["prepare"], states["report"], states["promote"]) == ("success", "success", "success")
-    assert month.decided(1) == ["promote"]
+    assert [(each.action, each.champion) for each in month.decisions(1)] == [("promote", 1)]
     wait_until(lambda: month.champion() == 1)
-    assert month.datasets() == [entry.dataset.digest]
-    (version,) = month.mlflow.search_model_versions(f"name = '{MODEL}'")
+    (version,) = month.versions()
+    assert version.tags["cifar.dataset"] == entry.dataset.digest
     assert (version.tags["cifar.line"], version.tags["cifar.line_entry"]) == (LINE, "1")
     assert f"/dags/{DATASET_DAG}/runs/" in version.tags["cifar.line_url"]
+    assert [report.data.tags["cifar.quality"] for report in month.reports(entry)] == ["passed"]
 
 
-def nothing_new(month: Month) -> None:
-    """Neither the data nor the training: both are skipped, and leave nothing."""
-    states = month.ended(month.check())
-    assert states["check_source"] == states["prepare_version"] == states["accept"] == "skipped"
-    parents = month.parents()
-    by_hand = trigger(month.airflow, {})
-    assert set(month.ended(by_hand).values()) == {"skipped"}
-    assert f"version 1 (cnn) of {MODEL}: same dataset version" in month.note(by_hand)
-    assert (len(month.log()), len(month.trainings()), month.parents()) == (1, 1, parents)
-    assert len(read_log(month.store, MODEL).entries) == 1
+def test_nothing_new_is_skipped_within_seconds_and_leaves_nothing(month: Month) -> None:
+    before = month.counts()
+    check = month.check()
+    states = month.ended(check)
+    assert {states[task] for task in ("check_source", "prepare_version", "accept", "announce")} == {"skipped"}
+    assert "nothing new" in month.note(check)
+    training = trigger(month.client, {})
+    assert set(month.ended(training).values()) == {"skipped"}
+    assert f"version 1 (cnn) of {MODEL}: same dataset version" in month.note(training)
+    for run in (check, training):
+        found = DagRunApi(month.client).get_dag_run(run.dag_id, run.run_id)
+        assert (found.end_date - found.start_date).total_seconds() < 60
+    assert month.changed(before) == {}
 
 
-def new_images_and_events_while_they_train(month: Month) -> None:
-    """Three events during a run start one further run, which finds nothing to train."""
-    month.upload(20)
-    entry = month.deliver()
-    assert (entry.kind, entry.diff.new, entry.diff.gone) == ("accepted", 60, 0)
-    wait_until(lambda: len(month.trainings()) == 2, SECONDS)
-    assert month.trainings()[1].state.value not in ENDED
-    assets = AssetApi(month.airflow)
+def test_500_new_images_are_trained_and_more_that_come_meanwhile_are_trained_after_them(month: Month) -> None:
+    """The second delivery is checked before it is uploaded in full, and has two images of the test set."""
+    month.upload(167)
+    second = month.accepted()
+    assert (second.number, second.kind, second.diff.new, second.diff.gone) == (2, "accepted", 501, 0)
+    training = month.training(2)
+    assert training.state() not in ENDED
+    copies = {f"{PREFIX}/train/{colour}/copy.png" for colour in ("red", "blue")}
+    for copy in copies:
+        original = next(iter(month.store.keys(f"{PREFIX}/test/{copy.split('/')[-2]}/")))
+        month.store.put(copy, month.store.get(original))
+    month.upload(100)
+    waiting = month.check()
+    wait_until(lambda: month.states(waiting).get("wait_for_delivery") == "up_for_reschedule", RUN_SECONDS)
+    assert len(month.log().entries) == 2
+    month.upload(66)
+    assert training.state() not in ENDED
+    month.complete()
+    states = month.ended(waiting)
+    assert (states["wait_for_delivery"], states["accept"]) == ("success", "success")
+    third = month.log().entries[-1]
+    assert (third.number, third.diff.new, third.diff.dropped) == (3, 498, 2)
+    assert {left.name for left in read_index(month.store, third.dataset).dropped} == {
+        copy.removeprefix(f"{PREFIX}/") for copy in copies
+    }
+    assert third.dataset.counts["test"] == second.dataset.counts["test"] == dict.fromkeys(COLOURS, 10)
+
+
+def test_events_that_come_while_a_run_trains_start_one_run_that_finds_nothing_to_train(month: Month) -> None:
+    training = month.training(3)
+    wait_until(lambda: training.state() == "running", RUN_SECONDS)
+    assets = AssetApi(month.client)
     (asset,) = assets.get_assets(name_pattern=f"dataset_line_{LINE}").assets
     for _ in range(3):
         assets.create_asset_event(CreateAssetEventsBody(asset_id=asset.id, extra={"line": LINE}))
-    assert set(month.trained(3).values()) == {"skipped"}
-    assert month.trainings()[1].state.value == "success"
-    assert month.datasets() == [each.dataset.digest for each in month.log()]
-    assert month.decided(2)[1] in ("promote", "keep")
+    assert month.ended(training)["report"] == "success"
+    assert set(month.ended(month.training(4)).values()) == {"skipped"}
+    first, *others = month.trainings()
+    assert len(others) == 3
+    for later in others:  # one at a time
+        assert later.start_date >= first.end_date
+        first = later
+    assert [each.tags["cifar.dataset"] for each in month.versions()] == [
+        entry.dataset.digest for entry in month.log().entries
+    ]
+    _, *compared = month.decisions(3)
+    assert [(each.candidate, each.uses) for each in compared] == [(2, 2), (3, 3)]  # of one frozen test set
+    assert {each.test_set for each in month.decisions()} == {compared[0].test_set}
+    assert {each.action for each in compared} <= {"promote", "keep"}
+    assert month.champion() == compared[-1].champion
+
+
+def test_wrong_labels_are_quarantined_and_a_person_rejects_them(month: Month) -> None:
+    before, names = month.counts(), month.upload(100)
+    colours = list(COLOURS)
+    for name in names[::10] + names[1::10] + names[2::10]:  # 30 %
+        other = colours[colours.index(name.split("/")[1]) - 1]
+        month.put(name, picture(COLOURS[other], month.random))
+    run, entry = month.quarantined()
+    assert {reason.split(" (")[0] for reason in entry.reasons} == {"label errors"}
+    states = month.answer(run, "Reject", "labels are swapped")
+    assert states["announce"] == "skipped"
+    last = month.log().entries[-1]
+    assert (last.kind, last.by, last.reason) == ("rejected", embedded.AIRFLOW_USER, "labels are swapped")
+    assert month.log().entry_in_use().number == 3
+    assert month.changed(before) == {"entries": 2}
+    for name in names:
+        month.source.delete(f"{PREFIX}/{name}")
+
+
+def test_grey_pictures_are_quarantined_and_trained_once_a_person_releases_them(month: Month) -> None:
+    before = month.counts()
+    for name in month.upload(20):
+        grey = Image.open(io.BytesIO(picture(COLOURS[name.split("/")[1]], month.random))).convert("L")
+        month.put(name, as_png(grey))
+    run, quarantined = month.quarantined()
+    assert "grey images" in {reason.split(":")[0] for reason in quarantined.reasons}
+    assert month.changed(before) == {"entries": 1}
+    assert month.answer(run, "Release", "an old camera")["announce"] == "success"
+    entry = month.log().entry_in_use()
+    assert (entry.kind, entry.by, entry.reason) == ("released", embedded.AIRFLOW_USER, "an old camera")
+    assert (entry.dataset, entry.diff.new) == (quarantined.dataset, 60)
+    assert month.ended(month.training(5))["report"] == "success"
+    assert month.decisions(4)[-1].candidate == 4
+    assert month.versions()[-1].tags["cifar.dataset"] == entry.dataset.digest
+    one_each = dict.fromkeys(("events", "trainings", "mlflow runs", "versions", "decisions"), 1)
+    assert month.changed(before) == {"entries": 2} | one_each
+
+
+def test_a_rollback_of_the_line_has_an_event_and_what_was_trained_before_is_not_trained_again(month: Month) -> None:
+    before, newest, third = month.counts(), month.log().in_use(), month.log().entries[2]
+    command = CliRunner().invoke(app, ["data", "rollback", LINE, "--reason", "the old camera was bad"])
+    assert command.exit_code == 0, command.output
+    entry = month.log().entry_in_use()
+    assert (entry.kind, entry.dataset, entry.reason) == ("rolled_back", third.dataset, "the old camera was bad")
+    assert entry.dataset != newest
+    states = month.ended(month.check())
+    assert (states["check_source"], states["announce"]) == ("skipped", "success")
+    assert (month.events()[-1]["entry"], month.events()[-1]["digest"]) == (entry.number, third.dataset.digest)
+    training = month.training(6)
+    assert set(month.ended(training).values()) == {"skipped"}
+    assert f"version 3 (cnn) of {MODEL}: same dataset version" in month.note(training)
+    assert month.ended(month.check())["announce"] == "skipped"
+    assert month.changed(before) == {"entries": 1, "events": 1, "trainings": 1}
+
+
+def test_a_champion_that_was_rolled_back_does_not_come_back_with_the_next_run(month: Month) -> None:
+    if month.champion() != 4:
+        promote: dict[str, Any] = {"registered_model": MODEL, "version": 4, "mode": "force", "reason": "for now"}
+        month.ended(trigger(month.client, promote, PROMOTION_DAG))
+    wait_until(lambda: month.champion() == 4)
+    before = month.counts()
+    month.ended(trigger(month.client, {"registered_model": MODEL, "reason": "worse in use"}, ROLLBACK_DAG))
+    last = month.decisions()[-1]
+    assert (last.action, last.reason, last.champion) == ("rollback", "worse in use", month.champion())
+    assert month.champion() < 4
+    training = trigger(month.client, {"dataset_version": "7"})
+    assert set(month.ended(training).values()) == {"skipped"}
+    assert f"the champion is version {month.champion()}" in month.note(training)
+    assert month.changed(before) == {"decisions": 1}
+
+
+def as_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
