@@ -40,7 +40,8 @@ class InMemoryStore(S3Store):
                 raise KeyError(key)
             if there not in (None, data) and _etag(there) != etag:
                 raise IntegrityError(f"{self.uri(key)} holds other content")
-            InMemoryStore.put(self, key, data)
+            if there is None or _etag(there) == etag:
+                InMemoryStore.put(self, key, data)
         return _etag(data)
 
     def snapshot(self, key: str) -> Snapshot:

@@ -150,6 +150,25 @@ def reject(line: Line, reason: Reason, version: Waiting = None) -> None:
     )
 
 
+@data.command(cls=StrictCommand)
+def clean(line: Line, dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing.")] = False) -> None:
+    """Delete what interrupted preparations have left in storage for more than a week.
+
+    What a version in the log refers to stays, also of a rejected one. Needs a key that may delete.
+
+    Example: [b]cifar data clean products --dry-run[/b]
+    """
+    store, _ = _connected()
+    from cifar_tasks.data.lines.unused_objects import unused_objects
+
+    _log(store, line)
+    found = unused_objects(store, line)
+    for entry in () if dry_run else found:
+        store.delete(entry.key)
+    megabytes = sum(entry.size for entry in found) / 1e6
+    console.print(f"{len(found):,} objects ({megabytes:,.1f} MB) {'would be' if dry_run else 'were'} deleted.")
+
+
 def _print_in_use(entry: "LineEntry") -> None:
     console.print(
         f"Version {entry.dataset.digest[:16]} of {escape(entry.line)} is in use. Entry {entry.number} of its log."

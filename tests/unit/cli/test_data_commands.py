@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from cifar_tasks.cli import data_commands
 from cifar_tasks.cli.main import app
 from cifar_tasks.data.lines.line_log import read_line_log
+from cifar_tasks.data.lines.unused_objects import KEPT_SECONDS
 from cifar_tasks.errors import ConfigError
 from tests.dataset_lines import LINE, accept, deliver, first_delivery, picture, prepared
 from tests.stores import InMemoryStore
@@ -121,3 +122,19 @@ def test_a_quarantined_version_is_released_or_rejected_with_a_reason(digests, tm
         assert (last.kind, last.reason, last.dataset.digest) == (kind, "looked at", version)
         assert last.by
     assert "is quarantined" in refused("release", LINE, "--reason", "again")
+
+
+def test_what_interrupted_preparations_left_is_counted_then_deleted(digests, tmp_path):
+    store = data_commands.store_of_test
+    deliver(tmp_path / "source", "train/ant/interrupted.png", picture(900))
+    prepared(store, tmp_path / "source")
+    assert "0 objects (0.0 MB) were deleted" in run("clean", LINE)
+    for key in store.written:
+        store.written[key] -= KEPT_SECONDS + 1
+    before = set(store.objects)
+    told = run("clean", LINE, "--dry-run")
+    assert "would be deleted" in told
+    assert set(store.objects) == before
+    assert run("clean", LINE).split(" (")[0] == told.split(" (")[0] == f"{len(before - set(store.objects))} objects"
+    assert len(before) > len(store.objects)
+    assert run("diff", *digests)
