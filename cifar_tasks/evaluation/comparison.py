@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from cifar_tasks.evaluation.calibration import calibrate
 
+SMALLEST_P = 1e-300
+"""That is shown."""
 RESAMPLES = 2_000
 """Of the bootstrap: the bounds of the interval vary by a fiftieth of its width from seed to seed."""
 INDICES_AT_ONCE = 1_000_000
@@ -102,6 +104,11 @@ def mcnemar(gained: int, lost: int) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def p_text(p_value: float) -> str:
+    """As a person reads it: no test gives a p of 0, but no float is smaller than about 1e-308 with all its digits."""
+    return f"< {SMALLEST_P:g}" if p_value < SMALLEST_P else f"{p_value:.2g}"
 
 
 def _interval(

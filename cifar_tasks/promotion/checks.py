@@ -1,6 +1,6 @@
 """What a candidate must meet: floors for each one, and more if there is a champion."""
 
-from cifar_tasks.evaluation.comparison import ClassComparison, Comparison
+from cifar_tasks.evaluation.comparison import ClassComparison, Comparison, p_text
 from cifar_tasks.evaluation.names import printable, shortened
 from cifar_tasks.promotion.evidence import Champion, Check, CheckName, Scored, Unscored
 from cifar_tasks.promotion.limits import Limits
@@ -81,7 +81,7 @@ def _gain(comparison: Comparison, limits: Limits) -> Check:
     text = (
         f"test accuracy {comparison.candidate_accuracy:.2%} against {comparison.champion_accuracy:.2%} on the same "
         f"{comparison.images:,} images: {points(comparison.difference)} points, "
-        f"{100 * comparison.confidence:.4g} % interval {points(low)} to {points(high)}, p {comparison.p_value:.2g}"
+        f"{100 * comparison.confidence:.4g} % interval {points(low)} to {points(high)}, p {p_text(comparison.p_value)}"
     )
     if not significant:
         text += ": not significantly better"
@@ -102,7 +102,7 @@ def _classes(comparison: Comparison, limits: Limits) -> Check:
 
 def _named(found: ClassComparison) -> str:
     name = shortened(printable(found.name), 60)
-    return f"{name} {found.candidate_recall:.1%} against {found.champion_recall:.1%} (p {found.p_value:.2g})"
+    return f"{name} {found.candidate_recall:.1%} against {found.champion_recall:.1%} (p {p_text(found.p_value)})"
 
 
 def _calibration(comparison: Comparison, limits: Limits) -> Check:

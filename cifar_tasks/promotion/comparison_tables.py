@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cifar_tasks.evaluation.comparison import ClassComparison, Comparison
+from cifar_tasks.evaluation.comparison import ClassComparison, Comparison, p_text
 from cifar_tasks.evaluation.names import markdown, printable, shortened
 from cifar_tasks.evaluation.scores import Scores
 from cifar_tasks.promotion.checks import points
@@ -48,7 +48,7 @@ def score_rows(decision: Decision, candidate: Scores, champion: Scores | None) -
     rows = [_share("test accuracy", candidate.accuracy, champion.accuracy if champion else None)]
     if comparison := decision.comparison:
         low, high = comparison.interval
-        interval = f"{points(comparison.difference)} ({points(low)} to {points(high)}, p {comparison.p_value:.2g})"
+        interval = f"{points(comparison.difference)} ({points(low)} to {points(high)}, p {p_text(comparison.p_value)})"
         alone = str(comparison.only_candidate_right), str(comparison.only_champion_right)
         rows = [rows[0]._replace(difference=interval), Row("images that only this model classifies correctly", *alone)]
     new, old = candidate.calibration, champion.calibration if champion else None
@@ -94,7 +94,7 @@ def class_rows(classes: Iterable[ClassComparison]) -> list[Row]:
             f"{shortened(printable(c.name), NAME_LENGTH)} ({c.images:,})",
             f"{c.candidate_recall:.1%}",
             f"{c.champion_recall:.1%}",
-            f"{points(c.difference)} (p {c.p_value:.2g})",
+            f"{points(c.difference)} (p {p_text(c.p_value)})",
         )
         for c in classes
     ]

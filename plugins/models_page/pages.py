@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.errors import ConfigError, IntegrityError
+from cifar_tasks.evaluation.comparison import p_text
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.promotion.comparison_tables import score_rows, verdict
 from cifar_tasks.promotion.limits import MODES
@@ -180,7 +181,7 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
     )
     pages.globals["links"] = _links
-    pages.filters |= {"printable": printable, "percent": _percent, "number": _number}
+    pages.filters |= {"p_text": p_text, "printable": printable, "percent": _percent, "number": _number}
     return pages
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from cifar_tasks.data.quality.drift import Measured
 from cifar_tasks.data.quality.quality_limits import QualityLimits
 from cifar_tasks.data.quality.quality_report import CheckRow, Example
+from cifar_tasks.evaluation.comparison import p_text
 
 TESTS = 12
 """Statistical checks of one delivery, among which the error rate is divided."""
@@ -35,7 +36,7 @@ def share(name: str, count: int, of: int, limit: float, where: str, more: str = 
 def statistical(name: str, found: Measured, limit: float, limits: QualityLimits, what: str) -> CheckRow:
     """Fails if the value is beyond the limit, and more so than chance explains."""
     beyond, by_chance = found.value > limit, found.p_value >= (1 - limits.confidence) / TESTS
-    text = f"{found.value:.3f} ({what}; at most {limit:.4g}; p {found.p_value:.2g})"
+    text = f"{found.value:.3f} ({what}; at most {limit:.4g}; p {p_text(found.p_value)})"
     if beyond and by_chance:
         text += ": too few images to tell it from chance"
     return row(name, found.value, limit, not beyond or by_chance, text)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar_tasks.evaluation.calibration import calibrate
-from cifar_tasks.evaluation.comparison import Comparison, compare, mcnemar
+from cifar_tasks.evaluation.comparison import Comparison, compare, mcnemar, p_text
 from tests.predictions import labels_of, probabilities_of
 
 CLASSES = ("cat", "dog")
@@ -38,6 +38,13 @@ def test_the_exact_p_is_that_of_the_binomial_distribution():
     assert mcnemar(10, 2) == pytest.approx(2 * (1 + 12 + 66) / 2**12)
     assert mcnemar(2, 10) == mcnemar(10, 2)
     assert mcnemar(0, 0) == 1
+
+
+def test_no_p_is_shown_as_zero():
+    assert mcnemar(5000, 0) == 0
+    assert [p_text(p) for p in (mcnemar(5000, 0), 1e-301, 1e-300, 1.234e-30, 0.05, 1.0)] == [
+        *("< 1e-300", "< 1e-300", "1e-300", "1.2e-30", "0.05", "1")
+    ]
 
 
 def test_the_interval_holds_the_difference_and_is_wider_with_more_confidence():

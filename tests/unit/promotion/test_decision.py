@@ -69,6 +69,10 @@ def test_a_candidate_that_is_better_in_all_replaces_the_champion():
     assert {check.name for check in decision.checks} == {"accuracy", "gain", "classes", "calibration"}
 
 
+def test_a_p_that_is_too_small_for_a_float_is_not_shown_as_zero():
+    assert decided(BETTER.model_copy(update={"p_value": 0.0})).reasons[1].endswith(", p < 1e-300")
+
+
 def test_a_candidate_that_is_not_significantly_better_becomes_challenger():
     decision = decided(EQUAL)
     assert (decision.promote, decision.challenger, failed(decision)) == (False, True, {"gain"})
