@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from http import HTTPStatus
@@ -244,7 +245,19 @@ def _session(with_files: bool) -> "Session":
     without_files = {name: (None, None, value, None) for name, value in values.items()}
     session = Session(session_vars=None if with_files else without_files)
     session.register_component("data_loader", _definitions())
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
     return session
+
+
+def _timestamp(value: Any) -> datetime:
+    """Of RFC 3339, as in a listing, without boto3's own parser, which takes more than half of the time of a listing."""
+    from botocore.utils import parse_timestamp
+
+    with suppress(TypeError, ValueError):
+        if (time := datetime.fromisoformat(value)).tzinfo:
+            return time
+    parsed: datetime = parse_timestamp(value)
+    return parsed
 
 
 @cache
