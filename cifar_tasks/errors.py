@@ -118,7 +118,8 @@ def problems(error: "ValidationError", name: Callable[[str], str] = str) -> list
 
 def _problem(detail: "ErrorDetails", name: Callable[[str], str]) -> str:
     message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] != "missing":
+    # Without a field it is the whole model, which may hold secrets.
+    if detail["type"] != "missing" and (detail["loc"] or isinstance(detail["input"], str)):
         given = repr(detail["input"])
         message += f", got {given if len(given) <= 200 else f'{given[:200]}…'}"
     if not detail["loc"]:

@@ -29,6 +29,8 @@ from cifar_tasks.errors import ConfigError, nearest, problems
 from cifar_tasks.promotion.limits import Limits, TrainingMode
 
 PROJECT = Path(__file__).resolve().parent.parent
+MIN_TOKEN = 24
+"""Characters of the token of the webhook."""
 
 
 class WeightsFile(BaseModel):
@@ -71,7 +73,10 @@ def _timezone(name: str) -> str:
 class Settings(BaseSettings):
     """`Settings()` reads the environment each time."""
 
-    model_config = SettingsConfigDict(env_prefix="CIFAR_", frozen=True, env_ignore_empty=True)
+    # An error shows no value, because Airflow shows errors of DAG files to all, and some values are secret.
+    model_config = SettingsConfigDict(
+        env_prefix="CIFAR_", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     home: Path = PROJECT / ".cifar"
     """State, logs, secrets and downloads of the embedded stack."""
@@ -134,11 +139,22 @@ class Settings(BaseSettings):
     """Cron expression of the DAG that checks the sources of all lines; none: only when triggered."""
     dataset_limits: QualityLimits = QualityLimits()
     """What a new version of a line must meet, as JSON: `{"max_label_errors": 0.05}`; what is not named stays."""
+    webhook_token: SecretStr | None = None
+    """Bearer token of the webhook by which object storage starts a check of a line; none: there is no webhook."""
 
     cifar10_url: str = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     """URL of the official archive, or of a mirror."""
     pretrained_weights: dict[str, WeightsFile] = {}
     """Model → its pretrained weights, as JSON: `{"resnet50": {"source": "s3://bucket/key", "sha256": "…"}}`."""
+
+    @model_validator(mode="after")
+    def _long_token(self) -> Self:
+        # Not of the field: its error would tell the token.
+        if self.webhook_token and len(self.webhook_token) < MIN_TOKEN:
+            raise ValueError(
+                f"CIFAR_WEBHOOK_TOKEN has fewer than {MIN_TOKEN} characters. Make one: openssl rand -hex 32"
+            )
+        return self
 
     @model_validator(mode="after")
     def _line_of_the_source(self) -> Self:

@@ -1,10 +1,10 @@
-"""What Airflow's UI gains: the page "Models", and buttons on the tab *Details* of a task.
+"""What Airflow gains: the page "Models", buttons on the tab *Details* of a task, a webhook of dataset lines.
 
 The tasks push the addresses of their MLflow run, model version, report and comparison as soon as they are known, so
 that running and failed tasks show their buttons too. Airflow stores them in XCom under the keys below.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,6 +13,7 @@ from airflow.configuration import conf
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.plugins_manager import AirflowPlugin
 from airflow.serialization.definitions.operatorlink import XComOperatorLink
+from line_webhook.receiver import create_receiver
 from models_page.routes import create_app
 
 PREFIX = "models-page"
@@ -53,6 +54,12 @@ def _related(task: TaskInstanceKey) -> Iterator[TaskInstanceKey]:
         yield from (report, proposal)
 
 
+def start_checks(lines: Sequence[str]) -> dict[str, str]:
+    from line_webhook import check_runs
+
+    return check_runs.start_checks(lines)
+
+
 class CifarUi(AirflowPlugin):
     """Loaded by the API server only."""
 
@@ -69,6 +76,7 @@ class CifarUi(AirflowPlugin):
             "url_prefix": f"/{PREFIX}",
             "app": create_app(requires_access_dag("GET", param_dag_id=TRAINING)),
         },
+        {"name": "Webhook of dataset lines", "url_prefix": "/dataset-lines", "app": create_receiver(start_checks)},
     )
     react_apps = (
         {**_VIEW, "name": "Models", "destination": "nav", "url_route": "models", "nav_top_level": True},

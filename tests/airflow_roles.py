@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PAGE = "/models-page"
+PAGE, WEBHOOK = "/models-page", "/dataset-lines"
+OWN = (PAGE, WEBHOOK)
 PLUGINS = "/api/v2/plugins"
 """Where Airflow's UI learns which plugin pages it shows."""
 PARTS = {"name": "models.js", "dataset": "0" * 16, "number": "1"}
@@ -21,17 +22,26 @@ def main(result: str) -> None:
     from airflow.api_fastapi.app import create_app, get_auth_manager
     from airflow.cli.cli_parser import get_parser
     from fastapi.testclient import TestClient
+    from starlette.routing import Mount
 
     arguments = get_parser().parse_args(["db", "migrate"])
     arguments.func(arguments)
     app = create_app()
-    (page,) = (route.app for route in app.routes if getattr(route, "path", None) == PAGE)
-    addresses = [*(PAGE + route.path.format(**PARTS) for route in page.routes), PLUGINS]
+    mounted = {route.path: route.app for route in app.routes if isinstance(route, Mount) and route.path in OWN}
+    routes = [
+        (method, path + each.path.format(**PARTS))
+        for path in OWN
+        for each in mounted[path].routes
+        for method in each.methods
+    ]
     client, manager = TestClient(app), get_auth_manager()
 
     def answers(token: str) -> dict[str, int]:
         login = {"Authorization": f"Bearer {token}"} if token else {}
-        return {address: client.get(address, headers=login).status_code for address in addresses}
+        return {
+            address: client.request(method, address, headers=login, json={"key": "s3://team/pets"}).status_code
+            for method, address in [*routes, ("GET", PLUGINS)]
+        }
 
     tokens = {NO_LOGIN: ""} | {role: manager.generate_jwt(user) for role, user in users(manager)}
     Path(result).write_text(json.dumps({role: answers(token) for role, token in tokens.items()}))

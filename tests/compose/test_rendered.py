@@ -17,7 +17,8 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
 NETWORKS = yaml.safe_load(TEXT)["networks"]
 JOBS = {"init", "cifar", "backup"}
 """Run to their end, so they have no health and are not started again."""
-DEMANDED = re.compile(r"\$\{[A-Z0-9_]+:\?run make secrets\}")
+DEMANDED = re.compile(r"\$\{[A-Z0-9_]+:\?run make secrets\}|\$\{CIFAR_WEBHOOK_TOKEN:-\}")
+"""Without the token of the webhook there is no webhook."""
 SECRET = re.compile(r"(PASSWORD|SECRET|_KEY|TOKEN|_AUTH|FERNET|_URL|_URI|SQL_ALCHEMY_CONN|RESULT_BACKEND)$")
 HARMLESS = {"AWS_ACCESS_KEY_ID"}
 
@@ -121,6 +122,8 @@ def test_workers_know_no_password_that_they_do_not_need():
         for password in ("AIRFLOW_DB", "MLFLOW_DB", "MLFLOW_ADMIN", "AIRFLOW_ADMIN", "S3_ADMIN", "AIRFLOW_SESSION"):
             assert password not in text, f"{name} knows {password}"
     assert "TRAINER" not in str(SERVICES["api-server"]["environment"])
+    webhook = {name for name, settings in SERVICES.items() if "WEBHOOK_TOKEN" in str(settings["environment"])}
+    assert webhook == {"storage", "api-server"}
     promoters = {name for name, settings in SERVICES.items() if "PROMOTER" in str(settings["environment"])}
     assert promoters == {"storage", "init", "promotion-worker", "cifar"}
 

@@ -1,4 +1,4 @@
-"""Who may see the page "Models": each role of both auth managers, in an Airflow with the plugin."""
+"""Who may use the routes of the plugin: each role of both auth managers, in an Airflow with the plugin."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from cifar_tasks.settings import PROJECT
-from tests.airflow_roles import GRANTED, NO_LOGIN, NO_PERMISSION, OTHER_DAG, PAGE, PLUGINS
+from tests.airflow_roles import GRANTED, NO_LOGIN, NO_PERMISSION, OTHER_DAG, PAGE, PLUGINS, WEBHOOK
 
 Answers = dict[str, dict[str, int]]
 
@@ -22,6 +22,8 @@ def answers_of(manager: str, home: Path) -> Answers:
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
         "AIRFLOW__API_AUTH__JWT_SECRET": "secret" * 12,
+        "CIFAR_DATASET_LINES": '{"pets": {"source": "s3://team/pets"}}',
+        "CIFAR_WEBHOOK_TOKEN": "token" * 6,
     }
     result = home / "answers.json"
     command = [sys.executable, "-m", "tests.airflow_roles", str(result)]
@@ -38,6 +40,8 @@ def of_page(answers: dict[str, int]) -> list[int]:
 
 def check(answers: Answers, refused: set[str]) -> None:
     for role, found in answers.items():
+        webhook = {status for address, status in found.items() if address.startswith(WEBHOOK)}
+        assert webhook == {401}, role  # it has a token of its own, which is no user's
         if role == NO_LOGIN:
             assert set(of_page(found)) == {401}
         elif role in refused:

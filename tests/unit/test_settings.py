@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from cifar_tasks.data.quality.quality_limits import QualityLimits
 from cifar_tasks.errors import ConfigError
@@ -63,6 +64,19 @@ def test_limits_that_are_not_named_keep_their_defaults(monkeypatch: pytest.Monke
     assert read_settings().promotion_limits == Limits(max_latency_ms=20)
     monkeypatch.setenv("CIFAR_DATASET_LIMITS", '{"max_ks": 0.3}')
     assert read_settings().dataset_limits == QualityLimits(max_ks=0.3)
+
+
+@pytest.mark.parametrize("bad", [{}, {"SOURCE": "line:gone"}, {"IMAGE_SIZE": "1"}])
+def test_no_error_tells_a_secret(monkeypatch: pytest.MonkeyPatch, bad: dict[str, str]) -> None:
+    secrets = {"WEBHOOK_TOKEN": "hunter2", "AIRFLOW_PASSWORD": "hunter2", "STUDIES_URL": "postgresql://hunter2@db"}
+    for name, value in (secrets | bad).items():
+        monkeypatch.setenv(f"CIFAR_{name}", value)
+    with pytest.raises(ConfigError) as of_command:
+        read_settings()
+    with pytest.raises(ValidationError) as of_dag:
+        Settings()
+    assert "hunter2" not in f"{of_command.value} {of_dag.value}"
+    assert "fewer than 24" in str(of_command.value) or bad
 
 
 def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from cifar_tasks.deployment import SEAWEED_VOLUMES
 from cifar_tasks.deployment.compose import BUCKETS
 
 CONFIG = Path("/tmp/s3.json")  # noqa: S108 – a tmpfs that only this container sees
+WEBHOOK = "http://api-server:8080/dataset-lines/changed"
 
 
 def identities() -> list[dict[str, object]]:
@@ -33,7 +34,27 @@ def identities() -> list[dict[str, object]]:
     ]
 
 
+def notifications(endpoint: str = WEBHOOK) -> dict[str, str]:
+    """Variables that make SeaweedFS tell Airflow of each change in the source of a dataset line, if there is a token.
+
+    It takes them in place of `notification.toml`. Prefixes are separated by spaces; with one in the name of a source
+    SeaweedFS tells of more than that source, and Airflow ignores the rest.
+    """
+    token, lines = os.environ.get("CIFAR_WEBHOOK_TOKEN"), json.loads(os.environ.get("CIFAR_DATASET_LINES") or "{}")
+    sources = [line["source"].removeprefix("s3://") for line in lines.values() if line["source"].startswith("s3://")]
+    if not token or not sources:
+        return {}
+    values = {
+        "enabled": "true",
+        "endpoint": endpoint,
+        "bearer_token": token,
+        "path_prefixes": " ".join(f"/buckets/{source}" for source in sources),
+    }
+    return {f"WEED_NOTIFICATION_WEBHOOK_{name.upper()}": value for name, value in values.items()}
+
+
 def main() -> None:
+    os.environ.update(notifications())
     CONFIG.write_text(json.dumps({"identities": identities()}))
     CONFIG.chmod(0o600)
     options = {
