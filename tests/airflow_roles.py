@@ -14,7 +14,7 @@ PAGE, WEBHOOK = "/models-page", "/dataset-lines"
 OWN = (PAGE, WEBHOOK)
 PLUGINS = "/api/v2/plugins"
 """Where Airflow's UI learns which plugin pages it shows."""
-PARTS = {"name": "models.js", "dataset": "0" * 16, "number": "1"}
+PARTS = {"name": "models.js", "dataset": "0" * 16, "number": "1", "sha256": "0" * 64}
 NO_LOGIN, NO_PERMISSION, OTHER_DAG, GRANTED = "nobody", "no permission", "another DAG alone", "Viewer with plugins"
 
 

@@ -46,6 +46,14 @@ class ConfusedPair(BaseModel):
     images: int
 
 
+def accuracy_interval(right: int, images: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of the accuracy of a model that classifies so many images correctly."""
+    from scipy.stats import binomtest
+
+    found = binomtest(right, images).proportion_ci(confidence, "wilson")
+    return float(found.low), float(found.high)
+
+
 def evaluate(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: tuple[str, ...]) -> Evaluation:
     """Score predicted classes (N,) against the true ones (N,)."""
     from sklearn.metrics import accuracy_score, classification_report, confusion_matrix

@@ -1,12 +1,13 @@
 """The report's figures, drawn without a display: at most 2,000 pixels wide and high, whatever the number of classes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar_tasks.evaluation.figure_style import POINTS, set_text
 from cifar_tasks.evaluation.names import figure_text, font_families
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ TRAINING, VALIDATION = "#4c72b0", "#dd8452"
 RIGHT, WRONG = "#2a7f3f", "#c0392b"
 MAX_LABELS = 50
 """Of an axis: more cannot be read."""
-POINTS = 72
-"""Per inch."""
 
 
 def image_grid(
@@ -35,17 +34,17 @@ def image_grid(
     columns, rows, width = 8, max(1, -(-len(images) // 8)), 1.35
     figure = Figure(figsize=(columns * width, rows * (1.75 if predicted else 1.55) + 0.5), layout="constrained")
     if title:
-        _set_text(figure.suptitle, title, columns * width, 12)
+        set_text(figure.suptitle, title, columns * width, 12)
     for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
         axes.axis("off")
     for number, (axes, image) in enumerate(zip(grid.flat, images, strict=False)):
         axes.imshow(image)
         if predicted is None:
-            _set_text(axes.set_title, true[number], width, 9)
+            set_text(axes.set_title, true[number], width, 9)
         else:
             colour = RIGHT if true[number] == predicted[number] else WRONG
             lines = true[number], f"→ {predicted[number]}"
-            _set_text(axes.set_title, lines, width, 8, color=colour)
+            set_text(axes.set_title, lines, width, 8, color=colour)
     return figure
 
 
@@ -85,7 +84,7 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], title: s
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure.colorbar(axes.imshow(share, cmap="Blues", vmin=0, vmax=1), ax=axes, label="share of the true class")
     axes.set(xlabel="predicted", ylabel="true")
-    _set_text(axes.set_title, title, size - 1, 12)
+    set_text(axes.set_title, title, size - 1, 12)
     labelled = range(0, len(classes), -(-len(classes) // MAX_LABELS))
     texts = [figure_text(classes[number], 1.6 * POINTS, 9) for number in labelled]
     fonts: dict[str, Any] = {"family": font_families(texts), "fontsize": 9}
@@ -107,7 +106,7 @@ def reliability_diagram(calibration: "Calibration", title: str) -> "Figure":
     left = [number * width for number in range(len(bins))]
     figure = Figure(figsize=(5.5, 6.5), layout="constrained")
     accuracy, images = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    _set_text(accuracy.set_title, title, 5, 12)
+    set_text(accuracy.set_title, title, 5, 12)
     heights = [part.accuracy for part in bins]
     accuracy.bar(left, heights, width, align="edge", color=TRAINING, edgecolor="white", label="accuracy")
     accuracy.plot([0, 1], [0, 1], "--", color="#555555", label="perfect calibration")
@@ -127,24 +126,16 @@ def confused_images(pairs: Sequence[tuple[str, str, int, NDArray[np.uint8]]], ti
     columns, label, side = 8, 2.4, 1.0
     width = label + columns * side
     figure = Figure(figsize=(width, max(1, len(pairs)) * 1.1 * side + 0.5), layout="constrained")
-    _set_text(figure.suptitle, title, width, 12)
+    set_text(figure.suptitle, title, width, 12)
     grid = figure.subplots(max(1, len(pairs)), columns + 1, squeeze=False, width_ratios=[label, *[side] * columns])
     for axes in grid.flat:
         axes.axis("off")
     for row, (true, predicted, count, images) in zip(grid, pairs, strict=False):
         lines = true, f"→ {predicted}", f"{count:,} image{'s' if count > 1 else ''}"
-        _set_text(partial(row[0].text, 0, 0.5, va="center"), lines, label, 9)
+        set_text(partial(row[0].text, 0, 0.5, va="center"), lines, label, 9)
         for axes, image in zip(row[1:], images, strict=False):
             axes.imshow(image)
     return figure
-
-
-def _set_text(
-    method: Callable[..., Any], text: str | Sequence[str], inches: float, size: float, **options: Any
-) -> None:
-    """One line, or several, none of them wider than `inches`."""
-    lines = [figure_text(line, 0.92 * inches * POINTS, size) for line in ([text] if isinstance(text, str) else text)]
-    method("\n".join(lines), family=font_families(lines), fontsize=size, **options)
 
 
 def sample_indices(count: int, seed: int, wanted: int = 32) -> NDArray[np.int64]:

@@ -120,12 +120,17 @@ def interval_chart(comparison: Comparison) -> str:
     return f"worse {points(-reach)} {''.join(line)} {points(reach)} better"
 
 
-def comparison_markdown(decision: Decision, candidate: Scores, champion: Scores | None = None, head: str = "") -> str:
-    """Verdict, reasons and tables. `head` takes the place of the decision's first line."""
+def comparison_markdown(
+    decision: Decision, candidate: Scores, champion: Scores | None = None, head: str = "", figure: str = ""
+) -> str:
+    """Verdict, reasons and tables. `head` takes the place of the decision's first line, `figure` (Markdown) that of
+    the chart of the interval in characters."""
     first, *reasons = decision.reasons
     names, comparison = column_names(decision, champion), decision.comparison
     parts = [f"**{markdown(head or first)}**", "\n".join(f"- {markdown(reason)}" for reason in reasons)]
-    if comparison:
+    if figure:
+        parts.append(figure)
+    elif comparison:
         parts.append(f"```\n{interval_chart(comparison)}\n```")
     parts.append(_table("measure", names, score_rows(decision, candidate, champion)))
     if comparison:

@@ -3,8 +3,10 @@
 import logging
 from typing import TYPE_CHECKING
 
+from cifar_tasks.promotion.comparison_figure import comparison_figure
 from cifar_tasks.promotion.comparison_tables import comparison_markdown
 from cifar_tasks.promotion.decision import decide
+from cifar_tasks.promotion.evidence import Decision
 from cifar_tasks.promotion.page import comparison_page
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import WorkflowRun
@@ -13,8 +15,9 @@ from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append, u
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.aliases import follow_log, read_registry
+from cifar_tasks.tracking.approval_figures import keep_figure
 from cifar_tasks.tracking.decisions import keep_comparison, log_links, note_decision, run_page
-from cifar_tasks.tracking.version_evidence import gather_evidence, verify_version
+from cifar_tasks.tracking.version_evidence import Evidence, gather_evidence, verify_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,6 +97,14 @@ def _outcome(client: "MlflowClient", store: S3Store, proposal: Proposal, answer:
     )
 
 
+def _figure(store: S3Store, decision: Decision, evidence: Evidence) -> str:
+    """For the person who is asked, as Markdown; empty if nobody is."""
+    if not decision.needs_approval:
+        return ""
+    description = f"Accuracy of the versions with intervals, and recall of each class: {decision.reasons[0]}"
+    return keep_figure(store, comparison_figure(decision, *evidence.evaluations), description)
+
+
 def _said(proposal: Proposal, answer: Answer | None, changed: bool, champion: int | None) -> list[str]:
     """What a person said, and what became of it."""
     if not proposal.needs_approval:
@@ -132,7 +143,7 @@ def _propose(
     url = keep_comparison(client, store, version, workflow.id, page)
     if url:
         _log.info("Comparison: %s", url)
-    shown = comparison_markdown(decision, *evidence.evaluations)
+    shown = comparison_markdown(decision, *evidence.evaluations, figure=_figure(store, decision, evidence))
     return Proposal(
         request=request,
         workflow=workflow,

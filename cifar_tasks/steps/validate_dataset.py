@@ -7,13 +7,17 @@ from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.data.lines.line_snapshot import load_snapshot
 from cifar_tasks.data.lines.line_verdicts import reject, release, waiting
 from cifar_tasks.data.quality.quality_checks import check
+from cifar_tasks.data.quality.quality_figure import quality_figure
 from cifar_tasks.data.quality.quality_page import quality_markdown
+from cifar_tasks.data.quality.quality_report import QualityReport
+from cifar_tasks.data.quality.snapshot import Snapshot
 from cifar_tasks.errors import SourceChanged
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.line_payloads import PreparedLine, RecordedVersion, ValidatedLine, Verdict
 from cifar_tasks.steps.payloads import WorkflowRun
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.approval_figures import keep_figure
 from cifar_tasks.tracking.delivery_reports import champion_predictions, keep_report
 
 _log = logging.getLogger(__name__)
@@ -32,6 +36,7 @@ def validate_dataset(prepared: PreparedLine, workflow: WorkflowRun) -> Validated
         predictions = champion_predictions(client, store, log, new, in_use)
         report = check(new, in_use, settings.dataset_limits, predictions)
         url = keep_report(client, store, prepared.line, prepared.dataset, new, report, workflow.url)
+        shown = quality_markdown(report, _figure(store, report, new))
     for row in report.rows:
         _log.log(logging.INFO if row.passed else logging.WARNING, "%s", row.text)
     _log.info("report: %s", url)
@@ -39,10 +44,17 @@ def validate_dataset(prepared: PreparedLine, workflow: WorkflowRun) -> Validated
         prepared=prepared,
         passed=report.passed,
         reasons=list(report.reasons),
-        markdown=f"{quality_markdown(report)}\n\n[The report with example images]({url})",
+        markdown=f"{shown}\n\n[The report with example images]({url})",
         report_url=url,
         mlflow_url=url,
     )
+
+
+def _figure(store: S3Store, report: QualityReport, version: Snapshot) -> str:
+    """For the person who is asked, as Markdown; empty if nobody is, or if no check names an image."""
+    if report.passed or (figure := quality_figure(report, version)) is None:
+        return ""
+    return keep_figure(store, figure, "Images of the delivery with their labels, and why they are shown")
 
 
 def quarantine_version(validated: ValidatedLine, workflow: WorkflowRun) -> RecordedVersion:

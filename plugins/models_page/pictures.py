@@ -1,4 +1,4 @@
-"""Test images as PNG."""
+"""Test images, and figures for the person who is asked, as PNG."""
 
 import io
 from functools import lru_cache
@@ -9,6 +9,7 @@ from PIL import Image
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.versions import load_version, manifest_key
 from cifar_tasks.settings import Settings
+from cifar_tasks.tracking.approval_figures import read_figure
 from models_page.reading import asking, store
 
 
@@ -20,6 +21,12 @@ def png(dataset: str, number: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(images[number]).save(file, "PNG")
     return file.getvalue()
+
+
+def figure_png(sha256: str) -> bytes:
+    """What a task has kept under this digest; `KeyError` if there is none."""
+    with asking("S3"):
+        return read_figure(store(), sha256)
 
 
 @lru_cache(maxsize=4)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi import Path as PathParam
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from starlette.middleware.base import RequestResponseEndpoint
@@ -77,6 +78,17 @@ def create_app(authorize: Callable[..., Any]) -> FastAPI:
             return Response(pictures.png(dataset, number), media_type="image/png", headers={"Cache-Control": FOREVER})
         except (CifarError, IndexError) as error:
             _log.warning("picture %s of %s: %s", number, dataset, error)
+            raise HTTPException(404) from None
+
+    @app.get("/figures/{sha256}.png")
+    def figure(sha256: Annotated[str, PathParam(pattern="^[0-9a-f]{64}$")]) -> Response:
+        """What a task has drawn for the person whom Airflow asks."""
+        from models_page.pictures import figure_png
+
+        try:
+            return Response(figure_png(sha256), media_type="image/png", headers={"Cache-Control": FOREVER})
+        except (CifarError, KeyError) as error:
+            _log.warning("figure %s: %s", sha256, error)
             raise HTTPException(404) from None
 
     return app

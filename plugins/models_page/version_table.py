@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from cifar_tasks.evaluation.metrics import accuracy_interval
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
 from models_page.page_state import SortKey
@@ -85,7 +86,7 @@ class Version:
         """Of the accuracy, 95 %."""
         if self.accuracy is None or not self.images:
             return None
-        return _wilson(round(self.accuracy * self.images), self.images)
+        return _accuracy_interval(round(self.accuracy * self.images), self.images)
 
     def value(self, key: SortKey) -> object:
         return self.number if key == "version" else getattr(self, key)
@@ -97,13 +98,7 @@ class Version:
             return None
 
 
-@lru_cache(maxsize=10_000)  # 0.3 ms each
-def _wilson(right: int, images: int) -> tuple[float, float]:
-    """Wilson's interval of a binomial share, 95 %."""
-    from scipy.stats import binomtest
-
-    found = binomtest(right, images).proportion_ci(0.95, "wilson")
-    return float(found.low), float(found.high)
+_accuracy_interval = lru_cache(maxsize=10_000)(accuracy_interval)  # 0.3 ms each
 
 
 def _registered_models() -> list[str]:

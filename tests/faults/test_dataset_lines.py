@@ -1,6 +1,7 @@
 """A dataset line in Airflow: what is new becomes one version with one event, whoever checks it how often."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 from airflow_client.client.api.asset_api import AssetApi
 from airflow_client.client.api.dag_api import DAGApi
 from airflow_client.client.api.dag_run_api import DagRunApi
+from airflow_client.client.api.task_instance_api import TaskInstanceApi
 from airflow_client.client.models.create_asset_events_body import CreateAssetEventsBody
 from airflow_client.client.models.dag_patch_body import DAGPatchBody
+from PIL import Image
 
 from benchmarks.temporary_stack import temporary_home
 from cifar_tasks.cli.dag_run import DagRun
@@ -133,6 +137,16 @@ def test_a_version_whose_run_ended_before_its_event_has_it_after_the_next_check(
     assert len(watched.events()) == events + 1
 
 
+def shown(watched: WatchedLine, markdown: str) -> Image.Image:
+    """The picture that Airflow's UI shows of it."""
+    (address,) = re.findall(r"!\[[^]]*\]\(([^)]+)\)", markdown)
+    api = watched.client.configuration
+    login = {"Authorization": f"Bearer {api.access_token}"}
+    response = requests.get(f"{api.host.rstrip('/')}/{address}", headers=login, timeout=60)
+    assert response.status_code == 200
+    return Image.open(BytesIO(response.content))
+
+
 def test_grey_images_are_quarantined_without_an_event_until_a_person_releases_the_version(watched: Pets) -> None:
     entries, events = len(watched.log().entries), len(watched.events())
     for number in range(10):
@@ -145,6 +159,8 @@ def test_grey_images_are_quarantined_without_an_event_until_a_person_releases_th
     assert watched.log().in_use() != quarantined.dataset
     assert len(watched.events()) == events
     assert "grey images" in watched.note(run)
+    asked = TaskInstanceApi(watched.client).get_hitl_detail(DATASET_DAG, run.run_id, "approve", -1)
+    assert shown(watched, asked.body).width == 900, "three pixels for each one that Airflow shows"
     states = watched.answer(run, "Release", "an old camera")
     assert (states["accept"], states["decide"], states["announce"]) == ("skipped", "success", "success")
     released = watched.log().last

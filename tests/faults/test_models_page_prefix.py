@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 import requests
+from matplotlib.figure import Figure
 from playwright.sync_api import expect, sync_playwright
 
 from benchmarks.temporary_stack import free_port
-from cifar_tasks.settings import PROJECT
+from cifar_tasks.settings import PROJECT, Settings
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking.approval_figures import keep_figure
 from tests.browser.conftest import CHROMIUM, FLAGS, needs_chromium
 from tests.conftest import RunningStack
 from tests.dags.test_dag_run import wait_for
@@ -133,6 +136,12 @@ def test_page_charts_pictures_forms_and_links_work_below_the_path(airflow_url, p
         picture = compared.locator(".cifar-pictures img").first
         picture.scroll_into_view_if_needed()
         assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 32
+        figure = Figure(figsize=(3, 2))
+        address = keep_figure(S3Store(Settings().bucket), figure, "x").rpartition("](")[2].rstrip(")")
+        show = (
+            "address => { const image = new Image(); image.src = address; return image.decode().then(() => image.src) }"
+        )
+        assert compared.evaluate(show, address) == f"{airflow_url}{address}", "as in the Markdown of an approval"
         form = compared.get_by_role("form", name="Promote version 1")
         form.get_by_label("Mode").select_option("never")
         form.get_by_role("button").click()

@@ -17,6 +17,7 @@ import pytest
 import torch
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cifar_tasks.data.preparation import prepare
@@ -24,6 +25,7 @@ from cifar_tasks.data.versions import DatasetVersion
 from cifar_tasks.settings import PROJECT, Settings
 from cifar_tasks.storage.promotion_log import Outcome, append, read_log
 from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking.approval_figures import figure_key, keep_figure
 from cifar_tasks.tracking.evaluations import ensure_evaluated
 from cifar_tasks.tracking.saved_model import DIGEST_TAG, OpenedModel, SavedModel
 from tests.conftest import RunningStack
@@ -109,10 +111,10 @@ def test_every_route_asks_for_permission():
 
     app = create_app(refuse)
     paths = [route.path for route in app.routes]
-    assert {"/page", "/static/{name}", "/pictures/{dataset}/{number}.png"} == set(paths)
+    assert {"/page", "/static/{name}", "/pictures/{dataset}/{number}.png", "/figures/{sha256}.png"} == set(paths)
     with TestClient(app) as anonymous:
         for path in paths:
-            filled = path.format(name="models.js", dataset="0" * 16, number=1)
+            filled = path.format(name="models.js", dataset="0" * 16, number=1, sha256="0" * 64)
             for address in (filled, f"{filled}?nonsense=1"):
                 assert anonymous.get(address).status_code == 401, address
 
@@ -229,6 +231,11 @@ def test_the_history_has_a_new_entry_as_soon_as_the_page_reads_again(page, regis
         "/pictures/secrets/1.png",
         "/pictures/%2e%2e/1.png",
         "/pictures/s3:%2f%2fmlflow%2fartifacts/1.png",
+        f"/figures/{'0' * 64}.png",
+        f"/figures/{'A' * 64}.png",
+        "/figures/..%2f..%2fpromotions.png",
+        f"/figures/{'0' * 64}%0a.png",
+        f"/figures/s3:%2f%2fmlflow%2f{'0' * 50}.png",
     ],
 )
 def test_what_is_not_of_the_page_is_refused(page, path):
@@ -256,6 +263,20 @@ async def answer(app: Any, path: str, query: str) -> tuple[int, str]:
 
     await app(scope, receive, send)
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent).decode()
+
+
+def test_a_figure_for_the_person_who_is_asked_is_cached_for_good_and_refused_when_it_was_altered(page, tracked):
+    store = S3Store(Settings().bucket)
+    figure = Figure(figsize=(3, 2))
+    figure.text(0, 0, uuid.uuid4().hex)
+    address = keep_figure(store, figure, "a name").rpartition("(models-page")[2].rstrip(")")
+    shown = page.get(address)
+    assert (shown.status_code, shown.headers["content-type"]) == (200, "image/png")
+    assert shown.content.startswith(b"\x89PNG")
+    assert "immutable" in shown.headers["cache-control"]
+    assert "private" in shown.headers["cache-control"]
+    store.put(figure_key(Path(address).stem), b"<script>")
+    assert page.get(address).status_code == 404
 
 
 def test_a_picture_that_is_not_in_the_test_set_is_not_found(page, registered):

@@ -18,10 +18,11 @@ from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.payloads import EvaluatedModel
-from cifar_tasks.steps.promote import record
+from cifar_tasks.steps.promote import propose, record
 from cifar_tasks.steps.promotion_payloads import Answer
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking.approval_figures import read_figure
 from cifar_tasks.tracking.decisions import SECTION
 from tests.conftest import COLOURS, RunningStack, connect, picture
 from tests.promotions import aliases, log_of, promote, proposed, registered_as, rolled_back
@@ -139,6 +140,15 @@ def test_in_the_mode_approve_a_person_decides(client, name, weak, strong, answer
     assert aliases(client, name) == moved
 
 
+def test_the_person_who_is_asked_sees_one_figure_of_the_comparison_also_after_a_retry(client, name, weak, strong):
+    promote(registered_as(client, weak, name))
+    proposal = proposed(registered_as(client, strong, name), mode="approve")
+    (figure,) = re.findall(r"!\[[^]]*\]\(models-page/figures/(\w+)\.png\)", proposal.markdown)
+    assert read_figure(S3Store(Settings().bucket), figure).startswith(b"\x89PNG")
+    again = propose(proposal.request, proposal.workflow)
+    assert (figure in again.markdown, again.comparison_url) == (True, proposal.comparison_url)
+
+
 def test_a_second_answer_and_a_retry_change_nothing(client, name, weak, strong):
     promote(registered_as(client, weak, name))
     proposal = proposed(registered_as(client, strong, name), mode="approve")
@@ -153,6 +163,7 @@ def test_no_one_is_asked_if_the_evidence_is_against_it(client, name, weak, stron
     promote(registered_as(client, strong, name))
     proposal = proposed(registered_as(client, weak, name), mode="approve")
     assert not proposal.needs_approval
+    assert "![" not in proposal.markdown
     assert record(proposal, None).action == "keep"
 
 

@@ -18,6 +18,7 @@ from cifar_tasks.steps.register import register_model
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.steps.validate_dataset import quarantine_version, record_verdict, validate_dataset
 from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking.approval_figures import read_figure
 from tests.conftest import COLOURS
 from tests.conftest import picture as coloured
 from tests.dataset_lines import deliver, first_delivery, picture
@@ -40,6 +41,7 @@ def line(request, tracked, monkeypatch, tmp_path) -> str:
     monkeypatch.setenv("CIFAR_DATASET_LINES", json.dumps(lines))
     first = validate_dataset(prepare_version(name), workflow(1))
     assert first.passed
+    assert "![" not in first.markdown, "nobody is asked"
     accept_version(first.prepared, workflow(1))
     for number in range(10):
         deliver(root, f"train/bee/grey{number}.png", picture(900 + number).convert("L"))
@@ -62,6 +64,8 @@ def test_a_version_that_fails_is_quarantined_with_a_report_in_s3_and_mlflow(clie
     store, digest = S3Store(Settings().bucket), quarantined.prepared.dataset.digest
     assert any(reason.startswith("grey images: ") for reason in quarantined.reasons)
     assert "**failed** | grey images" in quarantined.markdown
+    figure = re.search(r"\(models-page/figures/(\w+)\.png\)", quarantined.markdown)[1]
+    assert read_figure(store, figure).startswith(b"\x89PNG")
     report = json.loads(store.get(f"lines/{line}/reports/{digest[:16]}.json"))
     page = store.get(f"lines/{line}/reports/{digest[:16]}.html").decode()
     assert report["reasons"] == quarantined.reasons

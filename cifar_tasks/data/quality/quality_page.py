@@ -44,11 +44,12 @@ def headline(report: QualityReport) -> str:
     return f"{failed} {'check' if failed == 1 else 'checks'} failed: {changed}"
 
 
-def quality_markdown(report: QualityReport) -> str:
-    """What the person who decides reads in Airflow: the failed checks first."""
+def quality_markdown(report: QualityReport, figure: str = "") -> str:
+    """What the person who decides sees in Airflow: a figure (Markdown), and the failed checks first."""
     rows = sorted(report.rows, key=lambda row: row.passed)
     table = [f"| {'passed' if row.passed else '**failed**'} | {markdown(row.text)} |" for row in rows]
-    return "\n".join([f"**{markdown(headline(report))}**", "", "| result | check |", "| --- | --- |", *table])
+    parts = [f"**{markdown(headline(report))}**", figure, "\n".join(["| result | check |", "| --- | --- |", *table])]
+    return "\n\n".join(filter(None, parts))
 
 
 def _pictures(version: Snapshot, examples: Iterable[Example]) -> dict[int, str]:

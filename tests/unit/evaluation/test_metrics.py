@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from cifar_tasks.evaluation.metrics import (
+    accuracy_interval,
     agrees,
     class_scores,
     confused_pairs,
@@ -89,3 +90,11 @@ def test_examples_of_a_pair_are_its_mistakes_the_most_confident_first():
 )
 def test_accuracies_agree_up_to_one_image_in_a_thousand(trained, reloaded, count, same):
     assert agrees(trained, reloaded, count) is same
+
+
+def test_the_interval_of_an_accuracy_is_wilson_s():
+    assert accuracy_interval(8_000, 10_000) == pytest.approx((0.79205, 0.80772), abs=1e-5)
+    assert accuracy_interval(0, 10)[0] == pytest.approx(0)
+    assert accuracy_interval(10, 10)[1] == pytest.approx(1)
+    narrow, wide = (accuracy_interval(8_000, 10_000, confidence) for confidence in (0.5, 0.99))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
