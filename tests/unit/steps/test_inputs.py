@@ -22,6 +22,8 @@ from cifar_tasks.errors import ConfigError, ModelSkipped, WeightsError
 from cifar_tasks.models import available_models, get_model, registry
 from cifar_tasks.steps.inputs import TrainingImages, check_model, earlier_result, initial_model, sample
 from cifar_tasks.steps.payloads import WorkflowRun
+from cifar_tasks.tracking.champion_weights import ChampionWeights
+from cifar_tasks.tracking.saved_model import SavedModel
 from tests.stores import InMemoryStore
 
 
@@ -83,6 +85,14 @@ def test_the_full_profile_stops_without_its_pretrained_weights_and_the_demo_skip
         check_model(get_model("resnet50").config("full"), images.version)
     with pytest.raises(ModelSkipped, match=r"resnet50 is not trained: there are no weights at /nowhere/weights\.pth"):
         check_model(get_model("resnet50").config("demo"), images.version)
+
+
+def test_a_training_that_starts_from_the_champion_needs_no_pretrained_weights(monkeypatch, images):
+    nowhere = {"resnet50": {"source": "/nowhere/weights.pth", "sha256": "0" * 64}}
+    monkeypatch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps(nowhere))
+    champion = ChampionWeights(3, SavedModel("models:/m-1", "0" * 64))
+    for profile in ("full", "demo"):
+        check_model(get_model("resnet50").config(profile), images.version, champion)
 
 
 def test_without_pretrained_weights_a_model_trains_at_once_and_at_one_rate(images):
