@@ -25,6 +25,10 @@ REDUCING_GAP = 3
 """A picture is averaged down to this many times its final size before the slow, exact filter; see Pillow."""
 
 
+Size = tuple[int, int]
+"""Width and height of a picture as its file has it, in pixels."""
+
+
 @dataclass(frozen=True)
 class ImageFormat:
     """RGB images of `size` × `size` pixels."""
@@ -68,24 +72,30 @@ def decode(content: bytes | Images, where: str, image_format: ImageFormat) -> Im
 
 def decode_image(content: bytes | Images, image_format: ImageFormat) -> Images:
     """The same; raises `UnusableImage`."""
+    return decode_sized(content, image_format)[0]
+
+
+def decode_sized(content: bytes | Images, image_format: ImageFormat) -> tuple[Images, Size]:
+    """The same, and the size of the picture before."""
     if isinstance(content, np.ndarray):
+        size = content.shape[1], content.shape[0]
         if content.shape == image_format.shape:
-            return content
-        return np.asarray(_resized(Image.fromarray(content), image_format))
+            return content, size
+        return np.asarray(_resized(Image.fromarray(content), image_format)), size
     try:
         with Image.open(BytesIO(content), formats=("PNG", "JPEG")) as image:
-            pixels = image.width * image.height
+            size, pixels = image.size, image.width * image.height
             if pixels > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} × {image.height} pixels")
             # A JPEG decoder can leave out detail that is lost anyway: 8 times faster on photographs.
             if min(image.size) > 4 * image_format.size:
                 image.draft("RGB", (4 * image_format.size, 4 * image_format.size))
             if pixels < UNMEASURED_PIXELS:
-                return np.asarray(_in_format(image, image_format))
+                return np.asarray(_in_format(image, image_format)), size
             with _BUDGET.taken(_decoder_bytes(image, pixels)):
                 decoded = np.asarray(_in_format(image, image_format))
                 image.close()  # freed before another thread decodes
-                return decoded
+                return decoded, size
     except Image.DecompressionBombError as error:
         raise UnusableImage(f"is too large to decode ({error}). Remove it or make it smaller.") from error
     except UnidentifiedImageError:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar_tasks.data.disk import disk_errors
-from cifar_tasks.data.image_format import ImageFormat, UnusableImage, decode_image
+from cifar_tasks.data.image_format import ImageFormat, Size, UnusableImage, decode_sized
 from cifar_tasks.data.images import Images, ImageStream, Labels, Report, SourceImage
 from cifar_tasks.data.near_duplicates import Thumbnails, thumbnails
 from cifar_tasks.data.parallel import AHEAD_BYTES, bounded_map, return_freed_memory
@@ -85,6 +85,8 @@ class DecodedImages:
     """Of the pixels, 16 bytes; empty where an image cannot be used or was not delivered."""
     problems: dict[int, str]
     """Why an image cannot be used."""
+    sizes: NDArray[np.int32]
+    """Width and height of the pictures as they were delivered; 0 where an image cannot be used."""
     thumbs: Thumbnails
     image_format: ImageFormat
     pixels: FileIO
@@ -99,7 +101,7 @@ def decoded(
 ) -> Iterator[DecodedImages]:
     """The images, while the context lasts, in a temporary file without a name: nothing is left even after SIGKILL."""
     names, digests, problems = [""] * count, [b""] * count, dict[int, str]()
-    thumbs = np.zeros((count, 8, 9), np.uint8)
+    thumbs, sizes = np.zeros((count, 8, 9), np.uint8), np.zeros((count, 2), np.int32)
     with tempfile.TemporaryFile(buffering=0, prefix="cifar-") as pixels:
         done = read = 0
         with progress(report, lambda: f"{name}: {done:,} of {count:,} images decoded"):
@@ -108,16 +110,17 @@ def decoded(
             ):
                 for position, file, problem in batch.bad:
                     names[position], problems[position] = file, problem
-                for position, file, digest, image in zip(*batch[2:], strict=True):
+                for position, file, digest, image in zip(*batch[2:6], strict=True):
                     names[position], digests[position] = file, digest
                     _write(pixels, position, image)
                 thumbs[batch.positions] = thumbnails(batch.images)
+                sizes[batch.positions] = np.array(batch.sizes, np.int32).reshape(-1, 2)
                 read += batch.file_bytes
                 if read >= AHEAD_BYTES:
                     return_freed_memory()
                     read = 0
                 done += len(batch.positions) + len(batch.bad)
-        yield DecodedImages(names, digests, problems, thumbs, image_format, pixels)
+        yield DecodedImages(names, digests, problems, sizes, thumbs, image_format, pixels)
 
 
 @contextmanager
@@ -193,18 +196,20 @@ class _Decoded(NamedTuple):
     names: list[str]
     digests: list[bytes]
     images: Images
+    sizes: list[Size]
 
 
 def _decoded(image_format: ImageFormat, batch: list[SourceImage]) -> _Decoded:
-    result = _Decoded(_file_bytes(batch), [], [], [], [], np.empty((len(batch), *image_format.shape), np.uint8))
+    result = _Decoded(_file_bytes(batch), [], [], [], [], np.empty((len(batch), *image_format.shape), np.uint8), [])
     for image in batch:
         try:
-            pixels = decode_image(image.content, image_format)
+            pixels, size = decode_sized(image.content, image_format)
         except UnusableImage as error:
             result.bad.append((image.position, image.name, str(error)))
             continue
         result.images[len(result.names)] = pixels
         result.positions.append(image.position)
+        result.sizes.append(size)
         result.names.append(image.name)
         result.digests.append(hashlib.blake2b(pixels.data, digest_size=16).digest())
     return result._replace(images=result.images[: len(result.names)])

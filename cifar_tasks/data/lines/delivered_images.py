@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cifar_tasks.data.image_format import Size
 from cifar_tasks.data.images import Images
-from cifar_tasks.data.lines.line_index import ImageRow, LeftOut, LineIndex
+from cifar_tasks.data.lines.line_index import UNKNOWN, ImageRow, LeftOut, LineIndex
 from cifar_tasks.data.lines.line_source import DeliveredFiles
 from cifar_tasks.data.near_duplicates import Hashes, difference_hashes
 from cifar_tasks.data.spool import DecodedImages, drawn_test, equal_groups
@@ -23,6 +24,7 @@ class DeliveredImages:
         self.labels = [number[file.label] for file in self.files]
         self.names = [file.name for file in self.files]
         self.digests: dict[int, str] = {}
+        self.sizes: dict[int, Size] = {}
         self.dropped: dict[int, str] = {}
         """Known to stand in the frozen test set."""
         self.unreadable: dict[int, str] = {}
@@ -41,17 +43,20 @@ class DeliveredImages:
         self.digests[position] = known.digest
         if isinstance(known, LeftOut):
             self.dropped[position] = known.why
+        else:
+            self.sizes[position] = known.size
         return True
 
     def take(self, decoded: DecodedImages) -> None:
         """What decoding has shown."""
-        self._decoded = decoded
+        self._decoded, sizes = decoded, decoded.sizes.tolist()
         for number, position in enumerate(self.unknown):
             self.names[position] = self.names[position] or decoded.names[number]
             if number in decoded.problems:
                 self.unreadable[position] = decoded.problems[number]
             elif decoded.digests[number]:
                 self.digests[position] = decoded.digests[number].hex()
+                self.sizes[position] = (sizes[number][0], sizes[number][1])
             else:
                 raise SourceChanged(f"{self.names[position]} vanished while the source was read. Start again.")
 
@@ -64,7 +69,8 @@ class DeliveredImages:
 
     def row(self, position: int, split: str) -> ImageRow:
         mark = self.files[position].mark
-        return ImageRow(self.names[position], mark, self.digests[position], self.labels[position], split)
+        size = self.sizes.get(position, UNKNOWN)
+        return ImageRow(self.names[position], mark, self.digests[position], self.labels[position], split, size)
 
     def is_row(self, position: int, row: ImageRow) -> bool:
         """Whether it is the same file with the same label."""

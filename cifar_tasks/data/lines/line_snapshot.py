@@ -50,4 +50,5 @@ def _image_set(parts: list[LabelledImages], rows: list[ImageRow]) -> ImageSet:
         return images
 
     labels = np.concatenate([part.labels for part in parts])
-    return ImageSet(labels, [row.name for row in rows], [row.digest for row in rows], read)
+    sizes = np.array([row.size for row in rows], np.int64).reshape(-1, 2)
+    return ImageSet(labels, [row.name for row in rows], [row.digest for row in rows], read, sizes)

@@ -8,7 +8,7 @@ from cifar_tasks.data.quality.quality_limits import QualityLimits
 from cifar_tasks.data.quality.quality_report import CheckRow, Example
 from cifar_tasks.evaluation.comparison import p_text
 
-TESTS = 12
+TESTS = 14
 """Statistical checks of one delivery, among which the error rate is divided."""
 
 

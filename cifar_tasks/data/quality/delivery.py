@@ -11,7 +11,7 @@ from cifar_tasks.data.messages import readable
 from cifar_tasks.data.quality import label_errors
 from cifar_tasks.data.quality.drift import with_class_mix
 from cifar_tasks.data.quality.embeddings import Embeddings, embed
-from cifar_tasks.data.quality.image_statistics import Values, image_statistics
+from cifar_tasks.data.quality.image_statistics import Values, image_statistics, size_statistics
 from cifar_tasks.data.quality.quality_report import Example
 from cifar_tasks.data.quality.snapshot import Changes, Snapshot, compare_snapshots
 from cifar_tasks.data.splits import Indices
@@ -81,6 +81,15 @@ class Delivery:
             return {}, {}
         added = image_statistics(self.new.images.read(self.judged_added[shared]))
         return added, image_statistics(self.in_use.images.read(self.reference[reference]))
+
+    @cached_property
+    def sizes(self) -> tuple[Mapping[str, Values], Mapping[str, Values]]:
+        """Of the pictures of `alike` in their files, as far as they are known."""
+        shared, reference = self.alike
+        if self.in_use is None or self.in_use.images.sizes is None or self.new.images.sizes is None:
+            return {}, {}
+        added = size_statistics(self.new.images.sizes[self.judged_added[shared]])
+        return added, size_statistics(self.in_use.images.sizes[self.reference[reference]])
 
     @cached_property
     def embeddings(self) -> tuple[Embeddings, Embeddings]:

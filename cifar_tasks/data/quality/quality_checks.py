@@ -52,6 +52,7 @@ def _results(delivery: Delivery, limits: QualityLimits, predictions: Predictions
     if delivery.in_use and len(delivery.judged_added):
         yield _balance(delivery, limits)
         yield from statistic_results(delivery, limits)
+        yield from _sizes(delivery, limits)
         yield _drift(delivery, limits)
     if delivery.in_use and len(delivery.judged):
         yield from _label_errors(delivery, limits, predictions)
@@ -145,6 +146,17 @@ def statistic_results(delivery: Delivery, limits: QualityLimits) -> Iterator[Res
         found = drift.excess_share(flags[0], flags[1])
         examples = delivery.examples(shown[flags[0]], why)
         yield Result(statistical(check_name, found, limit, limits, "share above that of the images in use"), examples)
+
+
+def _sizes(delivery: Delivery, limits: QualityLimits) -> Iterator[Result]:
+    added, reference = delivery.sizes
+    for name in added:
+        if not len(added[name]) or not len(reference[name]):
+            yield not_measured(name, limits.max_ks, "the sizes of the files are not known")
+            continue
+        found = drift.statistic_shift(added[name], reference[name])
+        medians = f"median {np.median(added[name]):.3g} against {np.median(reference[name]):.3g}"
+        yield Result(statistical(name, found, limits.max_ks, limits, f"Kolmogorov–Smirnov distance, {medians}"))
 
 
 def _drift(delivery: Delivery, limits: QualityLimits) -> Result:

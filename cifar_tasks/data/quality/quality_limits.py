@@ -28,8 +28,8 @@ class QualityLimits(BaseModel):
     max_class_psi: float = Field(default=0.25, ge=0, title="Change of the class balance")
     """Population stability index of the classes of the added images. 0.1 is a small change, 0.25 a large one."""
     max_ks: float = Field(default=0.15, ge=0, le=1, title="Change of a statistic")
-    """Kolmogorov–Smirnov distance of brightness, contrast, colour and sharpness between added images and images in
-    use."""
+    """Kolmogorov–Smirnov distance of brightness, contrast, colour, sharpness, and size and aspect ratio of the files,
+    between added images and images in use."""
     max_extreme: float = Field(default=0.08, ge=0, le=1, title="Extreme images")
     """Share of the added images with a brightness, contrast or sharpness that 99 % of the images in use do not
     reach."""

@@ -22,6 +22,8 @@ class ImageSet:
     """Of their pixels: equal for equal images."""
     read: Callable[[Indices], Images]
     """The images at these positions."""
+    sizes: NDArray[np.int64] | None = None
+    """Width and height of the pictures in their files, N × 2; 0 where they are not known."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_tasks.data.image_format import MAX_PIXELS, ImageFormat, decode
+from cifar_tasks.data.image_format import MAX_PIXELS, ImageFormat, decode, decode_sized
 from cifar_tasks.errors import ConfigError, DataError
 from tests.unit.data.pictures import encoded, png
 
@@ -176,3 +176,13 @@ def test_a_png_that_is_broken_inside_is_refused() -> None:
     content[second : second + 4] = b"\0\0\0\0"
     with pytest.raises(DataError, match=r"a\.png cannot be decoded"):
         decoded(bytes(content))
+
+
+@pytest.mark.parametrize("resize", MODES)
+def test_the_size_before_is_that_of_the_file(resize: Any) -> None:
+    for kind, size in (("PNG", (70, 50)), ("JPEG", (900, 500))):  # a JPEG so large is decoded at a smaller size
+        buffer = BytesIO()
+        Image.new("RGB", size, "red").save(buffer, kind)
+        pixels, before = decode_sized(buffer.getvalue(), ImageFormat(32, resize))
+        assert (pixels.shape, before) == ((32, 32, 3), size)
+    assert decode_sized(np.zeros((20, 30, 3), np.uint8), ImageFormat(32, resize))[1] == (30, 20)

@@ -122,7 +122,7 @@ def test_few_images_are_read_ahead_where_they_are_large(
         decoding.wait(10)
         raise UnusableImage("is no PNG")
 
-    monkeypatch.setattr(spool, "decode_image", wait)
+    monkeypatch.setattr(spool, "decode_sized", wait)
     monkeypatch.setattr(spool, "THREADS", 16)
     stream = ImageStream("large", ("ant", "bee"), labels, labels, images(), BadFiles("large"))
     thread = threading.Thread(target=lambda: list(bad_files(stream, ImageFormat(size))))
