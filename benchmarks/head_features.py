@@ -10,7 +10,7 @@ from cifar_tasks.models.classifier import ImageClassifier, build_classifier
 from cifar_tasks.training.augment import steps_per_epoch
 from cifar_tasks.training.loop import Split, fit
 from cifar_tasks.training.state import TrainingState
-from cifar_tasks.training.transfer import head_config, head_features
+from cifar_tasks.training.transfer import compute_features, head_config
 
 IMAGES = 256
 EPOCHS = 10
@@ -28,7 +28,7 @@ class OnFrozenBackbone(nn.Module):
         self.head = model.network.get_submodule(HEAD)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(head_features(self.model[0], HEAD, images))
+        logits: Tensor = self.head(compute_features(self.model[0], HEAD, images))
         return logits
 
 
@@ -39,7 +39,7 @@ def measure(rounds: int) -> list[Row]:
     train, validation = random_split(IMAGES), random_split(2)
 
     def cached() -> None:
-        splits = (Split(head_features(model, HEAD, part.images), part.labels) for part in (train, validation))
+        splits = (Split(compute_features(model, HEAD, part.images), part.labels) for part in (train, validation))
         _fit(model.network.get_submodule(HEAD), config, *splits)
 
     def recomputed() -> None:

@@ -167,9 +167,12 @@ class TransferConfig:
     """Peak in these epochs."""
     stage_decay: float = 1.0
     """Factor on the learning rate from each stage of the network to the one before it."""
+    trained_stages: int | None = None
+    """Stages before the head, the last ones, that train; none for all. The others keep their pretrained weights: what
+    they give is computed once, of images without augmentation."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "head_epochs")
+        _at_least(self, 0, "head_epochs", *(["trained_stages"] if self.trained_stages is not None else []))
 
 
 @dataclass(frozen=True, config=_FROZEN)

@@ -43,11 +43,11 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def images_at_once(images: torch.Tensor, batch: int) -> int:
-    """How many images (N, H, W, C) take as much memory as `batch` images of CIFAR-10: activations grow with the pixels.
+    """How many uint8 images (N, H, W, C) take as much memory as `batch` of CIFAR-10: activations grow with the pixels.
 
-    Features (N, F) count as images of CIFAR-10.
+    Features, float32 (N, …), count as images of CIFAR-10.
     """
-    pixels = images.shape[1] * images.shape[2] if images.ndim == 4 else CIFAR_PIXELS
+    pixels = CIFAR_PIXELS if images.is_floating_point() else images.shape[1] * images.shape[2]
     return max(1, batch * CIFAR_PIXELS // max(pixels, CIFAR_PIXELS))
 
 

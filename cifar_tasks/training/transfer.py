@@ -1,11 +1,15 @@
-"""Transfer learning: the head learns first, on pretrained stages that stay as they are, then the whole network.
+"""Transfer learning: the head learns first, on pretrained stages that stay as they are, then the whole network or its
+last stages.
 
-Stages that stay the same give the same features in every epoch, so these are computed once and the head learns from
+Stages that stay the same give the same features in every epoch, so these are computed once and the rest learns from
 them.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -29,18 +33,24 @@ _log = logging.getLogger(__name__)
 def fit_classifier(
     model: ImageClassifier, config: TrainConfig, train: Split, validation: Split, callbacks: Sequence[Callback] = ()
 ) -> TrainingState:
-    """Train `model`: for `head_epochs` its head alone, then all of it; the best weights are in `model` afterwards.
+    """Train `model`: for `head_epochs` its head alone, then all of it or its `trained_stages`; the best weights are in
+    `model` afterwards.
 
-    A callback may resume each of the two parts in `on_train_start`. The head does not train again once the whole
-    network has finished an epoch.
+    A callback may resume each of the two parts in `on_train_start`. The head does not train again once the second part
+    has finished an epoch.
     """
-    state = TrainingState(distributed.synchronised(model), config, steps_per_epoch(len(train.images), config))
+    first = first_trained_layer(model, config, train.images[:2])
+    part = model if first is None else last_layers(model, config, first)
+    used = config if first is None else on_features(config)
+    state = TrainingState(distributed.synchronised(part), used, steps_per_epoch(len(train.images), used))
     with started(state, callbacks):
         if config.transfer.head_epochs and not state.history:
             _fit_head(model, config, train, validation, callbacks)
-            state.model.load_state_dict(model.state_dict())
+            state.model.load_state_dict(part.state_dict())
+        if first is not None and not state.finished:
+            train, validation = _features_of(model, first, train, validation)
         train_epochs(state, train, validation, callbacks)
-    model.load_state_dict(state.model.state_dict())
+    part.load_state_dict(state.model.state_dict())
     return state
 
 
@@ -48,56 +58,130 @@ def _fit_head(
     model: ImageClassifier, config: TrainConfig, train: Split, validation: Split, callbacks: Sequence[Callback]
 ) -> None:
     name, alone = get_model(config.model).head(model.network), head_config(config)
-    head = Head(model.network.get_submodule(name), model.logit_scale)
+    head = last_layers(model, config, name)
     state = TrainingState(head, alone, steps_per_epoch(len(train.images), alone), label="head_")
     with started(state, callbacks):
         if not state.finished:
-            _log.info("computing the features of %d images once", len(train.images) + len(validation.images))
-            train, validation = (Split(head_features(model, name, s.images), s.labels) for s in (train, validation))
+            train, validation = _features_of(model, name, train, validation)
         train_epochs(state, train, validation, callbacks)
 
 
-class Head(nn.Module):
-    """The last layer of a classifier: features in, logits out."""
+class LastLayers(nn.Module):
+    """The last layers of a classifier: features in, logits out."""
 
-    def __init__(self, layer: nn.Module, logit_scale: float) -> None:
+    def __init__(self, network: nn.Module, logit_scale: float) -> None:
         super().__init__()
-        self.layer, self.logit_scale = layer, logit_scale
+        self.network, self.logit_scale = network, logit_scale
 
     def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.layer(features) * self.logit_scale
+        if features.ndim == 4:
+            features = features.contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.network(features) * self.logit_scale
         return logits
 
 
+def last_layers(model: ImageClassifier, config: TrainConfig, first: str) -> LastLayers:
+    """From the layer `first` of the network on, with the weights of `model` themselves.
+
+    All layers before it, in the order in which the network defines them, let their input pass.
+    """
+    network = model.network
+    if first == get_model(config.model).head(network):
+        return LastLayers(network.get_submodule(first), model.logit_scale)
+    tensors = chain(network.parameters(), network.buffers())
+    part = deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    path = first.split(".")
+    for depth, name in enumerate(path):
+        parent = part.get_submodule(".".join(path[:depth]))
+        children = [child for child, _ in parent.named_children()]
+        for earlier in children[: children.index(name)]:
+            parent.set_submodule(earlier, nn.Identity())
+    return LastLayers(part, model.logit_scale)
+
+
+def first_trained_layer(model: ImageClassifier, config: TrainConfig, images: Tensor) -> str | None:
+    """Name of the layer with which the `trained_stages` begin; none if all stages train.
+
+    It is the head where the stages of the network cannot run apart, which is tried with a few `images`.
+    """
+    wanted, spec = config.transfer.trained_stages, get_model(config.model)
+    stages = spec.stages_to_head(model.network)
+    if wanted is None or wanted >= max(stages.values()):
+        return None
+    head = spec.head(model.network)
+    first = _outermost({name for name, stage in stages.items() if stage <= wanted}, stages)
+    if first == head or _runs_apart(model, last_layers(model, config, first), first, images):
+        return first
+    _log.warning("the stages of %s cannot run apart: its head trains alone", config.model)
+    return head
+
+
+def _outermost(trained: set[str], names: Iterable[str]) -> str:
+    """The largest layer that begins with the first of the trained parameters and has trained ones only."""
+    names = list(names)
+    path = next(name for name in names if name in trained).split(".")
+    layers = (".".join(path[:depth]) for depth in range(1, len(path)))
+    return next(layer for layer in layers if all(name in trained for name in names if name.startswith(f"{layer}.")))
+
+
+@torch.no_grad()
+def _runs_apart(model: ImageClassifier, part: LastLayers, first: str, images: Tensor) -> bool:
+    """Whether the last layers give of the features what the whole model gives of the images."""
+    features, images = compute_features(model, first, images), images.to(model.mean.device)
+    with autocast(model.mean.device):
+        whole = model(images)
+        try:
+            apart = part.eval()(features)
+        except Exception:
+            return False
+    return whole.shape == apart.shape and torch.allclose(apart.float(), whole.float(), rtol=0.05, atol=0.05)
+
+
 def head_config(config: TrainConfig) -> TrainConfig:
-    """How the head alone is trained: at one rate, and without augmentation, because its features are computed once."""
+    """How the head alone is trained."""
     transfer = config.transfer
     values = {"epochs": transfer.head_epochs, "learning_rate": transfer.head_learning_rate, "head_epochs": 0}
-    return with_values(config, {**values, "stage_decay": 1.0, "crop_padding": 0, "flip": False})
+    return with_values(on_features(config), values)
+
+
+def on_features(config: TrainConfig) -> TrainConfig:
+    """How last layers are trained: at one rate, and without augmentation, because their features are computed once."""
+    return with_values(config, {"crop_padding": 0, "flip": False, "stage_decay": 1.0})
 
 
 def without_transfer(config: TrainConfig) -> TrainConfig:
     """How the same model is trained from random weights: all stages at once and at one rate."""
-    return with_values(config, {"head_epochs": 0, "stage_decay": 1.0})
+    return with_values(config, {"head_epochs": 0, "stage_decay": 1.0, "trained_stages": None})
+
+
+def _features_of(model: ImageClassifier, layer: str, *splits: Split) -> tuple[Split, ...]:
+    _log.info("computing the features of %d images once", sum(len(split.images) for split in splits))
+    return tuple(Split(compute_features(model, layer, split.images), split.labels) for split in splits)
 
 
 @torch.no_grad()
-def head_features(model: ImageClassifier, head: str, images: Tensor) -> Tensor:
-    """What the layer `head` of the network gets of uint8 images (N, H, W, C): float32 (N, …), on the model's device.
+def compute_features(model: ImageClassifier, layer: str, images: Tensor) -> Tensor:
+    """What a layer of the network gets of uint8 images (N, H, W, C): float32 (N, …), on the model's device.
 
     Computed in evaluation mode: batch norm uses its running statistics and leaves them alone.
     """
     features: list[Tensor] = []
-    hook = (
-        model.eval()
-        .network.get_submodule(head)
-        .register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float()))
-    )
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        features.append(inputs[0].float())
+        raise _Enough
+
+    hook = model.eval().network.get_submodule(layer).register_forward_pre_hook(keep)
     device = model.mean.device
     try:
         with autocast(device):
             for batch in torch.split(images, images_at_once(images, BATCH)):
-                model(batch.to(device))
+                with suppress(_Enough):
+                    model(batch.to(device))
     finally:
         hook.remove()
     return torch.cat(features)
+
+
+class _Enough(Exception):
+    """Ends a forward pass whose later layers nobody needs."""

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from benchmarks.temporary_stack import free_port
 from tests.compose.conftest import EXPERIMENT, MODEL, Deployment, finish, kept, start
+from tests.waiting import wait_until
 
 if not os.environ.get("COMPOSE"):
     pytest.skip("needs a Docker engine and 40 minutes: `make test-compose`", allow_module_level=True)
@@ -50,6 +51,8 @@ def test_models_are_registered_and_the_better_one_is_champion(tracking: Tracking
     versions = client.search_model_versions(f"name = '{MODEL}'")
     accuracies = {version.tags["cifar.model"]: float(version.tags["cifar.test_accuracy"]) for version in versions}
     assert accuracies.keys() == {"cnn", "resnet50"}
+    # The promotion is a DAG run of its own, which the training does not wait for.
+    wait_until(lambda: "champion" in client.get_registered_model(MODEL).aliases, 300)
     champion = client.get_model_version_by_alias(MODEL, "champion")
     assert accuracies[champion.tags["cifar.model"]] == max(accuracies.values())
 

@@ -78,9 +78,10 @@ DEMO = with_values(
     FULL,
     {
         "epochs": 2,
-        "head_epochs": 2,
-        "input_size": 0,
-        "train_images": 3_000,
+        "head_epochs": 0,
+        "trained_stages": 1,
+        "input_size": 64,
+        "train_images": 6_000,
         "validation_images": 2_000,
         "pretrained": "if_available",
         "batch_size": 64,

@@ -12,7 +12,7 @@ from cifar_tasks.models.classifier import ImageClassifier, build_classifier, che
 from cifar_tasks.models.timm_backbone import NAMES, names_of_timm, published_at, timm_names
 from cifar_tasks.settings import PROJECT
 from cifar_tasks.training.optimizer import build_optimizers
-from cifar_tasks.training.transfer import Head, head_features
+from cifar_tasks.training.transfer import LastLayers, compute_features
 
 RESNET, CONVNEXT, VIT = "timm/resnet10t.c3_in1k", "timm/convnext_atto.d2_in1k", "timm/vit_tiny_patch16_224.augreg_in21k"
 GREY = (0.5, 0.5, 0.5)
@@ -37,8 +37,8 @@ def test_the_known_names_are_those_of_the_installed_timm():
 def test_a_network_has_a_head_for_the_classes_and_can_be_exported(name):
     model = classifier(name).eval()
     images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
-    logits, features = model(images), head_features(model, get_model(name).head(model.network), images)
-    head = Head(model.network.get_submodule(get_model(name).head(model.network)), 1.0)
+    logits, features = model(images), compute_features(model, get_model(name).head(model.network), images)
+    head = LastLayers(model.network.get_submodule(get_model(name).head(model.network)), 1.0)
     assert logits.shape == (2, 10)
     assert torch.allclose(head(features), logits, atol=0.02)  # features may be bfloat16's
     check_export(model, name, 32)
@@ -51,7 +51,7 @@ def test_features_are_what_timm_gives_to_its_head(name, monkeypatch):
     images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     with torch.inference_mode():
         of_timm = model.network.forward_head(model.network.forward_features(model.prepare(images)), pre_logits=True)
-    assert torch.allclose(head_features(model, get_model(name).head(model.network), images), of_timm, atol=1e-5)
+    assert torch.allclose(compute_features(model, get_model(name).head(model.network), images), of_timm, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,21 @@ from cifar_tasks.training.callbacks import Callback, Snapshot
 from cifar_tasks.training.logits import compute_logits
 from cifar_tasks.training.loop import Split, fit
 from cifar_tasks.training.state import TrainingState
-from cifar_tasks.training.transfer import Head, fit_classifier, head_config, head_features, without_transfer
+from cifar_tasks.training.transfer import (
+    LastLayers,
+    compute_features,
+    first_trained_layer,
+    fit_classifier,
+    head_config,
+    without_transfer,
+)
 
 GREY = (0.5, 0.5, 0.5)
 
 
 def config(**changes) -> TrainConfig:
-    wanted = {"epochs": 1, "batch_size": 16, "head_epochs": 3, "head_learning_rate": 1e-3, **changes}
+    whole = {"trained_stages": None, "input_size": 0}
+    wanted = {**whole, "epochs": 1, "batch_size": 16, "head_epochs": 3, "head_learning_rate": 1e-3, **changes}
     return with_values(get_model("resnet50").recipes["demo"], wanted)
 
 
@@ -85,7 +93,7 @@ class HeadOnFrozenBackbone(nn.Module):
         self.head, self.model = model.network.fc, [model]  # in a list: not among the parameters
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features = head_features(self.model[0], "fc", images)
+        features = compute_features(self.model[0], "fc", images)
         return self.head.train()(features)
 
 
@@ -97,7 +105,7 @@ def train_head(head: nn.Module, settings: TrainConfig, train: Split) -> Training
 
 def test_cached_and_recomputed_features_give_the_same_head(split):
     cached, recomputed = resnet50(), resnet50()
-    features = Split(head_features(cached, "fc", split.images), split.labels)
+    features = Split(compute_features(cached, "fc", split.images), split.labels)
     fast = train_head(cached.network.fc, head_config(config()), features)
     slow = train_head(HeadOnFrozenBackbone(recomputed), head_config(config()), split)
     for name, weight in cached.network.fc.state_dict().items():
@@ -113,8 +121,8 @@ def test_the_head_s_features_give_the_classifier_s_logits(model, split, monkeypa
     torch.manual_seed(0)
     whole = build_classifier(spec.recipes["demo"], 10, GREY, GREY)
     head = spec.head(whole.network)
-    features = head_features(whole, head, split.images)
-    logits = Head(whole.network.get_submodule(head), whole.logit_scale)(features)
+    features = compute_features(whole, head, split.images)
+    logits = LastLayers(whole.network.get_submodule(head), whole.logit_scale)(features)
     exact = compute_logits(whole.eval(), split.images)
     assert torch.allclose(logits, exact, atol=1e-4)
 
@@ -187,6 +195,7 @@ KINDS = ("resnet50", "efficientnet_lite0", "timm/resnet10t.c3_in1k")
 def whole(kind: str, **values) -> tuple[ImageClassifier, TrainConfig]:
     """A network of this kind, at the size of the images, and a short training of it without regularisation."""
     plain = {"crop_padding": 0, "flip": False, "label_smoothing": 0.0, "weight_decay": 0.0, "input_size": 0}
+    plain |= {"trained_stages": None}
     wanted = with_values(get_model(kind).recipes["demo"], {**plain, "batch_size": 32, "patience": 99, **values})
     torch.manual_seed(0)
     return build_classifier(wanted, 10, GREY, GREY), wanted
@@ -208,8 +217,8 @@ def test_of_every_kind_cached_features_are_those_of_single_images(kind, split, m
     monkeypatch.setattr(device, "precision", lambda _: torch.float32)
     model, _ = whole(kind)
     head = get_model(kind).head(model.network)
-    cached = head_features(model, head, split.images[:4])
-    recomputed = torch.cat([head_features(model, head, split.images[number : number + 1]) for number in range(4)])
+    cached = compute_features(model, head, split.images[:4])
+    recomputed = torch.cat([compute_features(model, head, split.images[number : number + 1]) for number in range(4)])
     assert torch.allclose(cached, recomputed, atol=1e-4)
     assert torch.allclose(model.network.get_submodule(head)(cached), model.eval()(split.images[:4]), atol=1e-4)
 
@@ -224,6 +233,57 @@ def test_every_kind_overfits_64_images(kind, split):
     model, wanted = whole(kind, epochs=20, learning_rate=3e-3, dropout=0.0)
     with pytest.raises(KeyboardInterrupt):
         fit_classifier(model, without_transfer(wanted), split, split, [UntilAllAreRight()])
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        ("resnet50", "layer4"),
+        ("efficientnet_lite0", "blocks.6"),
+        ("timm/resnet10t.c3_in1k", "layer4"),
+        ("timm/convnext_atto", "head"),
+    ],
+)
+def test_of_every_kind_the_last_stages_move_alone_and_learn(kind, first, split):
+    model, wanted = whole(kind, head_epochs=0, trained_stages=1, epochs=8, learning_rate=3e-3)
+    assert first_trained_layer(model, wanted, split.images[:2]) == first
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = fit_classifier(model, wanted, split, split)
+    still = {f"network.{name}" for name, stage in get_model(kind).stages_to_head(model.network).items() if stage > 1}
+    assert all(torch.equal(before[name], model.state_dict()[name]) for name in still)
+    assert not any(torch.equal(before[name], value) for name, value in model.named_parameters() if name not in still)
+    assert state.history[-1].train_loss < state.history[0].train_loss
+    loss = F.cross_entropy(compute_logits(model.eval(), split.images), split.labels).item()
+    assert loss == pytest.approx(state.best.validation_loss, rel=0.02)  # features may be bfloat16's
+
+
+def test_the_head_trains_alone_where_the_stages_of_a_network_cannot_run_apart(split, caplog):
+    kind = "timm/vit_tiny_patch16_224"  # its position embeddings are added between the stages
+    model, wanted = whole(kind, head_epochs=0, trained_stages=2, epochs=1, input_size=32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fit_classifier(model, wanted, split, split)
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"network.head.weight", "network.head.bias"}
+    assert f"the stages of {kind} cannot run apart: its head trains alone" in caplog.messages
+
+
+def test_a_killed_training_of_the_last_stages_resumes_to_the_same_weights(split):
+    def fit_last(*callbacks: Callback) -> ImageClassifier:
+        model, wanted = whole("timm/resnet10t.c3_in1k", head_epochs=1, trained_stages=1, epochs=2)
+        fit_classifier(model, wanted, split, split, callbacks)
+        return model
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_last(first := Notes(die_after=("", 1)))
+    undisturbed, resumed = fit_last(), fit_last(again := Notes(first.checkpoints))
+    assert again.told == ["start", "2", "end"]
+    for name, value in undisturbed.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_as_many_stages_as_there_are_mean_the_whole_network(split):
+    model, wanted = whole("timm/resnet10t.c3_in1k", trained_stages=99)
+    assert first_trained_layer(model, wanted, split.images[:2]) is None
 
 
 def test_without_head_epochs_the_whole_network_trains_at_once(split):
