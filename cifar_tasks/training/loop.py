@@ -147,7 +147,7 @@ def _forward_backward(state: TrainingState, network: nn.Module, images: Tensor, 
             if images.device.type == "cpu":
                 at_once = min(at_once, images_at_once(images, max(CPU_BATCH, len(images))))
             sums = [
-                _part_backward(network, state.config.label_smoothing, image_part, label_part, len(images))
+                _part_backward(network, state, image_part, label_part, len(images))
                 for image_part, label_part in zip(
                     torch.split(images, at_once), torch.split(labels, at_once), strict=True
                 )
@@ -172,10 +172,10 @@ def _forward_backward(state: TrainingState, network: nn.Module, images: Tensor, 
         torch.cuda.empty_cache()
 
 
-def _part_backward(network: nn.Module, smoothing: float, images: Tensor, labels: Tensor, batch: int) -> Tensor:
-    with autocast(images.device):
+def _part_backward(network: nn.Module, state: TrainingState, images: Tensor, labels: Tensor, batch: int) -> Tensor:
+    with autocast(images.device, state.precision):
         logits = network(images)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="sum")
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=state.config.label_smoothing, reduction="sum")
     (loss / batch).backward()  # type: ignore[no-untyped-call]
     return torch.stack([loss.detach(), (logits.detach().argmax(1) == labels).sum().float()])
 

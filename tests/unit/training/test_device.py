@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from cifar_tasks.training.device import autocast, precision
+from cifar_tasks.training.device import autocast, precision, training_precision
 
 CPU = torch.device("cpu")
 
@@ -24,3 +25,9 @@ def test_a_cpu_computes_in_bfloat16_only_where_it_has_instructions_for_it(able, 
     with autocast(CPU):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype is expected
+
+
+@pytest.mark.parametrize(("groups", "expected"), [(1, torch.bfloat16), (8, torch.float32)])
+def test_a_cpu_trains_depthwise_convolutions_in_float32(groups, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert training_precision(nn.Sequential(nn.Conv2d(8, 8, 3, groups=groups)), CPU) is expected

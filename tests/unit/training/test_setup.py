@@ -12,6 +12,7 @@ from cifar_tasks.config import with_values
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import build_classifier
 from cifar_tasks.training import setup
+from cifar_tasks.training.device import precision
 from cifar_tasks.training.setup import channel_statistics, init_running_stats, run_params, sample_indices, to_split
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
@@ -117,6 +118,7 @@ def test_a_run_s_parameters_are_the_configuration_the_model_and_the_machine():
     assert params["parameters_total"] == 2_429_270
     assert params["initial_weights"] == "random"
     assert "threads" in params["device"]
+    assert params["precision"] == str(precision(CPU)).removeprefix("torch.")
 
 
 def test_the_number_of_threads_is_recorded_because_it_changes_the_last_digits():

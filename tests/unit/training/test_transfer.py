@@ -281,6 +281,16 @@ def test_a_killed_training_of_the_last_stages_resumes_to_the_same_weights(split)
         assert torch.equal(resumed.state_dict()[name], value), name
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("efficientnet_lite0", torch.float32), ("resnet50", torch.bfloat16)])
+def test_training_runs_in_the_precision_that_suits_the_network(kind, expected, split, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    model, wanted = whole(kind, head_epochs=0, epochs=1)
+    types = set()
+    model.network.register_forward_hook(lambda module, _, logits: types.add(logits.dtype) if module.training else None)
+    fit_classifier(model, wanted, split, Split(split.images[:2], split.labels[:2]))
+    assert types == {expected}
+
+
 def test_as_many_stages_as_there_are_mean_the_whole_network(split):
     model, wanted = whole("timm/resnet10t.c3_in1k", trained_stages=99)
     assert first_trained_layer(model, wanted, split.images[:2]) is None
