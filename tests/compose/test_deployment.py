@@ -57,6 +57,19 @@ def test_models_are_registered_and_the_better_one_is_champion(tracking: Tracking
     assert accuracies[champion.tags["cifar.model"]] == max(accuracies.values())
 
 
+def test_the_models_page_answers_who_is_logged_in(deployment: Deployment, tracking: Tracking, trained: dict[str, str]):
+    first, second = sorted(v.version for v in tracking("reader").search_model_versions(f"name = '{MODEL}'"))[:2]
+    page = f"{deployment.airflow_url}/models-page/page?registered_model={MODEL}"
+    pages = {"versions": page, "pair": f"{page}&view=compare&a={first}&b={second}", "history": f"{page}&view=history"}
+    login = {"Authorization": f"Bearer {deployment.token()}"}
+    for name, address in pages.items():
+        assert requests.get(address, timeout=30).status_code == 401, name
+        answer = requests.get(address, headers=login, timeout=60)
+        assert (name, answer.status_code) == (name, 200)
+        assert not [secret for secret, value in deployment.secrets.items() if value in answer.text]
+        assert name == "history" or "resnet50" in answer.text, name
+
+
 def test_artifacts_and_logs_are_in_s3(deployment: Deployment, trained: dict[str, str]):
     code = (
         f"{CLIENT}; s3 = s3_client()\n"
