@@ -48,7 +48,7 @@ def fit_classifier(
             _fit_head(model, config, train, validation, callbacks)
             state.model.load_state_dict(part.state_dict())
         if first is not None and not state.finished:
-            train, validation = _features_of(model, first, train, validation)
+            train, validation = _features_of(model, first, train, validation, exact=True)
         train_epochs(state, train, validation, callbacks)
     part.load_state_dict(state.model.state_dict())
     return state
@@ -154,16 +154,25 @@ def without_transfer(config: TrainConfig) -> TrainConfig:
     return with_values(config, {"head_epochs": 0, "stage_decay": 1.0, "trained_stages": None})
 
 
-def _features_of(model: ImageClassifier, layer: str, *splits: Split) -> tuple[Split, ...]:
-    _log.info("computing the features of %d images once", sum(len(split.images) for split in splits))
-    return tuple(Split(compute_features(model, layer, split.images), split.labels) for split in splits)
+def _features_of(
+    model: ImageClassifier, layer: str, train: Split, validation: Split, *, exact: bool = False
+) -> tuple[Split, Split]:
+    """With `exact`, validation is that of the model as it will be saved, in float32 from the first layer on."""
+    _log.info("computing the features of %d images once", len(train.images) + len(validation.images))
+    return (
+        Split(compute_features(model, layer, train.images), train.labels),
+        Split(compute_features(model, layer, validation.images, torch.float32 if exact else None), validation.labels),
+    )
 
 
 @torch.no_grad()
-def compute_features(model: ImageClassifier, layer: str, images: Tensor) -> Tensor:
+def compute_features(
+    model: ImageClassifier, layer: str, images: Tensor, precision: torch.dtype | None = None
+) -> Tensor:
     """What a layer of the network gets of uint8 images (N, H, W, C): float32 (N, …), on the model's device.
 
-    Computed in evaluation mode: batch norm uses its running statistics and leaves them alone.
+    Computed in evaluation mode: batch norm uses its running statistics and leaves them alone. In the precision that
+    the device is fast in, unless one is given.
     """
     features: list[Tensor] = []
 
@@ -174,7 +183,7 @@ def compute_features(model: ImageClassifier, layer: str, images: Tensor) -> Tens
     hook = model.eval().network.get_submodule(layer).register_forward_pre_hook(keep)
     device = model.mean.device
     try:
-        with autocast(device):
+        with autocast(device, precision):
             for batch in torch.split(images, images_at_once(images, BATCH)):
                 with suppress(_Enough):
                     model(batch.to(device))
