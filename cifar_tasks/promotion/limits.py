@@ -17,7 +17,7 @@ class Limits(BaseModel):
 
     confidence: float = Field(default=0.95, ge=0.5, lt=1, title="Confidence")
     """Of the interval of the difference in accuracy; its complement is the significance level of the exact tests."""
-    min_gain: float = Field(default=0.005, ge=0, le=1, title="Minimum gain")
+    min_gain: float = Field(default=0.01, ge=0, le=1, title="Minimum gain")
     """By how much the candidate's test accuracy must be higher than the champion's, beside being significantly so."""
     min_accuracy: float = Field(default=0.0, ge=0, le=1, title="Minimum accuracy")
     """Of a candidate on the test images; also of a first one."""

@@ -94,7 +94,7 @@ DEMO = with_values(
         "head_epochs": 0,
         "trained_stages": 2,
         "input_size": 96,
-        "train_images": 16_000,
+        "train_images": 12_000,
         "validation_images": 2_000,
     },
 )
