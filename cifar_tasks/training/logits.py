@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cifar_tasks.training.device import autocast, images_at_once
+from cifar_tasks.training.device import autocast, passes
 
-EVALUATION_BATCH = 500
-"""Images of CIFAR-10; large enough to keep a GPU busy, small enough for a CPU's cache not to matter."""
+RESIZED_AT_ONCE = 500
 
 
 def predict_logits(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -26,15 +25,15 @@ def predict_logits(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.fl
 @torch.inference_mode()
 def compute_logits(model: nn.Module, images: Tensor) -> Tensor:
     """As `predict_logits`; the logits stay on the model's device."""
-    device, at_once = next(model.parameters()).device, images_at_once(images, EVALUATION_BATCH)
-    return torch.cat([model(batch.to(device)) for batch in torch.split(images, at_once)]).float()
+    device = next(model.parameters()).device
+    return torch.cat([model(batch.to(device)) for batch in passes(images, device)]).float()
 
 
 def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Square images (N, H, H, 3) in another size, (N, size, size, 3); the same array if they have it already."""
     if images.shape[1] == size:
         return images
-    batches = torch.split(as_tensor(images).permute(0, 3, 1, 2), EVALUATION_BATCH)
+    batches = torch.split(as_tensor(images).permute(0, 3, 1, 2), RESIZED_AT_ONCE)
     scaled = [F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True) for batch in batches]
     result: NDArray[np.uint8] = torch.cat(scaled).permute(0, 2, 3, 1).contiguous().numpy()
     return result

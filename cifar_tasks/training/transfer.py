@@ -20,12 +20,9 @@ from cifar_tasks.models.classifier import ImageClassifier
 from cifar_tasks.training import distributed
 from cifar_tasks.training.augment import steps_per_epoch
 from cifar_tasks.training.callbacks import Callback
-from cifar_tasks.training.device import autocast, images_at_once
+from cifar_tasks.training.device import autocast, passes
 from cifar_tasks.training.loop import Split, started, train_epochs
 from cifar_tasks.training.state import TrainingState
-
-BATCH = 250
-"""Images of CIFAR-10 whose features are computed at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -184,7 +181,7 @@ def compute_features(
     device = model.mean.device
     try:
         with autocast(device, precision):
-            for batch in torch.split(images, images_at_once(images, BATCH)):
+            for batch in passes(images, device):
                 with suppress(_Enough):
                     model(batch.to(device))
     finally:
