@@ -24,6 +24,7 @@ class Benchmark(StrEnum):
     INFERENCE = "inference"
     EVALUATION_COST = "evaluation_cost"
     HEAD_FEATURES = "head_features"
+    PRETRAINED_SPEED = "pretrained_speed"
     STUDIES = "studies"
     SIMULATED_PROMOTIONS = "simulated_promotions"
     MODELS_PAGE = "models_page"

@@ -81,6 +81,7 @@ def test_help_lists_the_benchmarks():
         "inference",
         "evaluation_cost",
         "head_features",
+        "pretrained_speed",
         "simulated_promotions",
         "models_page",
         "gpu",
