@@ -66,7 +66,7 @@ def test_the_models_page_answers_who_is_logged_in(deployment: Deployment, tracki
         assert requests.get(address, timeout=30).status_code == 401, name
         answer = requests.get(address, headers=login, timeout=60)
         assert (name, answer.status_code) == (name, 200)
-        assert not [secret for secret, value in deployment.secrets.items() if value in answer.text]
+        assert not [name for name, value in deployment.secrets.items() if len(value) > 15 and value in answer.text]
         assert name == "history" or "resnet50" in answer.text, name
 
 
