@@ -1,9 +1,13 @@
 """A dataset line that a real Airflow watches: what it delivers, what the DAG and the log of the line say of it."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from airflow_client.client.api.asset_api import AssetApi
 from airflow_client.client.api.dag_run_api import DagRunApi
 from airflow_client.client.api.task_instance_api import TaskInstanceApi
@@ -12,7 +16,10 @@ from airflow_client.client.models.update_hitl_detail_payload import UpdateHITLDe
 from cifar_tasks.cli.dag_run import ENDED, DagRun, trigger
 from cifar_tasks.cli.watch import AWAITING_INPUT
 from cifar_tasks.data.lines.line_log import LineLog, read_line_log
+from cifar_tasks.deployment import stack
+from cifar_tasks.deployment.airflow_api import airflow, find_dag
 from cifar_tasks.storage.s3 import S3Store
+from tests.conftest import connect
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -24,6 +31,21 @@ RUN_SECONDS = 600.0
 """That a DAG run may take."""
 SETTLING_SECONDS = 3
 """Airflow asks a second time where an answer comes before the scheduler knows that the task is parked."""
+
+LENIENT = {"max_class_psi": 99, "max_ks": 1, "max_extreme": 1, "max_copies": 1, "max_label_errors": 1, "max_drift": 1}
+"""Limits of a delivery that all but grey images meet."""
+
+
+@contextmanager
+def started_airflow(home: Path, patch: pytest.MonkeyPatch, *dags: str) -> "Iterator[ApiClient]":
+    """The whole stack, with this process as one of its clients; its Airflow has read these DAGs."""
+    stack.up(home, print)
+    environment = stack.environment(home)
+    connect(patch, environment)
+    password = stack.airflow_password(home)
+    with airflow(environment["CIFAR_AIRFLOW_URL"], stack.AIRFLOW_USER, password, 120) as client:
+        wait_until(lambda: all(find_dag(client, dag) is not None for dag in dags), 120)
+        yield client
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import nn
 from cifar_tasks.training import distributed
 
 CIFAR_PIXELS = 32 * 32
-GPU_PASS, CPU_PASS = 500, 64
-"""Images of CIFAR-10 in a pass without gradients. On a CPU more are slower, because activations leave the cache, and
+GPU_INFERENCE_BATCH, CPU_INFERENCE_BATCH = 500, 64
+"""Images of CIFAR-10 in a batch without gradients. On a CPU more are slower, because activations leave the cache, and
 take more memory: EfficientNet-Lite0 at 96 pixels 1.4 GB for 500 (docs/benchmarks.md)."""
 COMPILED_FROM_STEPS = 500
 """Below, compiling takes longer than it saves."""
@@ -61,9 +61,11 @@ def images_at_once(images: torch.Tensor, batch: int) -> int:
     return max(1, batch * CIFAR_PIXELS // max(pixels, CIFAR_PIXELS))
 
 
-def passes(images: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """The images in parts for passes without gradients on this device."""
-    return torch.split(images, images_at_once(images, GPU_PASS if device.type == "cuda" else CPU_PASS))
+def inference_batches(images: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """The images in batches for inference on this device."""
+    return torch.split(
+        images, images_at_once(images, GPU_INFERENCE_BATCH if device.type == "cuda" else CPU_INFERENCE_BATCH)
+    )
 
 
 def compiled(model: nn.Module, device: torch.device, steps: int) -> nn.Module:

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cifar_tasks.training.device import autocast, passes
+from cifar_tasks.training.device import autocast, inference_batches
 
 RESIZED_AT_ONCE = 500
+"""Images."""
 
 
 def predict_logits(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -26,7 +27,7 @@ def predict_logits(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.fl
 def compute_logits(model: nn.Module, images: Tensor) -> Tensor:
     """As `predict_logits`; the logits stay on the model's device."""
     device = next(model.parameters()).device
-    return torch.cat([model(batch.to(device)) for batch in passes(images, device)]).float()
+    return torch.cat([model(batch.to(device)) for batch in inference_batches(images, device)]).float()
 
 
 def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from cifar_tasks.models.classifier import ImageClassifier
 from cifar_tasks.training import distributed
 from cifar_tasks.training.augment import steps_per_epoch
 from cifar_tasks.training.callbacks import Callback
-from cifar_tasks.training.device import autocast, passes
+from cifar_tasks.training.device import autocast, inference_batches
 from cifar_tasks.training.loop import Split, started, train_epochs
 from cifar_tasks.training.state import TrainingState
 
@@ -175,19 +175,19 @@ def compute_features(
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         features.append(inputs[0].float())
-        raise _Enough
+        raise _StopForward
 
     hook = model.eval().network.get_submodule(layer).register_forward_pre_hook(keep)
     device = model.mean.device
     try:
         with autocast(device, precision):
-            for batch in passes(images, device):
-                with suppress(_Enough):
+            for batch in inference_batches(images, device):
+                with suppress(_StopForward):
                     model(batch.to(device))
     finally:
         hook.remove()
     return torch.cat(features)
 
 
-class _Enough(Exception):
+class _StopForward(Exception):
     """Ends a forward pass whose later layers nobody needs."""

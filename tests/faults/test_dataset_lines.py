@@ -24,20 +24,14 @@ from benchmarks.temporary_stack import temporary_home
 from cifar_tasks.cli.dag_run import DagRun
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.data.versions import whole_version
-from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import DAG as TRAINING_DAG
-from cifar_tasks.deployment.airflow_api import airflow, find_dag
 from cifar_tasks.deployment.stack.supervisord import marked
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store, s3_client
 from cifar_tasks.tracking import runs
-from tests.conftest import connect
 from tests.dataset_lines import CLASSES, accept, picture, prepared
 from tests.waiting import wait_until
-from tests.watched_line import DATASET_DAG, MARKER, RUN_SECONDS, WatchedLine
-
-LENIENT = {"max_class_psi": 99, "max_ks": 1, "max_extreme": 1, "max_copies": 1, "max_label_errors": 1}
-"""Of what is checked of a delivery only grey images matter here."""
+from tests.watched_line import DATASET_DAG, LENIENT, MARKER, RUN_SECONDS, WatchedLine, started_airflow
 
 
 @dataclass(frozen=True)
@@ -61,13 +55,9 @@ def watched() -> Iterator[Pets]:
         digits = {"source": "digits", "settle_seconds": 0}
         patch.setenv("CIFAR_DATASET_LINES", json.dumps({"pets": line, "digits": digits}))
         patch.setenv("CIFAR_DATASET_LIMITS", json.dumps(LENIENT))
-        embedded.up(home, print)
-        connect(patch, embedded.environment(home))
-        s3 = s3_client()
-        s3.create_bucket(Bucket="team")
-        url = embedded.environment(home)["CIFAR_AIRFLOW_URL"]
-        with airflow(url, embedded.AIRFLOW_USER, embedded.airflow_password(home), 120) as client:
-            wait_until(lambda: find_dag(client, TRAINING_DAG) is not None, 120)
+        with started_airflow(home, patch, TRAINING_DAG) as client:
+            s3 = s3_client()
+            s3.create_bucket(Bucket="team")
             DAGApi(client).patch_dag(TRAINING_DAG, DAGPatchBody(is_paused=True))  # an event would start a training
             watched = Pets(client, S3Store("team", s3), S3Store("cifar"), "pets", "pets", home)
             for label, name in enumerate(CLASSES):

@@ -22,14 +22,13 @@ from cifar_tasks.cli.main import app
 from cifar_tasks.data.lines.line_index import read_index
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import PROMOTION_DAG, ROLLBACK_DAG
-from cifar_tasks.deployment.airflow_api import airflow as logged_in
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
-from tests.conftest import COLOURS, connect, picture
+from tests.conftest import COLOURS, picture
 from tests.month import LINE, MODEL, PREFIX, Month
 from tests.waiting import wait_until
-from tests.watched_line import DATASET_DAG, MARKER, RUN_SECONDS
+from tests.watched_line import DATASET_DAG, MARKER, RUN_SECONDS, started_airflow
 
 COLOURED = {"source": f"s3://cifar/{PREFIX}", "image_size": 16, "marker": MARKER, "settle_seconds": 5}
 SETTINGS = {
@@ -49,10 +48,8 @@ def month() -> Iterator[Month]:
     with temporary_home() as home, pytest.MonkeyPatch.context() as patch:
         for name, value in SETTINGS.items():
             patch.setenv(f"CIFAR_{name}", value)
-        embedded.up(home, print)
-        connect(patch, embedded.environment(home))
-        url, store = embedded.environment(home)["CIFAR_AIRFLOW_URL"], S3Store(Settings().bucket)
-        with logged_in(url, embedded.AIRFLOW_USER, embedded.airflow_password(home), 120) as client:
+        with started_airflow(home, patch) as client:
+            store = S3Store(Settings().bucket)
             yield Month(client, store, store, LINE, PREFIX, runs.mlflow_client())
 
 

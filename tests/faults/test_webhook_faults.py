@@ -23,18 +23,16 @@ from cifar_tasks.data.lines.line_index import read_index
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import DAG as TRAINING_DAG
-from cifar_tasks.deployment.airflow_api import airflow, find_dag
 from cifar_tasks.deployment.stack.environment import started_with
 from cifar_tasks.deployment.stack.supervisord import log_path
 from cifar_tasks.storage.s3 import S3Store, s3_client
-from tests.conftest import connect
 from tests.dataset_lines import CLASSES, picture
 from tests.integration.test_stack import pids
 from tests.waiting import wait_until
+from tests.watched_line import DATASET_DAG as DAG
+from tests.watched_line import LENIENT, started_airflow
 
-DAG = "cifar10_dataset"
 TOKEN = "webhook-of-a-test-" * 2
-LENIENT = {"max_class_psi": 99, "max_ks": 1, "max_extreme": 1, "max_copies": 1, "max_label_errors": 1, "max_drift": 1}
 NOTIFICATION = """
 [notification.webhook]
 enabled = true
@@ -105,13 +103,10 @@ def notified() -> Iterator[Notified]:
         toml = home / ".seaweedfs" / "notification.toml"
         toml.parent.mkdir()
         toml.write_text(NOTIFICATION.format(port=started_with(home).airflow_port, token=TOKEN))
-        embedded.up(home, print)
-        connect(patch, embedded.environment(home))
-        s3 = s3_client()
-        s3.create_bucket(Bucket="team")
-        url = embedded.environment(home)["CIFAR_AIRFLOW_URL"]
-        with airflow(url, embedded.AIRFLOW_USER, embedded.airflow_password(home), 120) as client:
-            wait_until(lambda: find_dag(client, TRAINING_DAG) is not None and find_dag(client, DAG) is not None, 120)
+        with started_airflow(home, patch, TRAINING_DAG, DAG) as client:
+            s3 = s3_client()
+            s3.create_bucket(Bucket="team")
+            url = embedded.environment(home)["CIFAR_AIRFLOW_URL"]
             notified = Notified(home, url, client, S3Store("team", s3), S3Store("cifar"))
             notified.pause(True, TRAINING_DAG)  # a version would start a training
             notified.deliver(*range(60))

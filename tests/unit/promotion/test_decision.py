@@ -89,6 +89,11 @@ def test_a_gain_that_is_significant_and_too_small_is_not_enough():
     assert decision.reasons[1].endswith("wanted at least +1.10")
 
 
+def test_less_than_a_point_which_two_seeds_can_differ_by_is_not_enough_by_default():
+    assert failed(decided(compared(range(100), range(109)))) == {"gain"}
+    assert decided(compared(range(100), range(110))).promote
+
+
 def test_few_images_do_not_decide_however_narrow_the_interval():
     labels = labels_of(5, 2)
     comparison = compare(probabilities_of(labels, 2), probabilities_of(labels, 2, range(5)), labels, CLASSES)

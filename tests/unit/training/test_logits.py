@@ -22,7 +22,7 @@ def model() -> ImageClassifier:
 
 
 def test_the_logits_of_many_images_are_those_of_each_batch(model, monkeypatch):
-    monkeypatch.setattr("cifar_tasks.training.device.CPU_PASS", 24)
+    monkeypatch.setattr("cifar_tasks.training.device.CPU_INFERENCE_BATCH", 24)
     logits = predict_logits(model, IMAGES)
     assert logits.dtype == np.float32
     with torch.inference_mode():
