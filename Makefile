@@ -27,7 +27,7 @@ demo: setup ## Start the stack and run the training DAG; DATA=… is a folder, a
 test: setup ## Run the tests, about seven minutes on two cores; ARGS=… is passed to pytest
 	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder --ignore tests/faults $(ARGS)
 
-test-faults: setup ## Run the fault tests, which kill and damage trainings and services, and what is slow; about twenty minutes
+test-faults: setup ## Run the fault tests, which kill and damage trainings and services, and what is slow; about half an hour
 	@$(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
 
 test-mutants: setup ## Break MODULE=… (data/splits, data; else all) in SAMPLE=40 places, SEED=0, and count what its tests notice

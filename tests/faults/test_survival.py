@@ -287,7 +287,7 @@ def test_resnet50_is_trained_once_there_are_weights_and_learns_its_head_first_an
     client, pictures, monkeypatch, weights
 ):
     data = prepared(pictures, "weights-later")
-    plan = train_plan(data, "resnet50", pretrained="if_available", epochs=1, batch_size=64)
+    plan = train_plan(data, "resnet50", pretrained="if_available", head_epochs=2, epochs=1, batch_size=64)
     with monkeypatch.context() as patch:
         patch.setenv("CIFAR_PRETRAINED_WEIGHTS", json.dumps({"resnet50": {"source": "/nowhere", "sha256": "0" * 64}}))
         with pytest.raises(ModelSkipped, match="no weights at /nowhere"):
