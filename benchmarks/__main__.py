@@ -29,6 +29,7 @@ class Benchmark(StrEnum):
     SIMULATED_PROMOTIONS = "simulated_promotions"
     MODELS_PAGE = "models_page"
     LINE_INCREMENT = "line_increment"
+    ORCHESTRATION = "orchestration"
     GPU = "gpu"
 
 

@@ -7,12 +7,9 @@ import statistics
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 from typing import Any
-from unittest.mock import patch
 
 import requests
 import torch
@@ -20,7 +17,7 @@ from playwright.sync_api import sync_playwright
 from torch import Tensor, nn
 
 from benchmarks.measure import Row
-from benchmarks.temporary_stack import temporary_home
+from benchmarks.temporary_stack import whole_stack
 from cifar_tasks.data.digits import DigitsSource
 from cifar_tasks.data.preparation import prepare
 from cifar_tasks.deployment import stack
@@ -83,14 +80,6 @@ def measure(rounds: int) -> list[Row]:
 
 def _milliseconds(seconds: dict[str, float]) -> dict[str, str]:
     return {view: f"{1000 * value:.0f} ms" for view, value in seconds.items()}
-
-
-@contextmanager
-def whole_stack() -> Iterator[Path]:
-    with patch.dict("os.environ"), temporary_home() as home:
-        stack.up(home, report=lambda line: print(f"{time.strftime('%X')} {line}", flush=True))
-        stack.use(home)
-        yield home
 
 
 def register(home: Path) -> None:

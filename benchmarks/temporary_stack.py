@@ -21,13 +21,26 @@ from cifar_tasks.errors import StackError
 @contextmanager
 def own_stack() -> Iterator[None]:
     """Storage and MLflow on free ports in a temporary folder, with this process as their client."""
+    with _started(without=("airflow",)):
+        yield
+
+
+@contextmanager
+def whole_stack() -> Iterator[Path]:
+    """The same with Airflow; its folder."""
+    with _started() as home:
+        yield home
+
+
+@contextmanager
+def _started(without: tuple[str, ...] = ()) -> Iterator[Path]:
     with patch.dict(os.environ):
         for name in [name for name in os.environ if name.startswith(("CIFAR_", "MLFLOW_", "WANDB_"))]:
             del os.environ[name]
         with temporary_home() as home:
-            stack.up(home, report=lambda line: print(f"{time.strftime('%X')} {line}", flush=True), without=("airflow",))
+            stack.up(home, report=lambda line: print(f"{time.strftime('%X')} {line}", flush=True), without=without)
             stack.use(home)
-            yield
+            yield home
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Class folders: `train/<class>/*` and `test/<class>/*`, or `<class>/*` alone; PNG or JPEG, any size."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from os.path import splitext
@@ -70,12 +70,17 @@ def survey(names: list[str], bad: BadFiles, check_counts: bool = True) -> ClassF
     try:
         if not any(not name.endswith("/") for name in names):
             raise DataError(f"{bad.where} is empty. {LAYOUT}")
-        top = _top_folder(names)
-        paths = {name: name.removeprefix(top) for name in names if name.startswith(top)}
-        _refuse_splits_in_classes(paths.values(), bad.where)
-        roles = _roles({path.split("/")[0] for path in paths.values() if "/" in path}, bad)
+        # One name tells the layout of a folder: its last file, or the folder itself if it is empty. Names are sorted.
+        examples = {name.rpartition("/")[0]: name for name in names}
+        top = _top_folder(examples.values())
+        inside = [name.removeprefix(top) for name in examples.values() if name.startswith(top)]
+        _refuse_splits_in_classes(inside, bad.where)
+        roles = _roles({path.split("/")[0] for path in inside if "/" in path}, bad)
         folders = ClassFolders(warnings=_warnings(roles))
-        for name, path in paths.items():
+        for name in names:
+            if not name.startswith(top):
+                continue
+            path = name.removeprefix(top)
             first, _, rest = path.partition("/")
             if first in roles and rest:
                 _place(folders, roles[first], rest, name, bad)
@@ -91,7 +96,7 @@ def survey(names: list[str], bad: BadFiles, check_counts: bool = True) -> ClassF
     return folders
 
 
-def _top_folder(names: list[str]) -> str:
+def _top_folder(names: Collection[str]) -> str:
     """`a/b/` if everything is in there and not yet in the folder of a split or a class, else nothing."""
     top = ""
     while True:

@@ -10,7 +10,7 @@ import requests
 
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.stack.environment import AIRFLOW_USER, HOST, started_with
-from cifar_tasks.deployment.stack.services import services
+from cifar_tasks.deployment.stack.services import API_SERVER, services
 from cifar_tasks.deployment.stack.supervisord import marked
 from cifar_tasks.errors import StackError
 from tests.conftest import RunningStack
@@ -53,6 +53,12 @@ def test_every_service_runs_and_answers(stack: RunningStack) -> None:
         "airflow-triggerer",
     }
     assert all(service.state == "running" and service.answering for service in found)
+
+
+def test_only_the_api_server_is_told_to_share_the_memory_of_its_threads(stack: RunningStack) -> None:
+    variables = [each.environ() for each in processes(stack.home)]
+    told = {each["SUPERVISOR_PROCESS_NAME"] for each in variables if API_SERVER.items() <= each.items()}
+    assert told == {"airflow-api-server"}
 
 
 def test_a_second_up_starts_nothing(stack: RunningStack) -> None:

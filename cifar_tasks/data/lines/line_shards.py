@@ -17,8 +17,8 @@ from cifar_tasks.data.lines.line_log import ROOT
 from cifar_tasks.data.versions import load_version, shards_of
 from cifar_tasks.storage.s3 import ObjectRef, S3Store, sha256_hex
 
-PIECE_BYTES = 8 * 2**20
-"""Of an image piece, at most; a removed image costs writing one anew."""
+PIECE_BYTES = 4 * 2**20
+"""Of an image piece, at most; new images and a removed one cost writing a piece anew."""
 PIECES_IN_MEMORY = 8
 
 

@@ -142,6 +142,7 @@ def _program(home: Path, service: Service) -> dict[str, str]:
         "stdout_logfile": str(log_path(home, service.name)),
         "stdout_logfile_maxbytes": "10MB",
         "stdout_logfile_backups": "1",
+        "environment": ",".join(f'{name}="{value}"' for name, value in service.environment.items()),
     }
     return program | ({"user": service.user, "directory": "/"} if service.user else {})
 

@@ -11,7 +11,7 @@ for (const file of ["models.css"]) {
   document.head.append(link);
 }
 
-/** Plotly is 4 MB: loaded with the first chart. */
+/** Plotly is 4 MB: loaded where there are charts only. */
 let plotly;
 const loadPlotly = () =>
   (plotly ??= new Promise((resolve, reject) => {
@@ -37,6 +37,7 @@ async function drawCharts(element) {
 }
 
 async function load(query, signal) {
+  if (query.includes("view=compare")) loadPlotly().catch(() => {}); // meanwhile; `drawCharts` tells if it fails
   const response = await fetch(new URL(`page?${query}`, BASE), { credentials: "same-origin", signal });
   if (response.ok) return response.text();
   const reasons = { 401: "Log in to Airflow again.", 403: "You may not read this DAG." };
