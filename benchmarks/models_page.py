@@ -9,7 +9,7 @@ import time
 import uuid
 from pathlib import Path
 from shutil import which
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 import torch
@@ -67,9 +67,10 @@ def measure(rounds: int) -> list[Row]:
         shown = page.seconds_in_browser(rounds)
         answers, errors, slowest = page.many_users(list(VIEWS.values()), SECONDS)
         grown = memory(home) - before
-    slow, wait = max(warm.values()), max(shown.values())
+    slow, wait = max(warm.values()), max(each.in_view for each in shown.values())
     return [
-        Row("page shown within 1 s", {view: f"{seconds:.2f} s" for view, seconds in shown.items()}, 1 / wait, 1),
+        Row("page shown within 1 s", {view: f"{each.in_view:.2f} s" for view, each in shown.items()}, 1 / wait, 1),
+        Row("the same with the charts below", {"side by side": f"{shown['side by side'].complete:.2f} s"}),
         Row("server time within 200 ms", _milliseconds(warm), 0.2 / slow, 1),
         Row("CPU time of the API server per answer", _milliseconds(processor)),
         Row("server time of the first view", _milliseconds(first)),
@@ -126,6 +127,15 @@ def processor_seconds(home: Path) -> float:
     return sum(sum(each.cpu_times()[:2]) for each in marked(home, "airflow-api-server"))
 
 
+class Shown(NamedTuple):
+    """Seconds."""
+
+    in_view: float
+    """All rows, and the charts that are in view without scrolling."""
+    complete: float
+    """All charts."""
+
+
 class Page:
     """The page of a stack, for a user who is logged in."""
 
@@ -150,8 +160,8 @@ class Page:
             computed[view] = (processor_seconds(home) - before) / times
         return taken, computed
 
-    def seconds_in_browser(self, rounds: int) -> dict[str, float]:
-        """From the first byte of Airflow's own page until this one is complete: all rows, all charts."""
+    def seconds_in_browser(self, rounds: int) -> dict[str, Shown]:
+        """From the first byte of Airflow's own page on; medians."""
         with sync_playwright() as playwright:
             found = next(filter(None, map(which, ("chromium", "chromium-browser", "google-chrome"))), None)
             browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
@@ -161,20 +171,25 @@ class Page:
             page.fill("input[name=password]", self._password)
             page.keyboard.press("Enter")
             page.get_by_role("link", name="Dags", exact=True).wait_for()
-            taken = {view: [self._seconds_until_complete(page, view) for _ in range(rounds + 1)] for view in VIEWS}
+            taken = {view: [self._seconds_until_shown(page, view) for _ in range(rounds + 1)] for view in VIEWS}
             browser.close()
-            return {view: statistics.median(seconds[1:]) for view, seconds in taken.items()}
+            return {
+                view: Shown(*map(statistics.median, zip(*seconds[1:], strict=True))) for view, seconds in taken.items()
+            }
 
-    def _seconds_until_complete(self, page: Any, view: str) -> float:
+    def _seconds_until_shown(self, page: Any, view: str) -> Shown:
         page.goto(f"{self._url}/{VIEWS[view].replace('models-page/page', 'plugin/models')}", wait_until="commit")
-        complete = (
-            "const box = document.querySelector('.cifar-models h1');"
-            "const figures = [...document.querySelectorAll('.cifar-models figure')];"
-            "return box && figures.every(figure => figure.querySelector('.main-svg'))"
-        )
-        page.wait_for_function(f"() => {{ {complete} }}", polling="raf")
-        timing = "performance.now() - performance.getEntriesByType('navigation')[0].responseStart"
-        return float(page.evaluate(timing)) / 1000
+        seconds = []
+        for may_be_missing in ("figure.getBoundingClientRect().top > innerHeight", "false"):
+            shown = (
+                "const box = document.querySelector('.cifar-models h1');"
+                "const figures = [...document.querySelectorAll('.cifar-models figure')];"
+                f"return box && figures.every(figure => figure.querySelector('.main-svg') || {may_be_missing})"
+            )
+            page.wait_for_function(f"() => {{ {shown} }}", polling="raf")
+            timing = "performance.now() - performance.getEntriesByType('navigation')[0].responseStart"
+            seconds.append(float(page.evaluate(timing)) / 1000)
+        return Shown(*seconds)
 
     def many_users(self, addresses: list[str], duration: float) -> tuple[int, int, float]:
         """Answers, errors, and the time within which nine of ten came."""

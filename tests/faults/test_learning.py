@@ -14,8 +14,10 @@ from sklearn.datasets import load_digits
 from cifar_tasks.cli.local_run import run_workflow
 from cifar_tasks.data.source import PLACEHOLDER_BANNER
 from cifar_tasks.steps.report_payloads import RunReport
+from cifar_tasks.training.transfer import fit_classifier, without_transfer
 from tests.conftest import RunningStack
 from tests.trainings import child_run, request
+from tests.unit.training.test_transfer import Notes, config, noise, resnet50
 
 
 def learnt(source: Path | str, name: str) -> RunReport:
@@ -59,3 +61,10 @@ def test_shuffled_labels_give_the_accuracy_of_chance(tracked: RunningStack, tmp_
     four_deviations = 4 * (0.1 * 0.9 / 450) ** 0.5
     assert row.test_accuracy == pytest.approx(0.1, abs=four_deviations)
     assert row.validation_accuracy < 0.25
+
+
+def test_resnet50_overfits_64_images():
+    plain = {"crop_padding": 0, "flip": False, "label_smoothing": 0.0, "weight_decay": 0.0}
+    settings = without_transfer(config(epochs=9, patience=9, batch_size=32, **plain))
+    fit_classifier(resnet50(), settings, noise(), noise(), [notes := Notes()])
+    assert max(snapshot.history[-1].train_accuracy for snapshot in notes.snapshots) == 1.0

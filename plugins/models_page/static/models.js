@@ -23,13 +23,16 @@ const loadPlotly = () =>
     document.head.append(script);
   }));
 
-/** The figures that the server describes, in the colours of Airflow's light or dark mode. */
+/** The figures that the server describes, in the colours of Airflow's light or dark mode. One after the other, from the
+ * top: the page can be used before the last one is there. */
 async function drawCharts(element) {
   const charts = [...element.querySelectorAll("[data-chart]")];
   if (charts.length === 0) return;
   const Plotly = await loadPlotly();
   const { color, fontFamily } = getComputedStyle(element);
   for (const chart of charts) {
+    await new Promise((resolve) => setTimeout(resolve));
+    if (!chart.isConnected) return; // the page shows something else now
     const { data, layout } = JSON.parse(chart.dataset.chart);
     const look = { paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color, family: fontFamily } };
     await Plotly.newPlot(chart, data, { ...layout, ...look }, { displayModeBar: false, responsive: true });
