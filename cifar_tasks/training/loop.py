@@ -15,7 +15,7 @@ from cifar_tasks.errors import TrainingError
 from cifar_tasks.training import distributed
 from cifar_tasks.training.augment import steps_per_epoch, training_batches
 from cifar_tasks.training.callbacks import Callback, Progress, Snapshot, running
-from cifar_tasks.training.device import autocast, compiled, images_at_once
+from cifar_tasks.training.device import autocast, compiled, depthwise_in_float32, images_at_once
 from cifar_tasks.training.logits import compute_logits
 from cifar_tasks.training.sharpness import sam_perturbation, sharpness_aware
 from cifar_tasks.training.state import EpochMetrics, TrainingState
@@ -71,7 +71,8 @@ def train_epochs(state: TrainingState, train: Split, validation: Split, callback
     network = compiled(distributed.wrap(state.model, device), device, steps)
     while not state.finished:
         epoch = len(state.history) + 1
-        trained = _train_epoch(state, network, train, epoch, callbacks)
+        with depthwise_in_float32(state.model, device):
+            trained = _train_epoch(state, network, train, epoch, callbacks)
         loss, accuracy = _validate(state.model, validation)
         state.record(EpochMetrics(epoch=epoch, validation_loss=loss, validation_accuracy=accuracy, **trained))
         snapshot = Snapshot.of(state)
@@ -173,7 +174,7 @@ def _forward_backward(state: TrainingState, network: nn.Module, images: Tensor, 
 
 
 def _part_backward(network: nn.Module, state: TrainingState, images: Tensor, labels: Tensor, batch: int) -> Tensor:
-    with autocast(images.device, state.precision):
+    with autocast(images.device):
         logits = network(images)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=state.config.label_smoothing, reduction="sum")
     (loss / batch).backward()  # type: ignore[no-untyped-call]

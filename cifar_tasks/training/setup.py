@@ -12,7 +12,7 @@ from cifar_tasks.config import TrainConfig, flat
 from cifar_tasks.models import Channels
 from cifar_tasks.models.classifier import count_parameters
 from cifar_tasks.training import distributed
-from cifar_tasks.training.device import describe, training_precision
+from cifar_tasks.training.device import describe, precision
 from cifar_tasks.training.logits import as_tensor
 from cifar_tasks.training.loop import Split
 
@@ -78,7 +78,7 @@ def run_params(config: TrainConfig, model: nn.Module, initial_weights: str, devi
     """What MLflow and Weights & Biases show of a training: its configuration, what it starts from and runs on."""
     counted = {f"parameters_{kind}": number for kind, number in count_parameters(model).items()}
     runs_on = {"device": describe(device), "processes": distributed.size(), "threads": torch.get_num_threads()}
-    runs_on["precision"] = str(training_precision(model, device)).removeprefix("torch.")
+    runs_on["precision"] = str(precision(device)).removeprefix("torch.")
     return {**flat(config), **counted, "initial_weights": initial_weights, **runs_on}
 
 

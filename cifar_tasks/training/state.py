@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 
 from cifar_tasks.config import TrainConfig
 from cifar_tasks.errors import IntegrityError
-from cifar_tasks.training.device import training_precision
 from cifar_tasks.training.optimizer import build_optimizers, one_cycle
 
 
@@ -54,7 +53,6 @@ class TrainingState:
         self.order = torch.Generator().manual_seed(config.seed)
         self.history: list[EpochMetrics] = []
         self.best_weights: dict[str, Tensor] = {}
-        self.precision = training_precision(model, next(model.parameters()).device)
         self.micro_batch: int | None = None
         """Images whose gradients are computed at once if memory does not hold a batch; none for all of it."""
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_tasks.training.device import autocast, images_at_once, inference_batches, precision, training_precision
+from cifar_tasks.training.device import autocast, depthwise_in_float32, images_at_once, inference_batches, precision
 
 CPU = torch.device("cpu")
 
@@ -28,9 +28,24 @@ def test_a_cpu_computes_in_bfloat16_only_where_it_has_instructions_for_it(able, 
 
 
 @pytest.mark.parametrize(("groups", "expected"), [(1, torch.bfloat16), (8, torch.float32)])
-def test_a_cpu_trains_depthwise_convolutions_in_float32(groups, expected, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    assert training_precision(nn.Sequential(nn.Conv2d(8, 8, 3, groups=groups)), CPU) is expected
+def test_on_a_cpu_depthwise_convolutions_alone_leave_mixed_precision(groups, expected):
+    network = nn.Sequential(nn.Conv2d(8, 8, 3, groups=groups), nn.Conv2d(8, 8, 1))
+    types: list[torch.dtype] = []
+    for layer in network:
+        layer.register_forward_hook(lambda *call: types.append(call[-1].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        with depthwise_in_float32(network, CPU):
+            network(torch.zeros(1, 8, 5, 5))
+        network(torch.zeros(1, 8, 5, 5))
+    assert types == [expected, torch.bfloat16, torch.bfloat16, torch.bfloat16]
+
+
+def test_a_convolution_that_fails_leaves_mixed_precision_on():
+    network = nn.Conv2d(8, 8, 3, groups=8)
+    with torch.autocast("cpu", torch.bfloat16), depthwise_in_float32(network, CPU):
+        with pytest.raises(RuntimeError):
+            network(torch.zeros(1, 3, 5, 5))
+        assert torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(
