@@ -50,7 +50,7 @@ def test_rate_counts_what_is_done_in_a_second(monkeypatch: pytest.MonkeyPatch):
     [([0.5, 0.8], "not reached in 2 epochs; best 80.00 % after 2,000"), ([0.5, 0.86, 0.9], "after 2,000 images")],
 )
 def test_summary_names_the_images_seen_to_the_reports_accuracy_or_the_best(accuracies: list[float], says: str):
-    curve = [Epoch(n, 1000 * n, 1.0, 1.0, accuracy, 100.0) for n, accuracy in enumerate(accuracies, 1)]
+    curve = [Epoch(n, 1000 * n, 1.0, 1.0, 1.0, accuracy, 100.0) for n, accuracy in enumerate(accuracies, 1)]
     assert says in summary(curve)
 
 
