@@ -5,7 +5,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from cifar_tasks.config import TrainConfig
+from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.errors import ConfigError, WeightsError
 from cifar_tasks.models.spec import ModelSpec, PretrainedWeights
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PREFIX = "timm/"
+STAGE_DECAY = 0.8
 NAMES = "timm_names.txt"
 """Beside this module: a line per architecture, its name and then the tags of its pretrained weights. Where the form is
 checked there is no timm; a test compares the file with the installed one."""
@@ -40,15 +41,18 @@ def names_of_timm() -> str:
 
 
 def timm_spec(name: str) -> ModelSpec:
-    """Of a name that is one of `timm_names`. The recipes are those of EfficientNet-Lite0."""
+    """Of a name that is one of `timm_names`. The recipes are those of EfficientNet-Lite0, in `full` with slower stages
+    near the image, as is usual."""
     from cifar_tasks.models.builtin.efficientnet_lite0 import DEMO, FULL, search_space
+
+    full = with_values(FULL, {"model": name, "input_size": None, "stage_decay": STAGE_DECAY})
 
     return ModelSpec(
         name=name,
         title=name,
         description=f"{name.removeprefix(PREFIX)} of timm with its pretrained weights.",
         builder=f"{__name__}:build",
-        recipes={"demo": replace(DEMO, model=name), "full": replace(FULL, model=name, input_size=None)},
+        recipes={"demo": replace(DEMO, model=name), "full": full},
         search_space=search_space,
         stages=(),
         pretrained=PretrainedWeights(name, "", reader=f"{__name__}:read"),

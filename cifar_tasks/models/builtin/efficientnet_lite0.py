@@ -82,10 +82,10 @@ FULL = TrainConfig(
     input_size=128,
     optimizer=OptimizerConfig(optimizer="adamw", learning_rate=1e-3, weight_decay=0.02),
     augmentation=AugmentationConfig(crop_padding=4),
-    transfer=TransferConfig(pretrained="required", head_epochs=3, stage_decay=0.8),
+    transfer=TransferConfig(pretrained="required", head_epochs=3),
     stopping=StoppingConfig(patience=2),
 )
-"""Few epochs and little patience; docs/training-log.md has what was tried."""
+"""Few epochs, little patience and one rate for all stages; docs/training-log.md has what was tried."""
 
 DEMO = with_values(
     FULL,

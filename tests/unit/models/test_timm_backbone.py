@@ -33,6 +33,12 @@ def test_the_known_names_are_those_of_the_installed_timm():
     assert {RESNET, CONVNEXT, VIT, "timm/convnext_tiny.fb_in22k", "timm/resnet18.a1_in1k"} <= timm_names()
 
 
+def test_its_full_recipe_has_the_size_of_its_weights_and_slower_stages_near_the_image():
+    full, measured = (get_model(name).recipes["full"] for name in (RESNET, "efficientnet_lite0"))
+    assert (full.model, full.input_size) == (RESNET, None)
+    assert full.transfer.stage_decay < measured.transfer.stage_decay == 1
+
+
 @pytest.mark.parametrize("name", [RESNET, CONVNEXT, VIT])
 def test_a_network_has_a_head_for_the_classes_and_can_be_exported(name):
     model = classifier(name).eval()
