@@ -50,6 +50,7 @@ MODULES = (
 """Without names: what a wrong result would hide in."""
 ALSO = {
     "data/validation": ["data/test_folders.py", "data/test_near_duplicates.py"],
+    "steps/inputs": ["steps/test_warm_start.py"],
     "storage/lease_terms": ["storage/test_lease.py"],
     "training/state": ["training/test_callbacks.py", "training/test_loop.py"],
 }

@@ -4,7 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_tasks.training.device import autocast, depthwise_in_float32, images_at_once, inference_batches, precision
+from cifar_tasks.training import distributed
+from cifar_tasks.training.device import (
+    COMPILED_FROM_STEPS,
+    autocast,
+    choose_device,
+    compiled,
+    depthwise_in_float32,
+    describe,
+    images_at_once,
+    inference_batches,
+    precision,
+)
 
 CPU = torch.device("cpu")
 
@@ -52,11 +63,12 @@ def test_a_convolution_that_fails_leaves_mixed_precision_on():
     ("images", "expected"),
     [
         (torch.zeros(1, 32, 32, 3, dtype=torch.uint8), 64),
+        (torch.zeros(1, 48, 48, 3, dtype=torch.uint8), 28),
         (torch.zeros(1, 128, 128, 3, dtype=torch.uint8), 4),
         (torch.zeros(1, 1024, 14, 14), 64),
         (torch.zeros(1, 2048), 64),
     ],
-    ids=["small images", "large images", "feature maps", "features"],
+    ids=["small images", "larger images", "large images", "feature maps", "features"],
 )
 def test_as_many_images_are_taken_at_once_as_need_the_memory_of_a_batch_of_cifar_10(images, expected):
     assert images_at_once(images, 64) == expected
@@ -65,3 +77,32 @@ def test_as_many_images_are_taken_at_once_as_need_the_memory_of_a_batch_of_cifar
 def test_a_cpu_infers_in_small_batches():
     batches = inference_batches(torch.zeros(200, 32, 32, 3, dtype=torch.uint8), CPU)
     assert [len(batch) for batch in batches] == [64, 64, 64, 8]
+
+
+@pytest.mark.parametrize(
+    ("device", "steps", "compiler", "pays"),
+    [
+        ("cuda", COMPILED_FROM_STEPS, "/usr/bin/gcc", True),
+        ("cuda", COMPILED_FROM_STEPS - 1, "/usr/bin/gcc", False),
+        ("cuda", COMPILED_FROM_STEPS, None, False),
+        ("cpu", COMPILED_FROM_STEPS, "/usr/bin/gcc", False),
+    ],
+    ids=["long training", "short training", "no compiler", "on a CPU"],
+)
+def test_a_long_training_on_a_gpu_is_compiled_where_there_is_a_compiler(device, steps, compiler, pays, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: compiler)
+    model = nn.Linear(2, 2)
+    assert (compiled(model, torch.device(device), steps) is not model) == pays
+
+
+def test_the_record_of_a_figure_names_the_processor_its_threads_and_the_precision(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "Processor 7", "amx_bf16": True})
+    assert describe(CPU) == f"Processor 7, {torch.get_num_threads()} threads, bfloat16"
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(1, "cuda"), (2, "cuda:1")])
+def test_each_of_several_processes_has_a_gpu_of_its_own(processes, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(distributed, "size", lambda: processes)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    assert str(choose_device()) == expected

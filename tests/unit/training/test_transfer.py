@@ -187,10 +187,10 @@ def test_a_resumed_training_repeats_no_epoch_of_either_part(split, killed_after,
 
 
 def test_the_log_says_of_how_many_images_the_features_are_computed(split, caplog):
-    fewer = Split(split.images[:48], split.labels[:48])
+    train, validation = (Split(split.images[:count], split.labels[:count]) for count in (48, 16))
     with caplog.at_level("INFO"):
-        fit_classifier(classifier(), config(epochs=1), split, fewer)
-    assert "computing the features of 112 images once" in caplog.messages
+        fit_classifier(classifier(), config(epochs=1), train, validation)
+    assert "computing the features of 64 images once" in caplog.messages
 
 
 KINDS = ("resnet50", "efficientnet_lite0", "timm/resnet10t.c3_in1k")
@@ -302,9 +302,13 @@ def test_in_training_depthwise_convolutions_alone_compute_in_float32(split, monk
     assert types == {False: {torch.bfloat16}, True: {torch.float32}}
 
 
-def test_as_many_stages_as_there_are_mean_the_whole_network(split):
-    model, wanted = whole("timm/resnet10t.c3_in1k", trained_stages=99)
-    assert first_trained_layer(model, wanted, split.images[:2]) is None
+@pytest.mark.parametrize(("less", "expected"), [(0, None), (1, "layer1")])
+def test_as_many_stages_as_there_are_mean_the_whole_network(less, expected, split):
+    kind = "timm/resnet10t.c3_in1k"
+    model, wanted = whole(kind)
+    stages = max(get_model(kind).stages_to_head(model.network).values())
+    wanted = with_values(wanted, {"trained_stages": stages - less})
+    assert first_trained_layer(model, wanted, split.images[:2]) == expected
 
 
 def test_without_head_epochs_the_whole_network_trains_at_once(split):
