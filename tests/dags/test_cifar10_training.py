@@ -55,6 +55,18 @@ def test_the_branch_leads_to_the_search_only_if_the_form_asks_for_one(dag, monke
     assert pushed == {"plans": ["plan"]}
 
 
+@pytest.mark.parametrize(("name", "trainings"), [("model.train", 3), ("model.evaluate", 1)])
+def test_a_training_has_its_share_of_the_cores_and_an_evaluation_all_of_them(dag, monkeypatch, name, trainings):
+    plan = {"config": {"model": "cnn"}, "data": {"request": {"models": ["cnn", "resnet50", "efficientnet_lite0"]}}}
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(cifar10_training, "run_task_step", lambda step, **arguments: given.update(arguments))
+    monkeypatch.setattr(cifar10_training, "show_name", lambda name: None)
+    function = dag.get_task(name).python_callable
+    (argument,) = inspect.signature(function).parameters
+    function(**{argument: plan if name == "model.train" else {"plan": plan}})
+    assert given["trainings"] == trainings
+
+
 @pytest.mark.parametrize("approval", [False, True])
 def test_the_command_line_does_the_same_steps_in_the_same_order(monkeypatch, approval):
     """`cifar run` and the DAGs are two ways through one flow."""
