@@ -24,7 +24,7 @@ from cifar_tasks.data.versions import (
     shards_of,
     write_manifest,
 )
-from cifar_tasks.errors import DataError
+from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.storage.s3 import ObjectRef, S3Store
 
 
@@ -39,6 +39,7 @@ def prepare_line(
     base = VersionInUse()
     if in_use:
         version = load_version(store, in_use.uri)
+        _check_format(name, line, version)
         base = VersionInUse(read_index(store, in_use), version, shards_of(store, version))
     images = DeliveredImages(delivered, base.index)
     report(f"{name}: {len(images.files):,} images, {len(images.unknown):,} of them new or changed")
@@ -49,6 +50,16 @@ def prepare_line(
         shards = LineShards(store, name, line.image_size)
         plan = LinePlan(images, base, line.seed, shards)
         return _Preparation(images, base, plan, shards).write(store, name, line, delivered)
+
+
+def _check_format(name: str, line: DatasetLine, in_use: DatasetVersion) -> None:
+    """Images of one version have one size, and their earlier ones are not read again."""
+    before, now = (in_use.image_size, in_use.resize), (line.image_size, line.resize)
+    if before != now:
+        raise ConfigError(
+            f"the dataset line {name} has images of {before[0]} pixels (resize {before[1]}); the settings say {now[0]} "
+            f"({now[1]}). Restore that in CIFAR_DATASET_LINES, or give the line with the new format another name."
+        )
 
 
 class _Preparation:

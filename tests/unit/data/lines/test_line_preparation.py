@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from cifar_tasks.data.lines import line_shards
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.versions import SPLITS, load_version, shards_of, whole_version
-from cifar_tasks.errors import DataError, SourceChanged, StorageError
+from cifar_tasks.errors import ConfigError, DataError, SourceChanged, StorageError
 from tests.dataset_lines import LINE, accept, deliver, first_delivery, index_of, picture, prepared, splits_of
 from tests.stores import FailingStore, InMemoryStore
 
@@ -75,6 +75,16 @@ def test_an_increment_keeps_every_earlier_split_and_the_test_set(store, root, tm
     assert one["test-images"] == other["test-images"]
     assert one["test-labels"] == other["test-labels"]
     assert len(set(one["train-images"]) & set(other["train-images"])) >= len(one["train-images"]) - 2
+
+
+@pytest.mark.parametrize("field", [{"image_size": 16}, {"resize": "pad"}])
+def test_another_size_or_resize_than_that_of_the_version_in_use_is_refused_and_leaves_it(store, root, field):
+    accept(store, prepared(store, root))
+    deliver(root, "train/ant/new.png", picture(77))
+    before = dict(store.objects)
+    with pytest.raises(ConfigError, match=r"pets has images of 32 pixels \(resize crop\).* another name"):
+        prepared(store, root, **field)
+    assert store.objects == before
 
 
 def test_only_new_and_changed_files_are_read(store, root, monkeypatch):
