@@ -71,6 +71,10 @@ class StorageError(CifarError):
     retryable = True
 
 
+class DiskError(StorageError):
+    """The disk of this machine is full, or nothing may be written there."""
+
+
 class StorageRefused(StorageError):
     """Object storage, or the database of studies, refuses the request, or its address is wrong."""
 

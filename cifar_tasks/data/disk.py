@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cifar_tasks.errors import StorageError
+from cifar_tasks.errors import DiskError
 
 
 @contextmanager
@@ -12,6 +12,6 @@ def disk_errors(folder: Path | str, variable: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
+        raise DiskError(
             f"{folder} cannot be used: {error.strerror or error}. Make room there, or set {variable} to another folder."
         ) from error

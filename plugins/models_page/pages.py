@@ -181,8 +181,14 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
     )
     pages.globals["links"] = _links
+    pages.tests["web_address"] = _is_web_address
     pages.filters |= {"p_text": p_text, "printable": printable, "percent": _percent, "number": _number}
     return pages
+
+
+def _is_web_address(url: str | None) -> bool:
+    """Whoever may write tags in MLflow may write `javascript:` there."""
+    return bool(url and url.startswith(("http://", "https://")))
 
 
 def _percent(value: float | None) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Generic, Literal, ParamSpec, TypeVar
 
-from cifar_tasks.errors import CifarError, StorageError, TrackingError
+from cifar_tasks.errors import CifarError, DiskError, StorageError, TrackingError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store, s3_client
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 FRESH_SECONDS = 5.0
 """A reload within this time reads nothing."""
-PATIENCE_SECONDS = 2
-"""For one request to MLflow or S3: the page says within 3 s that a server is away."""
+MLFLOW_PATIENCE, S3_PATIENCE = 2, 0.7
+"""Seconds for one request: the page says within 3 s that a server is away, or both."""
 AWAY_SECONDS = 5.0
 """A server that did not answer is not asked again within this time, so that a page waits for it only once."""
 
@@ -62,7 +62,7 @@ def asking(server: Server) -> Iterator[None]:
     try:
         yield
     except (StorageError, TrackingError) as error:
-        if error.retryable:
+        if error.retryable and not isinstance(error, DiskError):
             _away[server] = time.monotonic(), error
         raise
     _away.pop(server, None)
@@ -120,10 +120,10 @@ class Cached(Generic[P, T]):
 def mlflow_client() -> "MlflowClient":
     from cifar_tasks.tracking import runs
 
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(PATIENCE_SECONDS)
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(MLFLOW_PATIENCE)
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     return runs.mlflow_client(patience=0)
 
 
 def store() -> S3Store:
-    return S3Store(Settings().bucket, s3_client(attempts=1, read_timeout=PATIENCE_SECONDS))
+    return S3Store(Settings().bucket, s3_client(attempts=1, read_timeout=S3_PATIENCE))

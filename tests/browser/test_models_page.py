@@ -58,7 +58,7 @@ def test_the_page_has_no_serious_fault_of_accessibility(page, stack, versions):
         serious = [
             (fault["id"], fault["nodes"][0]["html"]) for fault in found if fault["impact"] in ("serious", "critical")
         ]
-        assert [(fault["id"], fault["nodes"][0]["html"]) for fault in serious] == []
+        assert serious == []
 
 
 def test_at_the_width_of_a_phone_the_page_itself_does_not_scroll_sideways(page, stack, versions):

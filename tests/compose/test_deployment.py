@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,10 @@ def test_the_models_page_answers_who_is_logged_in(deployment: Deployment, tracki
         assert (name, answer.status_code) == (name, 200)
         assert not [name for name, value in deployment.secrets.items() if len(value) > 15 and value in answer.text]
         assert name == "history" or "resnet50" in answer.text, name
+        if name == "pair":
+            (picture, *_) = re.findall(r'src="(models-page/pictures/[^"]+)"', answer.text)
+    shown = requests.get(f"{deployment.airflow_url}/{picture}", headers=login, timeout=60)
+    assert (shown.status_code, shown.headers["content-type"]) == (200, "image/png")
 
 
 def test_artifacts_and_logs_are_in_s3(deployment: Deployment, trained: dict[str, str]):

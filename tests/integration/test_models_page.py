@@ -34,7 +34,7 @@ from tests.unit.data.sources import NoiseSource, quiet
 
 sys.path.append(str(PROJECT / "plugins"))  # as Airflow does
 
-from models_page import pages, pairs, reading, version_table
+from models_page import pages, pairs, pictures, reading, version_table
 from models_page.page_state import View
 from models_page.routes import create_app
 
@@ -149,6 +149,35 @@ def test_a_name_is_text_and_no_markup(page, registered):
     html = read(page, registered_model=registered.name)
     assert NASTY not in html
     assert NASTY in unescape(html)
+
+
+@pytest.mark.parametrize(
+    "tag", ["cifar.mlflow_url", "cifar.workflow_mlflow_url", "cifar.airflow_url", "cifar.line_url"]
+)
+def test_an_address_of_a_tag_is_a_link_only_if_it_is_one_of_the_web(page, client, registered, tag):
+    client.set_model_version_tag(registered.name, "1", tag, "javascript:alert(1)")
+    client.set_model_version_tag(registered.name, "2", tag, "https://example.org/it")
+    for html in (
+        read(page, registered_model=registered.name),
+        read(page, registered_model=registered.name, view="compare", a=1, b=2),
+    ):
+        assert 'href="https://example.org/it"' in html
+        assert "javascript:" not in html
+
+
+def test_side_by_side_names_are_text_and_no_markup(page, registered):
+    html = read(page, view="compare", registered_model=registered.name, a=3, b=2)
+    assert NASTY not in html
+    assert NASTY in unescape(html)
+
+
+def test_a_disk_on_which_nothing_can_be_written_costs_the_pictures_alone(page, registered, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CIFAR_HOME", str(tmp_path / "file" / "home"))
+    pictures._test_images.cache_clear()
+    assert page.get(f"/pictures/{registered.data.digest}/0.png").status_code == 404
+    html = read(page, view="compare", registered_model=registered.name, a=1, b=2)
+    assert "cifar-problem" not in html
 
 
 def test_two_versions_side_by_side_show_the_verdict_of_the_promotion_and_where_they_differ(page, registered):
@@ -337,9 +366,12 @@ def silent_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("server", ["AWS_ENDPOINT_URL_S3", "MLFLOW_TRACKING_URI"])
+S3, MLFLOW = "AWS_ENDPOINT_URL_S3", "MLFLOW_TRACKING_URI"
+
+
+@pytest.mark.parametrize(("servers", "views_that_say_so"), [([S3], 2), ([MLFLOW], 3), ([S3, MLFLOW], 3)])
 def test_a_server_that_does_not_answer_is_named_within_3_seconds_beside_what_was_read(
-    page, registered, tracked, monkeypatch, silent_server, server
+    page, registered, tracked, monkeypatch, silent_server, servers, views_that_say_so
 ):
     store, name = S3Store(Settings().bucket), registered.name
     outcome = Outcome(action="promote", candidate=2, champion=2, previous=1, challenger=None, reasons=("it is better",))
@@ -347,7 +379,8 @@ def test_a_server_that_does_not_answer_is_named_within_3_seconds_beside_what_was
     views = {"versions": {}, "compare": {"a": 1, "b": 2}, "history": {}}
     read_before = {view: read(page, view=view, registered_model=name, **query) for view, query in views.items()}
     monkeypatch.setattr(reading, "FRESH_SECONDS", 0.0)
-    monkeypatch.setenv(server, silent_server)
+    for server in servers:
+        monkeypatch.setenv(server, silent_server)
     said = 0
     for view, query in views.items():
         reading._away.clear()
@@ -356,7 +389,7 @@ def test_a_server_that_does_not_answer_is_named_within_3_seconds_beside_what_was
         assert time.monotonic() - began < 3, view
         said += "Shown is what was read at" in html
         assert content(html).replace(silent_server, tracked.mlflow_url) == content(read_before[view]), view
-    assert said == (2 if "S3" in server else 3), "the table of versions comes from MLflow alone"
+    assert said == views_that_say_so  # the table of versions comes from MLflow alone
 
 
 def content(html: str) -> str:

@@ -35,6 +35,8 @@ async function drawCharts(element) {
     if (!chart.isConnected) return; // the page shows something else now
     const { data, layout } = JSON.parse(chart.dataset.chart);
     const look = { paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color, family: fontFamily } };
+    chart.setAttribute("role", "img");
+    chart.setAttribute("aria-label", layout.title.text);
     await Plotly.newPlot(chart, data, { ...layout, ...look }, { displayModeBar: false, responsive: true });
   }
 }
