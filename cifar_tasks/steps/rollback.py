@@ -4,9 +4,10 @@ import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cifar_tasks.data.loading import load_split
-from cifar_tasks.data.versions import load_version
+from cifar_tasks.data.versions import DatasetVersion, load_version
 from cifar_tasks.errors import ConfigError, IntegrityError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import WorkflowRun
@@ -16,9 +17,9 @@ from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.aliases import follow_log, read_registry
 from cifar_tasks.tracking.decisions import log_links, note_decision, run_page
-from cifar_tasks.tracking.evaluations import read_probabilities
+from cifar_tasks.tracking.evaluations import identify_test_set, read_evaluation, read_probabilities
 from cifar_tasks.tracking.saved_model import load_model
-from cifar_tasks.tracking.version_evidence import evaluate_version, tag, verify_version
+from cifar_tasks.tracking.version_evidence import tag, verify_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,8 +81,7 @@ def _check_answers(store: S3Store, version: "ModelVersion") -> str:
     from cifar_tasks.training.logits import predict_logits, resized
 
     data = load_version(store, tag(version, "cifar.dataset_uri"))
-    evaluation = evaluate_version(store, version, data)
-    stored = read_probabilities(store, evaluation)
+    stored = _stored_probabilities(store, version, data)
     test = load_split(store, data, "test", Settings().home / "cache")
     chosen = np.linspace(0, len(test) - 1, min(SAMPLE, len(test))).astype(int)
     model = load_model(model_registry.saved_model_of(version), choose_device())
@@ -95,6 +95,22 @@ def _check_answers(store: S3Store, version: "ModelVersion") -> str:
         )
     digest = model_registry.saved_model_of(version).sha256
     return f"verified: its file has the SHA-256 {digest[:12]}…, and it classifies {len(chosen)} test images as it did"
+
+
+def _stored_probabilities(store: S3Store, version: "ModelVersion", data: DatasetVersion) -> NDArray[np.float16]:
+    """(N, classes), as the evaluation has stored them: what the model computes now proves nothing about itself."""
+    saved, test_set = model_registry.saved_model_of(version), identify_test_set(store, data)
+    try:
+        found = read_evaluation(store, test_set.digest, saved.sha256)
+        if found:
+            return read_probabilities(store, found)
+        problem = f"version {version.version} of {version.name} has no stored probabilities."
+    except IntegrityError as error:
+        problem = str(error)
+    raise IntegrityError(
+        f"{problem} So nothing tells whether the model still answers as it did. To evaluate it anew, start the DAG "
+        f"cifar10_promotion with version {version.version} and mode never; or choose another version."
+    )
 
 
 def _outcome(

@@ -13,7 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from cifar_tasks.cli.main import app
-from cifar_tasks.errors import ConfigError
+from cifar_tasks.errors import ConfigError, IntegrityError
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
@@ -24,6 +24,7 @@ from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.approval_figures import read_figure
 from cifar_tasks.tracking.decisions import SECTION
+from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation
 from tests.conftest import COLOURS, RunningStack, connect, picture
 from tests.promotions import aliases, log_of, promote, proposed, registered_as, rolled_back
 from tests.trainings import prepared, train_plan
@@ -253,6 +254,28 @@ class TestRollback:
             rolled_back(name, reason="  ")
         assert len(log_of(name).entries) == 1
 
+    @pytest.mark.parametrize("what", ["evaluation", "probabilities"])
+    @pytest.mark.parametrize("fault", ["deleted", "altered"])
+    def test_without_its_stored_probabilities_nothing_moves(self, client, name, weak, strong, what, fault):
+        promote(registered_as(client, weak, name))
+        promote(registered_as(client, strong, name))
+        store = S3Store(Settings().bucket)
+        version = client.get_model_version(name, "1")
+        evaluation = read_evaluation(store, version.tags["cifar.test_set"], weak.trained.saved.sha256)
+        key = {"evaluation": evaluation_key(evaluation), "probabilities": evaluation.probabilities.key}[what]
+        before = store.get(key)
+        if fault == "deleted":
+            store.delete(key)
+        else:
+            store.put(key, b"x" + before[1:])
+        try:
+            with pytest.raises(IntegrityError, match="nothing tells whether the model still answers as it did"):
+                rolled_back(name)
+        finally:
+            store.put(key, before)  # the models of this file are shared
+        assert aliases(client, name)["champion"] == 2
+        assert len(log_of(name).entries) == 2
+
 
 class TestCommands:
     def test_promotions_lists_who_was_champion_when_and_why(self, client, name, weak):
@@ -279,6 +302,10 @@ class TestCommands:
         assert "reason given: slow on [old] phones" in done.output
         assert "Entry 3 of the promotion log" in done.output
         assert log_of(name).last.who == getpass.getuser()
+
+
+def evaluation_key(evaluation: StoredEvaluation) -> str:
+    return f"{evaluation.probabilities.key.rpartition('/')[0]}/evaluation.json"
 
 
 def cifar(*words: str) -> Result:
