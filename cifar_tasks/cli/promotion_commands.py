@@ -111,14 +111,13 @@ def _connected() -> Settings:
 
 def _row(entry: Entry) -> tuple[str, ...]:
     versions = ("–" if number is None else str(number) for number in (entry.candidate, entry.champion))
-    why = [f"“{entry.reason}”" if entry.reason else "", "; ".join(entry.reasons[: 1 if entry.decision else None])]
     return (
         str(entry.number),
         f"{entry.time:%Y-%m-%d %H:%M}",
         entry.action,
         *versions,
         entry.who or entry.workflow or "somebody in MLflow",
-        " ".join(filter(None, why)),
+        "; ".join(entry.reasons),
     )
 
 

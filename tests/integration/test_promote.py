@@ -290,8 +290,12 @@ class TestCommands:
         assert first.split()[3:6] == ["promote", "1", "1"]
         assert "is the first champion" in first
         assert "somebody in MLflow" in second
+        promote(registered_as(client, weak, name), mode="never")
+        shown = " ".join(cifar("promotions", "--registered-model", name).output.split())
+        assert len(log_of(name).last.reasons) > 1
+        assert "; ".join(log_of(name).last.reasons) in shown
         kept = json.loads(cifar("promotions", "--registered-model", name, "--json").output)
-        assert [entry["action"] for entry in kept] == ["promote", "manual"]
+        assert [entry["action"] for entry in kept] == ["promote", "manual", "keep"]
         assert kept[0]["decision"]["candidate"]["accuracy"] == weak.test_accuracy
 
     def test_rollback_says_what_it_verified_and_logs_the_person(self, client, name, weak):
