@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cifar_tasks.config import RegisteredModelName
 
+TRAINING_DAG, PROMOTION_DAG = "cifar10_training", "cifar10_promotion"
 SortKey = Literal["version", "model", "accuracy", "validation", "calibration", "latency", "size", "created"]
 View = Literal["versions", "compare", "history"]
 Text = Field(default=None, max_length=300)
@@ -29,6 +30,13 @@ class State(BaseModel):
     """Shows the pictures of this class only."""
     dag_id: str | None = Text
     run_id: str | None = Text
+
+    @property
+    def workflow(self) -> str | None:
+        """The training whose versions are shown; all versions without one. A promotion has the id of its training."""
+        if self.run_id is None:
+            return None
+        return f"{TRAINING_DAG if self.dag_id == PROMOTION_DAG else self.dag_id}/{self.run_id}"
 
     def link(self, **changes: Any) -> str:
         """The query of the same state with changes."""

@@ -143,8 +143,7 @@ def _history_page(state: State) -> str:
 
 def _is_of_run(row: registry.Version, state: State) -> bool:
     """The versions of the run, and the champion beside them."""
-    of_run = row.tags.get(WORKFLOW) == f"{state.dag_id}/{state.run_id}"
-    return state.run_id is None or of_run or "champion" in row.aliases
+    return state.workflow in (None, row.tags.get(WORKFLOW)) or "champion" in row.aliases
 
 
 def _links(row: registry.Version) -> list[tuple[str, str]]:
@@ -160,9 +159,9 @@ def _links(row: registry.Version) -> list[tuple[str, str]]:
 
 
 def _name(state: State) -> str:
-    of_run = None
-    if state.run_id and not state.registered_model:
-        of_run = Problems().value_of(lambda: registry.registered_by(f"{state.dag_id}/{state.run_id}"), None)
+    of_run, workflow = None, state.workflow
+    if workflow and not state.registered_model:
+        of_run = Problems().value_of(lambda: registry.registered_by(workflow), None)
     return state.registered_model or of_run or Settings().registered_model
 
 

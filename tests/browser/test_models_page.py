@@ -35,6 +35,15 @@ def test_the_navigation_leads_to_the_versions(page, keep, stack, versions):
     expect(page).to_have_url(re.compile("sort=accuracy"))
 
 
+def test_with_the_keyboard_a_link_leads_to_the_heading_of_what_it_shows(page, stack, versions):
+    page.goto(f"{stack.airflow_url}/plugin/models")
+    link = page.get_by_role("link", name=re.compile("^Test accuracy"))
+    link.focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("sort=accuracy"))
+    expect(page.locator(".cifar-models h1")).to_be_focused()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_two_versions_side_by_side_show_verdict_charts_and_images(page, keep, stack, versions, theme):
     page.goto(stack.airflow_url)

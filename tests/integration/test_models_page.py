@@ -141,8 +141,14 @@ def test_the_address_sorts_and_filters(page, registered):
     assert numbers(read(page, **by_validation)) == [1, 2, 3]
     assert numbers(read(page, **by_validation, ascending=True)) == [3, 2, 1]
     assert numbers(read(page, registered_model=registered.name, model="cnn")) == [2, 1]
-    of_run = {"registered_model": registered.name, "dag_id": "cifar10_training", "run_id": "run-1"}
-    assert numbers(read(page, **of_run)) == [2, 1], "the run's version, and the champion beside it"
+
+
+@pytest.mark.parametrize(
+    ("dag", "expected"), [("cifar10_training", [2, 1]), ("cifar10_promotion", [2, 1]), ("cifar10_rollback", [2])]
+)
+def test_of_a_run_the_page_shows_its_versions_and_the_champion_beside_them(page, registered, dag, expected):
+    of_run = {"registered_model": registered.name, "dag_id": dag, "run_id": "run-1"}
+    assert numbers(read(page, **of_run)) == expected
 
 
 def test_a_name_is_text_and_no_markup(page, registered):

@@ -75,6 +75,7 @@ function Models({ dagId, runId }) {
   const [html, setHtml] = useState();
   const [problem, setProblem] = useState();
   const box = useRef(null);
+  const followed = useRef(false);
   const query = new URLSearchParams(search);
   if (runId) {
     query.set("dag_id", dagId);
@@ -95,10 +96,17 @@ function Models({ dagId, runId }) {
   }, [wanted]);
 
   useEffect(() => {
+    // A link that was followed is gone: keyboard and screen reader go on at the new heading.
+    const heading = box.current?.querySelector("h1");
+    if (followed.current && heading) Object.assign(heading, { tabIndex: -1 }).focus();
+    followed.current = false;
     if (box.current) drawCharts(box.current).catch((error) => setProblem(error.message));
   }, [html]);
 
-  const show = (parameters) => navigate({ pathname, search: `?${parameters}` });
+  const show = (parameters) => {
+    followed.current = true;
+    navigate({ pathname, search: `?${parameters}` });
+  };
   const onClick = (event) => {
     const link = event.target.closest("a[data-state]");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;

@@ -1,6 +1,7 @@
 """The report page and the description of the parent run show names as text."""
 
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,3 +69,21 @@ def test_the_description_of_the_parent_run_has_the_table_and_the_links(name: str
     assert "[Airflow run](https://airflow)" in text
     assert name not in text or name == printable(name)
     assert len(text.splitlines()) == 9
+
+
+def model(version: int, validation: float, test: float, parameters: int) -> SimpleNamespace:
+    trained = SimpleNamespace(validation_accuracy=validation, parameters=parameters)
+    return SimpleNamespace(version=version, evaluated=SimpleNamespace(trained=trained, test_accuracy=test))
+
+
+@pytest.mark.parametrize(
+    ("models", "chosen"),
+    [
+        ([model(1, 0.9, 0.8, 5), model(2, 0.8, 0.9, 1)], 1),
+        ([model(1, 0.9, 0.8, 5), model(2, 0.9, 0.9, 1)], 2),
+        ([model(2, 0.9, 0.9, 5), model(1, 0.9, 0.8, 5)], 1),
+    ],
+    ids=["better on validation", "smaller of equals", "older of equals"],
+)
+def test_the_candidate_is_chosen_on_validation_and_not_on_test_images(models, chosen) -> None:
+    assert report.choose_candidate(models).version == chosen

@@ -97,6 +97,19 @@ def test_only_new_and_changed_files_are_read(store, root, monkeypatch):
     assert sorted(reads) == ["001.png", "new.png"]
 
 
+def test_of_a_prefix_only_new_and_changed_objects_are_read(store, root, tmp_path, monkeypatch):
+    team = InMemoryStore()
+    for path in root.rglob("*.png"):
+        team.put(f"pets/{path.relative_to(root)}", path.read_bytes())
+    accept(store, prepared(store, "s3://team/pets", open_bucket=lambda bucket: team))
+    for name, number in (("new.png", 77), ("001.png", 78)):
+        team.put(f"pets/train/ant/{name}", deliver(tmp_path, name, picture(number)).read_bytes())
+    read, reads = team.snapshot, []
+    monkeypatch.setattr(team, "snapshot", lambda key: reads.append(key) or read(key))
+    prepared(store, "s3://team/pets", open_bucket=lambda bucket: team)
+    assert sorted(reads) == ["pets/train/ant/001.png", "pets/train/ant/new.png"]
+
+
 def test_the_same_content_under_other_marks_is_the_same_version(store, root, tmp_path):
     first = accept(store, prepared(store, root))
     copy = shutil.copytree(root, tmp_path / "copy" / "source")
