@@ -9,7 +9,7 @@ from cifar_tasks.data.quality import drift
 from cifar_tasks.data.quality.check_results import Result, not_measured, row, share, statistical
 from cifar_tasks.data.quality.copies import copies_of, copies_within
 from cifar_tasks.data.quality.delivery import EXAMPLES, SUSPICIOUS, Delivery
-from cifar_tasks.data.quality.image_statistics import EXTREME, is_grey
+from cifar_tasks.data.quality.image_statistics import EXTREME, Values, is_grey
 from cifar_tasks.data.quality.label_errors import LabelErrors, estimate_label_errors, label_quality
 from cifar_tasks.data.quality.quality_limits import QualityLimits
 from cifar_tasks.data.quality.quality_report import Example, QualityReport
@@ -127,10 +127,12 @@ def _balance(delivery: Delivery, limits: QualityLimits) -> Result:
 
 def statistic_results(delivery: Delivery, limits: QualityLimits) -> Iterator[Result]:
     added, reference = delivery.statistics
+    shown = delivery.judged_added[delivery.alike[0]]
     for name in added:
         found = drift.statistic_shift(added[name], reference[name])
         means = f"mean {added[name].mean():.3g} against {reference[name].mean():.3g}"
-        yield Result(statistical(name, found, limits.max_ks, limits, f"Kolmogorov–Smirnov distance, {means}"))
+        judged = statistical(name, found, limits.max_ks, limits, f"Kolmogorov–Smirnov distance, {means}")
+        yield Result(judged, _most_unlike(delivery, shown, name, added[name], reference[name]))
     if not added:
         return
     beyond = {name: np.quantile(reference[name], [TAIL, 1 - TAIL]) for name in EXTREME}
@@ -138,7 +140,6 @@ def statistic_results(delivery: Delivery, limits: QualityLimits) -> Iterator[Res
         np.any([(values[name] < low) | (values[name] > high) for name, (low, high) in beyond.items()], axis=0)
         for values in (added, reference)
     ]
-    shown = delivery.judged_added[delivery.alike[0]]
     for check_name, limit, flags, why in (
         ("extreme images", limits.max_extreme, extreme, "extreme brightness, contrast or sharpness"),
         ("grey images", limits.max_grey, [is_grey(added), is_grey(reference)], "has no colour"),
@@ -146,6 +147,13 @@ def statistic_results(delivery: Delivery, limits: QualityLimits) -> Iterator[Res
         found = drift.excess_share(flags[0], flags[1])
         examples = delivery.examples(shown[flags[0]], why)
         yield Result(statistical(check_name, found, limit, limits, "share above that of the images in use"), examples)
+
+
+def _most_unlike(delivery: Delivery, shown: Indices, name: str, added: Values, reference: Values) -> list[Example]:
+    """The images that lie farthest on the side to which the delivery has moved."""
+    up = float(added.mean()) >= float(reference.mean())
+    order = np.argsort(-added if up else added, kind="stable")
+    return delivery.examples(shown[order], f"has {'a high' if up else 'a low'} {name} beside the images in use")
 
 
 def _sizes(delivery: Delivery, limits: QualityLimits) -> Iterator[Result]:

@@ -171,6 +171,17 @@ def test_a_delivery_of_few_images_is_judged_without_an_error(before: Snapshot, c
     assert report.passed, report.reasons
 
 
+@pytest.mark.parametrize(("factor", "side"), [(1.25, "high"), (0.75, "low")])
+def test_a_delivery_of_another_brightness_shows_its_most_unlike_images(before: Snapshot, factor, side) -> None:
+    new = grown(brightness(factor)(ADDED), LABELS)
+    shown = [each.position for each in check(new, before, LIMITS).examples if f"a {side} brightness" in each.why]
+    grey = new.images.read(np.arange(len(new.images))) @ [0.299, 0.587, 0.114]
+    added = np.arange(len(new.images) - len(ADDED), len(new.images))
+    order = grey.mean((1, 2))[added].argsort()
+    assert shown
+    assert shown == added[order[::-1] if side == "high" else order][: len(shown)].tolist()
+
+
 def test_a_few_bright_images_are_too_few_to_tell(before: Snapshot) -> None:
     results = statistic_results(Delivery(grown(brightness(1.25)(ADDED[:6]), LABELS[:6]), before), LIMITS)
     row = next(result.row for result in results if result.row.check == "brightness")
