@@ -16,7 +16,7 @@ from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.aliases import follow_log, read_registry
 from cifar_tasks.tracking.approval_figures import keep_figure
-from cifar_tasks.tracking.decisions import keep_comparison, log_links, note_decision, run_page
+from cifar_tasks.tracking.decisions import keep_comparison, log_links, run_page
 from cifar_tasks.tracking.version_evidence import Evidence, gather_evidence, verify_version
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ def record(proposal: Proposal, answer: Answer | None) -> Promotion:
             store, name, proposal.workflow.id, lambda log: _outcome(client, store, proposal, answer, log)
         )
         follow_log(client, store, name)
-        note_decision(client, entry)
         promotion = Promotion.of_entry(entry, proposal.mlflow_url)
     _log.info("entry %d of the promotion log of %s: %s", entry.number, name, entry.action)
     for reason in entry.reasons:

@@ -16,7 +16,7 @@ from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.aliases import follow_log, read_registry
-from cifar_tasks.tracking.decisions import log_links, note_decision, run_page
+from cifar_tasks.tracking.decisions import log_links, run_page
 from cifar_tasks.tracking.evaluations import identify_test_set, read_evaluation, read_probabilities
 from cifar_tasks.tracking.saved_model import load_model
 from cifar_tasks.tracking.version_evidence import tag, verify_version
@@ -57,7 +57,6 @@ def roll_back(request: RollbackRequest, workflow: WorkflowRun) -> Promotion:
 
             entry = decide_and_append(store, name, workflow.id, outcome)
         follow_log(client, store, name)
-        note_decision(client, entry)
         page = run_page(client, model_registry.get_version(client, name, entry.candidate or 0))
     for reason in entry.reasons:
         _log.info("%s", reason)

@@ -15,6 +15,7 @@ from cifar_tasks.errors import ConfigError, IntegrityError
 from cifar_tasks.storage.append_only_log import ATTEMPTS
 from cifar_tasks.storage.promotion_log import Log, Outcome, altered, append, read_log
 from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking.decisions import note_decision
 from cifar_tasks.tracking.model_registry import CHALLENGER, CHAMPION, PREVIOUS
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ def _are_own(own: Mapping[str, int], log: Log, registry: Registry) -> bool:
 
 
 def _move(client: "MlflowClient", log: Log, registry: Registry, own: dict[str, int]) -> bool:
-    """Move the aliases to what the last entry says, read them back, then say so; false if a version was deleted."""
+    """Move the aliases to what the last entry says, read them back, note the new decisions with their versions, and say
+    so; false if a version was deleted."""
     name, last = log.registered_model, log.entries[-1]
     wanted = {alias: last.aliases()[alias] for alias in ALIASES}
     moves = {alias: version for alias, version in wanted.items() if version and registry.aliases.get(alias) != version}
@@ -133,6 +135,9 @@ def _move(client: "MlflowClient", log: Log, registry: Registry, own: dict[str, i
         _log.info("alias %s of %s: version %d", alias, name, version)
     found = read_registry(client, name)
     if found and _agree(last, found):
+        for entry in log.entries[registry.followed :]:
+            if entry.candidate is not None and _exists(client, name, entry.candidate):
+                note_decision(client, entry)
         client.set_registered_model_tag(name, FOLLOWED, f"{last.number} {log.digests[-1]}")
     return True
 

@@ -1,6 +1,7 @@
 """Promotions and rollbacks that are killed, that meet another one, or that find altered files."""
 
 import io
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,9 @@ def test_the_next_promotion_finishes_one_that_was_killed(client, evaluated, name
     task.join()
     assert promote(registered_as(client, evaluated, name)).action == "keep"
     assert aliases(client, name) == {"champion": 2, "previous": 1, "challenger": 3}
+    noted = client.get_model_version(name, "2")
+    assert json.loads(noted.tags["cifar.decision"])["number"] == 2
+    assert "Entry 2 of the promotion log" in noted.description
 
 
 def test_mlflow_that_stops_while_the_aliases_move_loses_nothing(client, evaluated, name, monkeypatch):

@@ -1,5 +1,6 @@
 """Aliases on a real registry: they follow the log, a killed process is made good, a person's move is respected."""
 
+import json
 import threading
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,21 @@ def test_several_entries_that_no_alias_followed_are_made_good_at_once(model: Mod
     model.decide(3, previous=2)
     model.follow()
     assert model.aliases == {"champion": 3, "previous": 2}
+
+
+def test_each_decision_is_noted_with_its_version_by_whoever_follows_it_first(model: Model) -> None:
+    for champion in (2, 3):
+        model.decide(champion)
+    model.set(champion=3)
+    model.follow()
+    for version, entry in ((2, 1), (3, 2)):
+        found = model.client.get_model_version(model.name, str(version))
+        assert json.loads(found.tags["cifar.decision"])["number"] == entry
+        assert f"Entry {entry} of the promotion log" in found.description
+    model.set(champion=5)
+    model.follow()
+    moved = model.client.get_model_version(model.name, "5")
+    assert "somebody moved the alias champion from version 3 to version 5" in moved.description
 
 
 def test_an_alias_that_a_person_moved_is_entered_into_the_log_and_stays(model: Model) -> None:
