@@ -69,13 +69,15 @@ async function trigger(form) {
   throw new Error(response.status === 403 ? `You may not start ${dag}.` : `${dag} was not started: ${detail}`);
 }
 
+/** Whether the page was left by one of its links: Airflow makes the component anew then. */
+let followed = false;
+
 function Models({ dagId, runId }) {
   const { pathname, search } = useLocation();
   const navigate = useNavigate();
   const [html, setHtml] = useState();
   const [problem, setProblem] = useState();
   const box = useRef(null);
-  const followed = useRef(false);
   const query = new URLSearchParams(search);
   if (runId) {
     query.set("dag_id", dagId);
@@ -98,13 +100,15 @@ function Models({ dagId, runId }) {
   useEffect(() => {
     // A link that was followed is gone: keyboard and screen reader go on at the new heading.
     const heading = box.current?.querySelector("h1");
-    if (followed.current && heading) Object.assign(heading, { tabIndex: -1 }).focus();
-    followed.current = false;
+    if (followed && heading) {
+      Object.assign(heading, { tabIndex: -1 }).focus();
+      followed = false;
+    }
     if (box.current) drawCharts(box.current).catch((error) => setProblem(error.message));
   }, [html]);
 
   const show = (parameters) => {
-    followed.current = true;
+    followed = true;
     navigate({ pathname, search: `?${parameters}` });
   };
   const onClick = (event) => {
