@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MOST_BETWEEN_TASKS = 0.7
 MOST_TO_START = 2.0
 LITTLE_WORK = ("plan_training", "select_params")
-"""Steps without torch, whose tasks mostly start."""
+"""Steps without torch that are short: most of the time of their tasks is the start."""
 
 
 @dataclass(frozen=True)

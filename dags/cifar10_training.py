@@ -172,7 +172,7 @@ def cifar10_training():
     )
     def evaluate(trained: dict[str, Any]) -> dict[str, Any]:
         show_name(trained["plan"]["config"]["model"])
-        # As if it were alone: what trainings leave free of the cores is its own, and it does not last long.
+        # All cores: it uses those that no training needs, and it is short.
         return run_task_step("evaluate:evaluate_model", trainings=1, trained=trained)
 
     @task(

@@ -14,10 +14,10 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.plugins_manager import AirflowPlugin
 from airflow.serialization.definitions.operatorlink import XComOperatorLink
 from line_webhook.receiver import create_receiver
+from models_page.page_state import PROMOTION_DAG, TRAINING_DAG
 from models_page.routes import create_app
 
 PREFIX = "models-page"
-TRAINING, PROMOTION = "cifar10_training", "cifar10_promotion"
 _VIEW = {"bundle_url": f"{PREFIX}/static/models.js", "icon": f"{PREFIX}/static/models.svg"}
 
 
@@ -36,7 +36,7 @@ class ComparisonLink(TaskLink):
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
         url = super().get_link(operator, ti_key=ti_key)
-        if url or ti_key.dag_id != TRAINING:
+        if url or ti_key.dag_id != TRAINING_DAG:
             return url
         state = urlencode({"dag_id": ti_key.dag_id, "run_id": ti_key.run_id})
         return f"{conf.get('api', 'base_url').rstrip('/')}/plugin/models?{state}"
@@ -44,11 +44,11 @@ class ComparisonLink(TaskLink):
 
 def _related(task: TaskInstanceKey) -> Iterator[TaskInstanceKey]:
     """Tasks of the same DAG run, and of the promotion that it has started, which has its id."""
-    report = task._replace(dag_id=TRAINING, task_id="report", map_index=-1)
-    proposal = task._replace(dag_id=PROMOTION, task_id="propose", map_index=-1)
-    if task.dag_id == PROMOTION:
+    report = task._replace(dag_id=TRAINING_DAG, task_id="report", map_index=-1)
+    proposal = task._replace(dag_id=PROMOTION_DAG, task_id="propose", map_index=-1)
+    if task.dag_id == PROMOTION_DAG:
         yield from (proposal, report)
-    elif task.dag_id == TRAINING:
+    elif task.dag_id == TRAINING_DAG:
         if task.task_id.startswith("model."):  # a task group that is mapped over the models
             yield task._replace(task_id="model.register")
         yield from (report, proposal)
@@ -74,7 +74,7 @@ class CifarUi(AirflowPlugin):
         {
             "name": "Models",
             "url_prefix": f"/{PREFIX}",
-            "app": create_app(requires_access_dag("GET", param_dag_id=TRAINING)),
+            "app": create_app(requires_access_dag("GET", param_dag_id=TRAINING_DAG)),
         },
         {"name": "Webhook of dataset lines", "url_prefix": "/dataset-lines", "app": create_receiver(start_checks)},
     )
