@@ -1,0 +1,103 @@
+"""What the page "Models" shows while MLflow, S3 or the disk does not work."""
+
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from models_page import pictures, reading
+
+from cifar_tasks.settings import Settings
+from cifar_tasks.storage.promotion_log import Outcome, append, read_log
+from cifar_tasks.storage.s3 import S3Store
+from tests.models_page_app import numbers, read
+
+
+def test_a_disk_on_which_nothing_can_be_written_costs_the_pictures_alone(page, registered, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CIFAR_HOME", str(tmp_path / "file" / "home"))
+    pictures._test_images.cache_clear()
+    assert page.get(f"/pictures/{registered.data.digest}/0.png").status_code == 404
+    html = read(page, view="compare", registered_model=registered.name, a=1, b=2)
+    assert "cifar-problem" not in html
+
+
+def test_a_host_whose_name_is_gone_is_named_within_3_seconds(page, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    began = time.monotonic()
+    assert "no host has the name in MLFLOW_TRACKING_URI" in read(page, registered_model=f"gone-{uuid.uuid4().hex}")
+    assert time.monotonic() - began < 3
+
+
+def unknown(*arguments: Any, **options: Any) -> None:
+    """As for the name of a container that was stopped."""
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Address of a server that takes requests and does not answer."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+S3, MLFLOW = "AWS_ENDPOINT_URL_S3", "MLFLOW_TRACKING_URI"
+
+
+@pytest.mark.parametrize(("servers", "views_that_say_so"), [([S3], 2), ([MLFLOW], 3), ([S3, MLFLOW], 3)])
+def test_a_server_that_does_not_answer_is_named_within_3_seconds_beside_what_was_read(
+    page, registered, tracked, monkeypatch, silent_server, servers, views_that_say_so
+):
+    store, name = S3Store(Settings().bucket), registered.name
+    outcome = Outcome(action="promote", candidate=2, champion=2, previous=1, challenger=None, reasons=("it is better",))
+    append(store, read_log(store, name), outcome)
+    views = {"versions": {}, "compare": {"a": 1, "b": 2}, "history": {}}
+    read_before = {view: read(page, view=view, registered_model=name, **query) for view, query in views.items()}
+    monkeypatch.setattr(reading, "FRESH_SECONDS", 0.0)
+    for server in servers:
+        monkeypatch.setenv(server, silent_server)
+    said = 0
+    for view, query in views.items():
+        reading._away.clear()
+        began = time.monotonic()
+        html = read(page, view=view, registered_model=name, **query)
+        assert time.monotonic() - began < 3, view
+        said += "Shown is what was read at" in html
+        assert content(html).replace(silent_server, tracked.mlflow_url) == content(read_before[view]), view
+    assert said == views_that_say_so  # the table of versions comes from MLflow alone
+
+
+def content(html: str) -> str:
+    """What stands below the problems."""
+    return html[html.index("<h1") :].replace("\n", "")
+
+
+def test_while_s3_does_not_answer_many_readers_wait_once(page, registered, monkeypatch, silent_server):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", silent_server)
+    began = time.monotonic()
+    with ThreadPoolExecutor(10) as readers:
+        query = {"view": "history", "registered_model": registered.name}
+        pages = list(readers.map(lambda _: read(page, **query), range(10)))
+    assert time.monotonic() - began < 3
+    assert all("cifar-problem" in html for html in pages)
+
+
+def test_with_mlflow_away_the_page_shows_what_it_had_and_says_so(page, registered, monkeypatch):
+    query = {"registered_model": registered.name}
+    read(page, **query)
+    monkeypatch.setattr(reading, "FRESH_SECONDS", 0.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    html = read(page, **query)
+    assert numbers(html) == [3, 2, 1]
+    assert "Shown is what was read at" in html
+
+
+def test_with_mlflow_away_from_the_start_the_page_says_what_is_wrong(page, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    html = read(page, registered_model=f"never-read-{uuid.uuid4().hex}")
+    assert "127.0.0.1:9" in html
+    assert numbers(html) == []
