@@ -16,9 +16,9 @@ from PIL import Image
 
 from benchmarks.measure import Row
 from benchmarks.temporary_stack import own_stack
-from cifar_tasks.config import DatasetLine
 from cifar_tasks.data.lines.line_log import LineDataset
 from cifar_tasks.data.lines.line_preparation import PreparedVersion, prepare_line
+from cifar_tasks.data.lines.line_settings import DatasetLine
 from cifar_tasks.data.lines.line_source import delivered_files, list_source, open_line_source
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store, s3_client

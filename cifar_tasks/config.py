@@ -15,7 +15,6 @@ from pydantic import (
     Field,
     ValidationError,
     WithJsonSchema,
-    field_validator,
     model_validator,
 )
 from pydantic.dataclasses import dataclass
@@ -33,29 +32,7 @@ STARTS: tuple[StartFrom, ...] = get_args(StartFrom)
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 512
 """Pixels per side of prepared images."""
 
-_SOURCE = r"auto|cifar10|digits|s3://[^/\x00]+[^\x00]*|[/~][^\x00]*"
 _MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9 _.\-]{0,99}"
-
-
-def _source(value: str) -> str:
-    if not re.fullmatch(_SOURCE, value):
-        raise ValueError("give auto, cifar10, digits, an absolute path or an s3:// URL")
-    return value
-
-
-LINE = "line:"
-_RUN_SOURCE = rf"{_SOURCE}|{LINE}[a-z0-9][a-z0-9_\-]{{0,49}}"
-
-
-def _run_source(value: str) -> str:
-    if not re.fullmatch(_RUN_SOURCE, value):
-        raise ValueError("give auto, cifar10, digits, line:NAME, an absolute path or an s3:// URL")
-    return value
-
-
-def line_of(source: str) -> str | None:
-    """The dataset line that a source names, if it names one."""
-    return source.removeprefix(LINE) if source.startswith(LINE) else None
 
 
 def _model_name(value: str) -> str:
@@ -64,45 +41,13 @@ def _model_name(value: str) -> str:
     return value
 
 
-def _form_schema(pattern: str) -> WithJsonSchema:
-    """For the trigger form, which knows patterns but not functions."""
+def form_schema(pattern: str) -> WithJsonSchema:
+    """Of a text, for the trigger form, which knows patterns but not functions."""
     return WithJsonSchema({"type": "string", "pattern": f"^({pattern})$"})
 
 
-SourceName = Annotated[str, AfterValidator(_source), _form_schema(_SOURCE)]
-"""A source of images, for a process that may work in another folder."""
-RunSource = Annotated[str, AfterValidator(_run_source), _form_schema(_RUN_SOURCE)]
-"""A source of images, or a dataset line, whose version in use is trained on."""
-RegisteredModelName = Annotated[str, AfterValidator(_model_name), _form_schema(_MODEL_NAME)]
+RegisteredModelName = Annotated[str, AfterValidator(_model_name), form_schema(_MODEL_NAME)]
 """A name in the MLflow model registry."""
-
-LineName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]{0,49}$")]
-"""A dataset line: part of keys in S3 and of names of Airflow's assets."""
-
-
-class DatasetLine(BaseModel):
-    """A source that is watched, and how its images are prepared. Another test set is another line."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    source: SourceName
-    """A folder or an `s3://` prefix that grows, an archive, `cifar10` or `digits`."""
-    image_size: int = Field(default=32, ge=MIN_IMAGE_SIZE, le=MAX_IMAGE_SIZE)
-    """Pixels per side."""
-    resize: Resize = "crop"
-    seed: int = Field(default=0, ge=0)
-    """Of the validation split."""
-    settle_seconds: float = Field(default=300, ge=0)
-    """A delivery is complete when its source has not changed for so long."""
-    marker: str | None = Field(default=None, pattern=r"^[^/]+$")
-    """Name of an object beside the class folders that is written last: a delivery is complete when it has changed."""
-
-    @field_validator("source")
-    @classmethod
-    def _one_source(cls, source: str) -> str:
-        if source == "auto":
-            raise ValueError("a dataset line has one source: give cifar10, digits, an absolute path or an s3:// URL")
-        return source
 
 
 _FROZEN = ConfigDict(extra="forbid")

@@ -12,19 +12,10 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from cifar_tasks.config import (
-    MAX_IMAGE_SIZE,
-    MIN_IMAGE_SIZE,
-    DatasetLine,
-    LineName,
-    Profile,
-    RegisteredModelName,
-    Resize,
-    RunSource,
-    StartFrom,
-    line_of,
-)
+from cifar_tasks.config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Profile, RegisteredModelName, Resize, StartFrom
+from cifar_tasks.data.lines.line_settings import DatasetLine
 from cifar_tasks.data.quality.quality_limits import QualityLimits
+from cifar_tasks.data.source_names import LineName, RunSource, line_of
 from cifar_tasks.errors import ConfigError, nearest, problems
 from cifar_tasks.promotion.limits import Limits, TrainingMode
 

@@ -15,7 +15,7 @@ from airflow.sdk import (
     task_group,
 )
 
-from cifar_tasks.config import line_of
+from cifar_tasks.data.source_names import line_of
 from cifar_tasks.models import available_models, default_models, parse_models
 from cifar_tasks.steps.payloads import RunRequest
 from cifar_tasks.steps.promotion_payloads import PromotionRequest

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cifar_tasks.config import DatasetLine
 from cifar_tasks.data.lines.line_index import LineIndex, read_index
 from cifar_tasks.data.lines.line_log import LineOutcome, PreparedVersion, append_entry, read_line_log
 from cifar_tasks.data.lines.line_preparation import prepare_line
+from cifar_tasks.data.lines.line_settings import DatasetLine
 from cifar_tasks.data.lines.line_source import delivered_files, open_line_source
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store

@@ -13,7 +13,7 @@ from cifar_tasks.cli.request import StrictCommand, build_request, check_model_na
 from cifar_tasks.cli.run_commands import Force, Models, RegisteredModelName, RunProfile, SetOverride, Start
 from cifar_tasks.cli.tables import print_table
 from cifar_tasks.cli.terminal import console, errors
-from cifar_tasks.config import LINE
+from cifar_tasks.data.source_names import LINE
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.evaluation.names import printable
 

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from typer.core import TyperCommand
 
-from cifar_tasks.config import Overrides, RegisteredModelName, line_of, parse_overrides
+from cifar_tasks.config import Overrides, RegisteredModelName, parse_overrides
+from cifar_tasks.data.source_names import line_of
 from cifar_tasks.errors import ConfigError, problems
 from cifar_tasks.models import default_models, parse_models
 from cifar_tasks.settings import Settings

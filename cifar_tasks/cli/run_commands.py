@@ -14,7 +14,8 @@ from cifar_tasks.cli.connect import connect, give_up_soon, limit_threads, requir
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.stack_commands import up
 from cifar_tasks.cli.terminal import INTERRUPTED, console, errors
-from cifar_tasks.config import LINE, PROFILES, RESIZES, STARTS, Overrides
+from cifar_tasks.config import PROFILES, RESIZES, STARTS, Overrides
+from cifar_tasks.data.source_names import LINE
 from cifar_tasks.errors import NothingToTrain, StackError
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.models import available_models, default_models

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from cifar_tasks.config import line_of
 from cifar_tasks.data.archives import open_archive
 from cifar_tasks.data.cifar10 import Cifar10Source, holds_batches, read_batches
 from cifar_tasks.data.digits import DigitsSource
@@ -15,6 +14,7 @@ from cifar_tasks.data.folders import read_class_folders
 from cifar_tasks.data.images import ImageStream, Report
 from cifar_tasks.data.messages import readable
 from cifar_tasks.data.progress import progress
+from cifar_tasks.data.source_names import line_of
 from cifar_tasks.data.trees import DirectoryTree, FileTree, StoredTree
 from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.settings import Settings

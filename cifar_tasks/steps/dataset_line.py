@@ -2,10 +2,10 @@
 
 import logging
 
-from cifar_tasks.config import DatasetLine
 from cifar_tasks.data.lines.line_decisions import Decider, record_version
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.data.lines.line_preparation import prepare_line
+from cifar_tasks.data.lines.line_settings import DatasetLine
 from cifar_tasks.data.lines.line_source import delivered_files, list_source, open_line_source
 from cifar_tasks.data.lines.line_watch import begin_watch, look, mark_handled
 from cifar_tasks.errors import ConfigError, SourceChanged, nearest

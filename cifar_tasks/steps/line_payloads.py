@@ -5,9 +5,9 @@ from typing import Self
 
 from pydantic import Field
 
-from cifar_tasks.config import LineName
 from cifar_tasks.data.lines.line_log import Delivery, DiffSummary, EntryKind, LineDataset, LineEntry, PreparedVersion
 from cifar_tasks.data.lines.line_watch import Status
+from cifar_tasks.data.source_names import LineName
 from cifar_tasks.steps.form_request import FormRequest
 from cifar_tasks.steps.payloads import Payload
 

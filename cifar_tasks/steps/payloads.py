@@ -10,19 +10,17 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from cifar_tasks.config import (
-    LINE,
     MAX_IMAGE_SIZE,
     MIN_IMAGE_SIZE,
     Overrides,
     Profile,
     RegisteredModelName,
     Resize,
-    RunSource,
     StartFrom,
     TrainConfig,
-    line_of,
 )
 from cifar_tasks.data.lines.line_versions import VERSION_PATTERN
+from cifar_tasks.data.source_names import LINE, RunSource, line_of
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.models.registry import available_models, check_models
 from cifar_tasks.promotion.limits import TrainingMode

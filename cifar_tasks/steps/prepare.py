@@ -7,7 +7,7 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
-from cifar_tasks.config import line_of, with_values
+from cifar_tasks.config import with_values
 from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.lines.line_log import read_line_log
@@ -15,6 +15,7 @@ from cifar_tasks.data.lines.line_versions import choose_version
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.preparation import find_prepared, prepare
 from cifar_tasks.data.source import PLACEHOLDER_BANNER, open_source
+from cifar_tasks.data.source_names import line_of
 from cifar_tasks.data.versions import DatasetVersion, load_version
 from cifar_tasks.errors import CifarError, ConfigError, DataError, NothingToTrain
 from cifar_tasks.evaluation import plots

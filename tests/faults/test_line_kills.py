@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cifar_tasks.config import DatasetLine
 from cifar_tasks.data.lines.line_decisions import Decider, record_version
 from cifar_tasks.data.lines.line_index import read_index
 from cifar_tasks.data.lines.line_log import LineEntry, read_line_log
+from cifar_tasks.data.lines.line_settings import DatasetLine
 from cifar_tasks.data.lines.line_source import list_source, open_line_source
 from cifar_tasks.data.lines.line_watch import begin_watch, look
 from cifar_tasks.data.versions import whole_version

@@ -23,7 +23,7 @@ from cifar_tasks.tracking.approval_figures import keep_figure
 from tests.browser.conftest import CHROMIUM, FLAGS, needs_chromium
 from tests.conftest import RunningStack
 from tests.dags.test_dag_run import wait_for
-from tests.integration.test_models_page import registered  # noqa: F401 – a fixture
+from tests.integration.conftest import registered  # noqa: F401 – a fixture
 
 pytestmark = needs_chromium
 PREFIX, PASSWORD = "/airflow/", "password"

@@ -84,6 +84,8 @@ def test_help_lists_the_benchmarks():
         "pretrained_speed",
         "simulated_promotions",
         "models_page",
+        "line_increment",
+        "orchestration",
         "gpu",
     ):
         assert name in told.stdout

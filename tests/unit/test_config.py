@@ -7,15 +7,7 @@ from dataclasses import FrozenInstanceError, asdict
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from cifar_tasks.config import (
-    PROFILES,
-    Overrides,
-    TrainConfig,
-    flat,
-    parse_overrides,
-    trial_config,
-    with_values,
-)
+from cifar_tasks.config import PROFILES, Overrides, TrainConfig, flat, parse_overrides, trial_config, with_values
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.models import available_models, get_model
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import AliasChoices, BaseModel, Field
 
-from cifar_tasks.config import DatasetLine
+from cifar_tasks.data.lines.line_settings import DatasetLine
 
 BUCKETS = "/buckets/"
 """Folder of the buckets in the file system of SeaweedFS."""

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cifar_tasks.config import DatasetLine
 from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.data.images import Images, Report
 from cifar_tasks.data.lines.delivered_images import DeliveredImages
 from cifar_tasks.data.lines.line_index import ImageRow, LeftOut, LineIndex, read_index, write_index
 from cifar_tasks.data.lines.line_log import Delivery, DiffSummary, LineDataset, PreparedVersion
 from cifar_tasks.data.lines.line_plan import LEARNED, LinePlan, VersionInUse
+from cifar_tasks.data.lines.line_settings import DatasetLine
 from cifar_tasks.data.lines.line_shards import LineShards
 from cifar_tasks.data.lines.line_source import DeliveredFiles
 from cifar_tasks.data.parallel import without_collector

@@ -7,10 +7,10 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from cifar_tasks.config import DatasetLine
 from cifar_tasks.data.cifar10 import holds_batches
 from cifar_tasks.data.folders import survey
 from cifar_tasks.data.images import Report, SourceImage
+from cifar_tasks.data.lines.line_settings import DatasetLine
 from cifar_tasks.data.messages import readable
 from cifar_tasks.data.parallel import without_collector
 from cifar_tasks.data.source import Source, StoredArchiveSource, TreeSource, open_source

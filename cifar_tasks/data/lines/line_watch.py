@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cifar_tasks.config import DatasetLine
 from cifar_tasks.data.lines.line_log import ROOT, Delivery
+from cifar_tasks.data.lines.line_settings import DatasetLine
 from cifar_tasks.storage.s3 import S3Store, canonical_json
 
 if TYPE_CHECKING:

@@ -153,7 +153,7 @@ def _most_unlike(delivery: Delivery, shown: Indices, name: str, added: Values, r
     """The images that lie farthest on the side to which the delivery has moved."""
     up = float(added.mean()) >= float(reference.mean())
     order = np.argsort(-added if up else added, kind="stable")
-    return delivery.examples(shown[order], f"has {'a high' if up else 'a low'} {name} beside the images in use")
+    return delivery.examples(shown[order], f"has a {'high' if up else 'low'} value of {name} beside the images in use")
 
 
 def _sizes(delivery: Delivery, limits: QualityLimits) -> Iterator[Result]:

@@ -5,9 +5,9 @@ from threading import Barrier
 
 import pytest
 
-from cifar_tasks.config import DatasetLine
 from cifar_tasks.data.lines.line_decisions import Decider, record_version, roll_back
 from cifar_tasks.data.lines.line_log import LineEntry, read_line_log
+from cifar_tasks.data.lines.line_settings import DatasetLine
 from cifar_tasks.data.lines.line_watch import look
 from cifar_tasks.errors import ConfigError, IntegrityError, SourceChanged
 from tests.dataset_lines import LINE, deliver, first_delivery, picture, prepared

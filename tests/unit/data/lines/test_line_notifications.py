@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cifar_tasks.config import DatasetLine
 from cifar_tasks.data.lines.line_notifications import Notification, notified_lines
+from cifar_tasks.data.lines.line_settings import DatasetLine
 
 LINES = {
     "pets": DatasetLine(source="s3://team/pets"),

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from cifar_tasks.config import DatasetLine
 from cifar_tasks.data.lines.line_preparation import prepare_line
+from cifar_tasks.data.lines.line_settings import DatasetLine
 from cifar_tasks.data.lines.line_snapshot import load_snapshot, validation_positions
 from cifar_tasks.data.lines.line_source import delivered_files, open_line_source
 from cifar_tasks.data.quality.quality_checks import check

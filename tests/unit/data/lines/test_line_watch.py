@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cifar_tasks.config import DatasetLine
 from cifar_tasks.data.lines.line_log import Delivery
+from cifar_tasks.data.lines.line_settings import DatasetLine
 from cifar_tasks.data.lines.line_source import Listing, list_source, open_line_source
 from cifar_tasks.data.lines.line_watch import begin_watch, look, mark_handled
 from cifar_tasks.errors import DataError, StorageError

@@ -174,7 +174,7 @@ def test_a_delivery_of_few_images_is_judged_without_an_error(before: Snapshot, c
 @pytest.mark.parametrize(("factor", "side"), [(1.25, "high"), (0.75, "low")])
 def test_a_delivery_of_another_brightness_shows_its_most_unlike_images(before: Snapshot, factor, side) -> None:
     new = grown(brightness(factor)(ADDED), LABELS)
-    shown = [each.position for each in check(new, before, LIMITS).examples if f"a {side} brightness" in each.why]
+    shown = [each.position for each in check(new, before, LIMITS).examples if f"{side} value of brightness" in each.why]
     grey = new.images.read(np.arange(len(new.images))) @ [0.299, 0.587, 0.114]
     added = np.arange(len(new.images) - len(ADDED), len(new.images))
     order = grey.mean((1, 2))[added].argsort()
