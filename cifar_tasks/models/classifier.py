@@ -32,12 +32,14 @@ class ImageClassifier(nn.Module):
         input_size: int = 0,
         logit_scale: float = 1.0,
         one_size: bool = False,
+        interpolation: str = "bilinear",
     ) -> None:
         """Smaller images are upsampled to `input_size`; with `one_size` larger ones are reduced to it too."""
         super().__init__()
         self.network = network
         self.input_size = input_size
         self.one_size = one_size
+        self.interpolation = interpolation
         self.logit_scale = logit_scale
         # Not parameters and not part of the state: they are configuration.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
@@ -53,7 +55,7 @@ class ImageClassifier(nn.Module):
         x = (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
         size, wanted = images.shape[1], self.input_size
         if size < wanted or (self.one_size and size > wanted):
-            x = F.interpolate(x, size=(wanted, wanted), mode="bilinear", antialias=size > wanted)
+            x = F.interpolate(x, size=(wanted, wanted), mode=self.interpolation, antialias=size > wanted)
         return x
 
 
@@ -61,16 +63,17 @@ def build_classifier(config: TrainConfig, classes: int, mean: Channels, std: Cha
     """The untrained module for `config`. `mean` and `std`, of values 0–1, are those of the training images.
 
     A model whose weights were trained with another normalisation takes that one instead; a network of timm tells it,
-    and the input size that it was trained at.
+    and the input size and the interpolation that it was trained with.
     """
     spec = get_model(config.model)
-    network, size, one_size = spec.build(config, classes), config.input_size or 0, False
+    network, size, one_size, interpolation = spec.build(config, classes), config.input_size or 0, False, "bilinear"
     if published := getattr(network, "pretrained_cfg", None):
         mean, std, one_size = published["mean"], published["std"], published["fixed_input_size"]
+        interpolation = published["interpolation"]
         if config.input_size is None or (one_size and not size):
             size = published["input_size"][-1]
     mean, std = spec.normalization or (mean, std)
-    model = ImageClassifier(network, mean, std, size, config.logit_scale, one_size)
+    model = ImageClassifier(network, mean, std, size, config.logit_scale, one_size, interpolation)
     return model.to(memory_format=torch.channels_last)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cifar_tasks.config import with_values
 from cifar_tasks.errors import WeightsError
@@ -57,6 +58,15 @@ def test_the_configuration_s_input_size_reaches_the_network():
     model.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
     model(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
     assert seen == [(1, 3, 48, 48)]
+
+
+@pytest.mark.parametrize(("model", "expected"), [("efficientnet_lite0", "bicubic"), ("resnet50", "bilinear")])
+def test_images_are_upsampled_as_those_were_that_the_weights_were_trained_on(model, expected):
+    built, image = build(model, input_size=48), torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
+    pixels = (image.permute(0, 3, 1, 2) - built.mean) / built.std
+    upsampled = F.interpolate(pixels, size=(48, 48), mode=expected)
+    assert torch.allclose(built.prepare(image), upsampled, atol=1e-5)
+    assert built.prepare(image).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_images_reach_the_convolutions_in_channels_last_layout():
