@@ -73,7 +73,7 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         note = markdown_links({f"Version {number} of {markdown(name)}": url, "beside the champion": page})
         runs.log_tags(client, trained.run_id, {runs.NOTE: f"{text}\n\n{note}", MODELS_PAGE: page})
         if page:
-            client.set_model_version_tag(name, str(number), MODELS_PAGE, page)
+            model_registry.set_tag(client, name, MODELS_PAGE, page, number)
     _log.info("registered as version %d of %s", number, name)
     return RegisteredModel(evaluated=evaluated, mlflow_url=trained.mlflow_url, name=name, version=number)
 

@@ -16,7 +16,7 @@ from cifar_tasks.storage.append_only_log import ATTEMPTS
 from cifar_tasks.storage.promotion_log import Log, Outcome, altered, append, read_log
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.decisions import note_decision
-from cifar_tasks.tracking.model_registry import CHALLENGER, CHAMPION, PREVIOUS
+from cifar_tasks.tracking.model_registry import CHALLENGER, CHAMPION, PREVIOUS, set_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -138,7 +138,7 @@ def _move(client: "MlflowClient", log: Log, registry: Registry, own: dict[str, i
         for entry in log.entries[registry.followed :]:
             if entry.candidate is not None and _exists(client, name, entry.candidate):
                 note_decision(client, entry)
-        client.set_registered_model_tag(name, FOLLOWED, f"{last.number} {log.digests[-1]}")
+        set_tag(client, name, FOLLOWED, f"{last.number} {log.digests[-1]}")
     return True
 
 

@@ -9,6 +9,7 @@ from cifar_tasks.storage.promotion_log import ROOT, Entry
 from cifar_tasks.storage.s3 import S3Store, sha256_hex
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.airflow_links import page_of_version
+from cifar_tasks.tracking.model_registry import set_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,7 +32,7 @@ def note_decision(client: "MlflowClient", entry: Entry) -> None:
     name, version = entry.registered_model, client.get_model_version(entry.registered_model, str(entry.candidate))
     short = {field: getattr(entry, field) for field in ("number", "action", "mode", "reason", "who", "reasons")}
     text = describe_decision(entry)
-    client.set_model_version_tag(name, version.version, DECISION, json.dumps(short))
+    set_tag(client, name, DECISION, json.dumps(short), version.version)
     client.update_model_version(name, version.version, with_section(version.description or "", text, MAX_DESCRIPTION))
     parent = parent_run(client, version)
     if parent is not None:

@@ -31,7 +31,7 @@ def register(
             name, source=saved.uri, run_id=run_id, model_id=saved.model_id, tags=wanted, await_creation_for=0
         )
     for key, value in wanted.items() - dict(version.tags).items():
-        client.set_model_version_tag(name, version.version, key, value)
+        set_tag(client, name, key, value, version.version)
     client.update_model_version(name, version.version, description)
     return int(version.version)
 
@@ -88,6 +88,28 @@ def set_alias(client: "MlflowClient", name: str, alias: str, version: int) -> No
     found = int(client.get_model_version_by_alias(name, alias).version)
     if found != version:
         raise IntegrityError(f"alias {alias} of {name} names version {found} after being set to {version}")
+
+
+def set_tag(client: "MlflowClient", name: str, key: str, value: str, version: int | str | None = None) -> None:
+    """Of a version, or of the registered model itself.
+
+    MLflow inserts a tag that is not there yet. Of two processes that set it at once it refuses the slower one, whose
+    second try replaces the value.
+    """
+    from mlflow.exceptions import MlflowException
+
+    def try_once() -> None:
+        if version is None:
+            client.set_registered_model_tag(name, key, value)
+        else:
+            client.set_model_version_tag(name, str(version), key, value)
+
+    try:
+        try_once()
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        try_once()
 
 
 def class_tags(classes: Sequence[str]) -> dict[str, str]:
