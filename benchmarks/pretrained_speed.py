@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 at 96 pixels: the product's training and features beside an ordinary eager loop with timm."""
+"""EfficientNet-Lite0 as the profile full trains it: training and features beside an ordinary eager loop with timm."""
 
 import timm
 import torch
@@ -15,17 +15,16 @@ from cifar_tasks.training.device import precision
 from cifar_tasks.training.transfer import compute_features, first_trained_layer
 
 MODEL = "efficientnet_lite0"
-IMAGES, BATCH, SIDE = 256, 64, 96
+RECIPE = get_model(MODEL).recipes["full"]
+IMAGES, BATCH, SIDE = 256, RECIPE.batch_size, RECIPE.input_size
 WANTED = 1.5
 
 
 def measure(rounds: int) -> list[Row]:
     """The whole network in training; features once for its head, and once for the last stages of the demo."""
-    recipes = get_model(MODEL).recipes
-    values = {"epochs": 1, "head_epochs": 0, "input_size": SIDE, "batch_size": BATCH}
-    config = with_values(recipes["full"], values)
+    config = with_values(RECIPE, {"epochs": 1, "head_epochs": 0})
     model, split = build_classifier(config, 10, *GREY), random_split(IMAGES)
-    stages = first_trained_layer(model, recipes["demo"], split.images[:2])
+    stages = first_trained_layer(model, get_model(MODEL).recipes["demo"], split.images[:2])
     layers = {"head": get_model(MODEL).head(model.network), "last stages": str(stages)}
     plain = timm.create_model(NETWORK, num_classes=10)
     candidates = {
@@ -65,4 +64,4 @@ def run_plainly(model: nn.Module, images: Tensor) -> None:
 
 def _prepared(images: Tensor) -> Tensor:
     scaled = (images.permute(0, 3, 1, 2).contiguous().float() / 255 - 0.5) / 0.5
-    return F.interpolate(scaled, size=(SIDE, SIDE), mode="bilinear")
+    return F.interpolate(scaled, size=(SIDE, SIDE), mode="bicubic")

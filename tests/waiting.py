@@ -3,9 +3,39 @@
 import time
 from collections.abc import Callable
 
+from airflow_client.client.api.task_instance_api import TaskInstanceApi
+
+from cifar_tasks.cli.dag_run import ENDED, DagRun
+
+LOG_LINES = 30
+
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
+
+
+def wait_for_success(run: DagRun, seconds: float = 300) -> None:
+    """Of a DAG run; where it failed, the message has the states of its tasks and the end of the logs of those that
+    failed."""
+    deadline = time.monotonic() + seconds
+    while run.state() not in ENDED:
+        assert time.monotonic() < deadline, f"not ended after {seconds} s: {_states(run)}"
+        time.sleep(0.5)
+    assert run.state() == "success", "\n".join([str(_states(run)), *_failed_logs(run)])
+
+
+def _states(run: DagRun) -> dict[str, str]:
+    return {f"{task.task_id}[{task.map_index}]": task.state.value for task in run.tasks() if task.state}
+
+
+def _failed_logs(run: DagRun) -> list[str]:
+    api, lines = TaskInstanceApi(run.client), []
+    for task in run.tasks():
+        if task.state and task.state.value == "failed":
+            log = api.get_log(run.dag_id, run.run_id, task.task_id, task.try_number, map_index=task.map_index)
+            messages = log.content.actual_instance or []
+            lines += [f"--- {task.task_id}", *(getattr(each, "event", str(each)) for each in messages[-LOG_LINES:])]
+    return lines

@@ -6,6 +6,7 @@ them.
 """
 
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -21,7 +22,7 @@ from cifar_tasks.training import distributed
 from cifar_tasks.training.augment import steps_per_epoch
 from cifar_tasks.training.callbacks import Callback
 from cifar_tasks.training.device import autocast, inference_batches
-from cifar_tasks.training.loop import Split, started, train_epochs
+from cifar_tasks.training.loop import LOG_SECONDS, Split, started, train_epochs
 from cifar_tasks.training.state import TrainingState
 
 _log = logging.getLogger(__name__)
@@ -178,12 +179,16 @@ def compute_features(
         raise _StopForward
 
     hook = model.eval().network.get_submodule(layer).register_forward_pre_hook(keep)
-    device = model.mean.device
+    device, done, logged = model.mean.device, 0, time.perf_counter()
     try:
         with autocast(device, precision):
             for batch in inference_batches(images, device):
                 with suppress(_StopForward):
                     model(batch.to(device))
+                done += len(batch)
+                if time.perf_counter() - logged >= LOG_SECONDS:
+                    logged = time.perf_counter()
+                    _log.info("features of %d of %d images", done, len(images))
     finally:
         hook.remove()
     return torch.cat(features)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from cifar_tasks.cli.dag_run import DAG, ENDED, DagRun
+from cifar_tasks.cli.dag_run import DAG, DagRun
 from cifar_tasks.deployment.airflow_api import PROMOTION_DAG, ROLLBACK_DAG
 from cifar_tasks.storage.promotion_log import Entry, read_log
 from cifar_tasks.storage.s3 import S3Store
@@ -16,6 +16,7 @@ from tests.browser.conftest import keep, needs_chromium, page  # noqa: F401 – 
 from tests.conftest import COLOURS, picture
 from tests.dags.test_dag_run import wait_for
 from tests.faults.test_promotion_run import wait_for_person
+from tests.waiting import wait_for_success
 
 pytestmark = [needs_chromium, pytest.mark.timeout(1200)]
 NAME = "by-forms"
@@ -44,8 +45,7 @@ def test_from_the_form_over_a_running_task_and_an_approval_to_a_rollback(
 ):
     run = start_training(page, airflow, f"{stack.airflow_url}/dags/{DAG}", pictures)
     follow_link_of_running_task(page, run)
-    wait_for(lambda: run.state() in ENDED, 480)
-    assert run.state() == "success", [(task.task_id, task.state) for task in run.tasks()]
+    wait_for_success(run, 480)
     candidate = run.result("report")["promotion"]["version"]
     other = next(row["version"] for row in run.result("report")["rows"] if row["version"] != candidate)
 
@@ -103,8 +103,7 @@ def approve(page: Page, promotion: DagRun, version: int) -> None:  # noqa: F811
     page.goto(f"{promotion.url}/tasks/approve/required_actions")
     expect(page.get_by_text(f"Promote version {version} of {NAME}?")).to_be_visible()
     page.get_by_role("button", name="Approve", exact=True).click()
-    wait_for(lambda: promotion.state() in ENDED, 240)
-    assert promotion.state() == "success"
+    wait_for_success(promotion, 240)
     assert last_entry().champion == version
 
 

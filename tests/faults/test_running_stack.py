@@ -18,6 +18,7 @@ from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import RunningStack
 from tests.dags.test_dag_run import runs_of, wait_for
 from tests.integration.test_stack import pids
+from tests.waiting import wait_for_success
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -72,8 +73,7 @@ def test_a_killed_training_resumes_in_airflow_s_retry(client, pictures, airflow:
     conf = {"source": str(pictures), "models": ["cnn"], "epochs": 40, "registered_model": "killed-in-airflow"}
     run = trigger(airflow, conf)
     kill(training_of(client, run))
-    wait_for(lambda: run.state() in ENDED, 400)
-    assert run.state() == "success"
+    wait_for_success(run, 400)
     assert {str(task.task_id): task.try_number for task in run.tasks()}[TRAIN] == 2
     (trained,) = runs_of(client, run, "cnn")
     assert trained.info.status == "FINISHED"
@@ -110,8 +110,7 @@ def check_a_second_try_makes_nothing_new(client: MlflowClient, run: DagRun, airf
             reset_dag_runs=True,
         ),
     )
-    wait_for(lambda: run.state() in ENDED, 180)
-    assert run.state() == "success"
+    wait_for_success(run, 180)
     assert {task.try_number for task in run.tasks() if task.task_id == "report"} == {2}
     assert everything() == before
     assert run.result("report")["rows"] == rows
@@ -154,8 +153,7 @@ def test_a_run_that_is_refused_fails_in_one_try_with_one_line_and_shows_its_mlfl
 def test_one_model_alone_is_trained_and_promoted_too(client, pictures, airflow: "ApiClient"):
     conf = {"source": str(pictures), "models": ["cnn"], "epochs": 1, "registered_model": "alone"}
     run = trigger(airflow, conf)
-    wait_for(lambda: run.state() in ENDED, 180)
-    assert run.state() == "success"
+    wait_for_success(run, 180)
     assert [row["model"] for row in run.result("report")["rows"]] == ["cnn"]
     skipped = {str(task.task_id) for task in run.tasks() if task.state.value == "skipped"}
     assert skipped == {"tuning.create_studies", "tuning.run_trials"}

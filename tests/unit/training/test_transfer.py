@@ -8,7 +8,7 @@ from torch import nn
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier, build_classifier
-from cifar_tasks.training import device
+from cifar_tasks.training import device, transfer
 from cifar_tasks.training.augment import steps_per_epoch
 from cifar_tasks.training.callbacks import Callback, Snapshot
 from cifar_tasks.training.logits import compute_logits
@@ -117,6 +117,13 @@ def test_cached_and_recomputed_features_give_the_same_head(split):
         assert torch.allclose(weight, recomputed.network.fc.state_dict()[name], atol=1e-4), name
     assert fast.best.validation_loss == pytest.approx(slow.best.validation_loss, abs=1e-4)
     assert fast.history[-1].train_loss < fast.history[0].train_loss
+
+
+def test_computing_features_says_how_far_it_is(split, monkeypatch, caplog):
+    monkeypatch.setattr(transfer, "LOG_SECONDS", 0.0)
+    with caplog.at_level("INFO"):
+        compute_features(classifier(), "fc", split.images)
+    assert caplog.messages[-1] == f"features of {len(split.images)} of {len(split.images)} images"
 
 
 @pytest.mark.parametrize("model", ["resnet50", "cnn"])
