@@ -21,6 +21,7 @@ from optuna.trial import Trial, TrialState
 from benchmarks.temporary_stack import own_stack
 from cifar_tasks.config import Overrides, TrainConfig, with_values
 from cifar_tasks.errors import TrainingError
+from cifar_tasks.models import get_model
 from cifar_tasks.steps.inputs import TrainingImages, initial_model, load_training_images
 from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
 from cifar_tasks.steps.plan import plan_training
@@ -32,7 +33,7 @@ from cifar_tasks.tuning.space import free_space, recipe_params, suggest
 from cifar_tasks.tuning.study import pruner, sampler
 from cifar_tasks.tuning.trial import TrialCallback
 
-SPACE = free_space("cnn", [])
+SPACE = free_space(get_model("cnn").config("full"))
 EPOCHS = 4
 """As in the demo's trials."""
 

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, Trial
 from benchmarks.measure import Row, interleaved
 from benchmarks.temporary_stack import own_stack
 from cifar_tasks.config import Overrides
+from cifar_tasks.models import get_model
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
 from cifar_tasks.steps.plan import plan_training
@@ -40,7 +41,7 @@ def measure(rounds: int) -> list[Row]:
 def overhead() -> Row:
     """Everything of a trial but its training, with four workers at once."""
     seconds: list[float] = []
-    name, space = f"benchmark-{uuid.uuid4().hex}", free_space("cnn", [])
+    name, space = f"benchmark-{uuid.uuid4().hex}", free_space(get_model("cnn").config("demo"))
     create_study(name)
 
     def objective(trial: Trial) -> float:

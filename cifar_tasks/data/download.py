@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 from cifar_tasks.data.archives import html_page, is_html
 from cifar_tasks.data.trees import file_digest
 from cifar_tasks.errors import ConfigError, DataError, SourceUnreachable
+from cifar_tasks.storage.hosts import without_login
 from cifar_tasks.storage.locks import exclusive
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30
@@ -42,15 +43,17 @@ def download(url: str, target: Path, *, size: int, md5: str, report: Callable[[s
             return target
 
         _fetch(url, part, size, report, pause)
-        _verify(url, part, size, md5)
+        _verify(without_login(url), part, size, md5)
         part.replace(target)
     report(f"{target.name}: complete, {size / 1e6:,.0f} MB, MD5 verified")
     return target
 
 
 def _fetch(url: str, part: Path, size: int, report: Callable[[str], None], pause: float) -> None:
+    shown = without_login(url)
+
     def announce(state: RetryCallState) -> None:
-        report(f"{url}: {state.outcome.exception() if state.outcome else 'no response'}; trying again")
+        report(f"{shown}: {state.outcome.exception() if state.outcome else 'no response'}; trying again")
 
     attempts = Retrying(
         retry=retry_if_exception_type(_InterruptedError),
@@ -63,7 +66,7 @@ def _fetch(url: str, part: Path, size: int, report: Callable[[str], None], pause
         attempts(_continue, url, part, size, report)
     except _InterruptedError as error:
         raise SourceUnreachable(
-            f"{url} cannot be downloaded: {error}. The downloaded part is kept: run again to resume, "
+            f"{shown} cannot be downloaded: {error}. The downloaded part is kept: run again to resume, "
             "or give the path of a copy as the source."
         ) from error
 
@@ -100,10 +103,10 @@ def _continue(url: str, part: Path, size: int, report: Callable[[str], None]) ->
     headers = HEADERS | ({"Range": f"bytes={have}-"} if have else {})
     try:
         with requests.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as response:
-            _check_answer(url, response, part, size)
+            _check_answer(without_login(url), response, part, size)
             _save(response, part, have if response.status_code == HTTPStatus.PARTIAL_CONTENT else 0, size, report)
     except (MissingSchema, InvalidSchema, InvalidURL) as error:
-        raise ConfigError(f"CIFAR_CIFAR10_URL is no URL that can be downloaded: {error}") from error
+        raise ConfigError(f"CIFAR_CIFAR10_URL is no URL that can be downloaded: {without_login(str(error))}") from error
     except (requests.RequestException, HTTPError) as error:
         raise _InterruptedError(f"the connection failed ({type(error).__name__})") from error
     if (have := part.stat().st_size) < size:
@@ -136,7 +139,7 @@ def _save(response: requests.Response, part: Path, start: int, size: int, report
     with part.open("ab" if start else "wb") as file:
         for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
             if have == 0 and is_html(chunk[:512]):
-                raise html_page(response.url)
+                raise html_page(without_login(response.url))
             file.write(chunk)
             have += len(chunk)
             now = time.monotonic()

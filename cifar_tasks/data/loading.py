@@ -8,10 +8,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cifar_tasks.data.disk import disk_errors
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.versions import DatasetVersion, shards_of
 from cifar_tasks.errors import IntegrityError
+from cifar_tasks.storage.disk import disk_errors
 from cifar_tasks.storage.locks import exclusive
 from cifar_tasks.storage.s3 import ObjectRef, S3Store
 

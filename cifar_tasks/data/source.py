@@ -8,7 +8,6 @@ from typing import Protocol
 from cifar_tasks.data.archives import open_archive
 from cifar_tasks.data.cifar10 import Cifar10Source, holds_batches, read_batches
 from cifar_tasks.data.digits import DigitsSource
-from cifar_tasks.data.disk import disk_errors
 from cifar_tasks.data.download import unreachable
 from cifar_tasks.data.folders import read_class_folders
 from cifar_tasks.data.images import ImageStream, Report
@@ -18,6 +17,8 @@ from cifar_tasks.data.source_names import line_of
 from cifar_tasks.data.trees import DirectoryTree, FileTree, StoredTree
 from cifar_tasks.errors import ConfigError, DataError
 from cifar_tasks.settings import Settings
+from cifar_tasks.storage.disk import disk_errors
+from cifar_tasks.storage.hosts import without_login
 from cifar_tasks.storage.s3 import ObjectEntry, S3Store, canonical_json, sha256_hex, split_s3_url
 
 PROBE_SECONDS = 10.0
@@ -170,7 +171,7 @@ def _automatic(official: Cifar10Source, report: Report, is_prepared: Callable[[S
     reason = unreachable(official.url, PROBE_SECONDS)
     if reason is None:
         return official
-    report(f"CIFAR-10 cannot be downloaded from {official.url}: {reason}.")
+    report(f"CIFAR-10 cannot be downloaded from {without_login(official.url)}: {reason}.")
     return _announced(DigitsSource(), report)
 
 

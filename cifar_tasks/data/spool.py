@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar_tasks.data.disk import disk_errors
 from cifar_tasks.data.image_format import ImageFormat, Size, UnusableImage, decode_sized
 from cifar_tasks.data.images import Images, ImageStream, Labels, Report, SourceImage
 from cifar_tasks.data.near_duplicates import Thumbnails, thumbnails
@@ -23,6 +22,7 @@ from cifar_tasks.data.progress import progress
 from cifar_tasks.data.splits import Indices, split_indices
 from cifar_tasks.errors import DataError
 from cifar_tasks.settings import cpu_cores
+from cifar_tasks.storage.disk import disk_errors
 
 BATCH_IMAGES, BATCH_BYTES = 128, 8 * 2**20
 """What one thread decodes at a time; the bytes are those of the files and of the decoded images."""

@@ -26,8 +26,9 @@ from cifar_tasks.steps.payloads import LineVersion, PreparedData, RunRequest, Wo
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.airflow_links import link_run, links_of_workflow, markdown_links
-from cifar_tasks.tracking.endings import end_dead_runs
-from cifar_tasks.tracking.runs import DATASET, MODEL, REQUEST, STORE, WORKFLOW
+from cifar_tasks.tracking.decisions import keeping_decision
+from cifar_tasks.tracking.endings import end_dead_runs, store_id
+from cifar_tasks.tracking.runs import DATASET, MODEL, PROFILE, REQUEST, STORE, WORKFLOW
 from cifar_tasks.tracking.trained_before import describe_trained, find_trained
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         def open_parent() -> str:
             run = runs.open_run(client, experiment, identity, workflow.name)
             link_run(client, run, workflow.id, workflow.url, request.registered_model)
-            runs.log_tags(client, run.info.run_id, {STORE: store.uri("")})
+            runs.log_tags(client, run.info.run_id, {STORE: store_id(store)})
             _log.info("MLflow run: %s", runs.run_url(run.info.run_id, experiment))
             return str(run.info.run_id)
 
@@ -140,7 +141,8 @@ def refuse_what_was_trained(
     name, overrides = request.registered_model, request.overrides_for(version.placeholder)
     configs = []
     for model in request.models:
-        config, tags = get_model(model).config(request.profile, overrides), {MODEL: model, DATASET: version.digest}
+        config = get_model(model).config(request.profile, overrides)
+        tags = {MODEL: model, DATASET: version.digest, PROFILE: request.profile}
         reused = model_registry.reused_params(client, name, tags, overrides.given())
         configs.append(with_values(config, reused[0]) if reused else config)
 
@@ -148,17 +150,18 @@ def refuse_what_was_trained(
         return store.exists(skipped_key(workflow, model))
 
     if trained := find_trained(client, name, version.digest, configs, request.start_from, was_skipped):
-        raise NothingToTrain(
-            f"nothing to train: {describe_trained(client, name, trained)}. To train again, set force (--force)."
-        )
+        left = set(request.models) - {version.tags[MODEL] for version in trained}
+        skipped = f" It went on without {', '.join(sorted(left))}, whose weights were not available." if left else ""
+        found = describe_trained(client, name, trained)
+        raise NothingToTrain(f"nothing to train: {found}.{skipped} To train again, set force (--force).")
 
 
 def _describe_dataset(
     client: "MlflowClient", run_id: str, version: DatasetVersion, banner: str | None, links: str
 ) -> None:
     note = [f"**{banner}**" if banner else "", f"Data: {markdown(version.name)}, `{version.uri}`", links]
-    tags = {DATASET: version.digest, runs.NOTE: "\n\n".join(filter(None, note))}
-    runs.log_tags(client, run_id, tags)
+    text = keeping_decision("\n\n".join(filter(None, note)), runs.note(client, run_id))
+    runs.log_tags(client, run_id, {DATASET: version.digest, runs.NOTE: text})
     runs.log_dataset(client, run_id, version, "training")
     counts = {f"{split}_images": version.size(split) for split in version.counts}
     params = {"dataset": version.name, "classes": len(version.classes), "image_size": version.image_size, **counts}

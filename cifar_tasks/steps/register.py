@@ -12,8 +12,9 @@ from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.airflow_links import MODELS_PAGE, links_of_workflow, markdown_links, page_of_version
+from cifar_tasks.tracking.decisions import keeping_decision
 from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation
-from cifar_tasks.tracking.runs import DATASET, INITIAL_WEIGHTS, MODEL, START_FROM, WORKFLOW
+from cifar_tasks.tracking.runs import DATASET, INITIAL_WEIGHTS, MODEL, PROFILE, START_FROM, WORKFLOW
 from cifar_tasks.tracking.trained_before import CODE, CONFIG
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
     tags = {
         MODEL: trained.plan.config.model,
         DATASET: version.digest,
+        PROFILE: trained.plan.data.request.profile,
         "cifar.dataset_uri": version.uri,
         **model_registry.class_tags(version.classes),
         "cifar.placeholder": str(version.placeholder).lower(),
@@ -67,7 +69,9 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         tags |= {"cifar.tuned_params": json.dumps(source.params), "cifar.study": source.study or ""}
     with runs.tracking_errors():
         text = describe(evaluated, evaluation, version)
-        number = model_registry.register(client, name, trained.saved, trained.run_id, tags, text)
+        number = model_registry.register(client, name, trained.saved, trained.run_id, tags)
+        before = client.get_model_version(name, str(number)).description
+        client.update_model_version(name, str(number), keeping_decision(text, before or ""))
         url, page = runs.version_url(name, number), page_of_version(name, number)
         _log.info("Model version: %s", url)
         note = markdown_links({f"Version {number} of {markdown(name)}": url, "beside the champion": page})

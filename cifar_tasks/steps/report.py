@@ -16,6 +16,7 @@ from cifar_tasks.steps.report_payloads import ReportRow, RunReport
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.airflow_links import links_of_workflow, markdown_links
+from cifar_tasks.tracking.decisions import keeping_decision
 from cifar_tasks.tracking.endings import end_runs
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def report(registered: list[RegisteredModel], plans: list[TrainPlan]) -> RunRepo
         accuracy = candidate.evaluated.test_accuracy
         runs.log_metrics(client, data.parent_run_id, {"accuracy": accuracy, "test_accuracy": accuracy, **by_model})
         links = links_of_workflow(data.workflow.id, data.workflow.url, data.request.registered_model)
-        runs.log_tags(client, data.parent_run_id, {runs.NOTE: describe(summary, version, links)})
+        note = keeping_decision(describe(summary, version, links), runs.note(client, data.parent_run_id))
+        runs.log_tags(client, data.parent_run_id, {runs.NOTE: note})
     _log.info("Report: %s", summary.report_url)
     return summary
 

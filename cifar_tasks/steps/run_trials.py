@@ -40,7 +40,7 @@ def run_trials(worker: TrialWorker) -> WorkerResult:
     url = runs.run_url(worker.study_run_id, data.experiment_id)
     _log.info("MLflow run: %s", url)
     study, client, device = load_study(worker.study, worker.seed), runs.mlflow_client(), choose_device()
-    space, images = free_space(config.model, worker.plan.fixed), load_training_images(data.dataset_uri, config)
+    space, images = free_space(config, worker.plan.fixed), load_training_images(data.dataset_uri, config)
     check_model(config, images.version, worker.plan.start)
     train, validation = (to_split(device, part.images, part.labels) for part in (images.train, images.validation))
 

@@ -10,7 +10,7 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import ParamsSource, TrainPlan, WorkerResult
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
-from cifar_tasks.tracking.runs import DATASET, MODEL
+from cifar_tasks.tracking.runs import DATASET, MODEL, PROFILE
 from cifar_tasks.tuning import charts
 from cifar_tasks.tuning.space import format_params
 from cifar_tasks.tuning.study import best_trial, load_study
@@ -36,7 +36,8 @@ def select_params(plans: list[TrainPlan], results: list[WorkerResult]) -> list[T
 
 
 def reuse_best_params(client: "MlflowClient", plan: TrainPlan) -> TrainPlan:
-    """The plan with the hyperparameters of the best registered version that a search led to, on the same data.
+    """The plan with the hyperparameters of the best registered version that a search led to, on the same data and with
+    the same profile.
 
     What the user has set stays.
     """
@@ -44,7 +45,10 @@ def reuse_best_params(client: "MlflowClient", plan: TrainPlan) -> TrainPlan:
     version = load_version(S3Store(Settings().bucket), data.dataset_uri)
     with runs.tracking_errors():
         reused = model_registry.reused_params(
-            client, data.request.registered_model, {MODEL: model, DATASET: version.digest}, plan.fixed
+            client,
+            data.request.registered_model,
+            {MODEL: model, DATASET: version.digest, PROFILE: data.request.profile},
+            plan.fixed,
         )
     if reused is None:
         return plan

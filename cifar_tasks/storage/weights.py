@@ -14,6 +14,7 @@ from cifar_tasks.errors import WeightsError
 from cifar_tasks.models import ModelSpec
 from cifar_tasks.models.timm_backbone import PREFIX, published_at
 from cifar_tasks.settings import Settings
+from cifar_tasks.storage.disk import FULL, disk_errors
 from cifar_tasks.storage.locks import exclusive
 from cifar_tasks.storage.s3 import S3Store, split_s3_url
 
@@ -38,7 +39,7 @@ def fetch_weights(spec: ModelSpec, settings: Settings, report: Report) -> tuple[
         raise WeightsError(f"the model {spec.name} has no pretrained weights: choose pretrained = none.")
     own, folder = settings.pretrained_weights.get(spec.name), settings.home / "weights"
     source, expected = (own.source, own.sha256) if own else (spec.pretrained.url, spec.pretrained.sha256)
-    with _file_errors(spec.name, source):
+    with _file_errors(spec.name, source, folder):
         if source.startswith(PREFIX):
             return _from_hub(source, folder / "hub", report)
         if source.startswith("s3://") or not own:
@@ -130,11 +131,14 @@ def _fetch(source: str, draft: Path) -> None:
 
 
 @contextmanager
-def _file_errors(model: str, source: str) -> Iterator[None]:
+def _file_errors(model: str, source: str, folder: Path) -> Iterator[None]:
     """`requests` and the hub's client raise an `OSError` too."""
     try:
         yield
     except (KeyError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            with disk_errors(folder, "CIFAR_HOME"):
+                raise
         reason = " ".join(str(error).split())
         raise WeightsError(
             f"the pretrained weights of {model} are not available from {source} ({reason}). Name a file or s3:// URL "

@@ -56,6 +56,12 @@ def with_section(description: str, text: str, length: int) -> str:
     return (before[: max(0, length - len(SECTION) - len(text))] + SECTION + text)[:length]
 
 
+def keeping_decision(text: str, before: str) -> str:
+    """The text in place of an earlier description, whose part about the decision stays at the end."""
+    _, found, decision = before.partition(SECTION)
+    return with_section(text, decision, MAX_DESCRIPTION) if found else text
+
+
 def keep_comparison(
     client: "MlflowClient", store: S3Store, version: "ModelVersion", workflow: str, page: str
 ) -> str | None:

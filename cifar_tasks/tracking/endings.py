@@ -1,8 +1,11 @@
 """Every MLflow run of a workflow run ends, also when the process that worked on it was killed."""
 
 import logging
+import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from cifar_tasks.errors import IntegrityError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.lease_terms import TERMS
 from cifar_tasks.storage.s3 import S3Store, sha256_hex
@@ -15,12 +18,24 @@ if TYPE_CHECKING:
 CLI = "cli/"
 """Ids of workflow runs of `cifar run` begin with this; those of Airflow with the name of the DAG."""
 
+STORE_ID = "deployment/id"
+
 _log = logging.getLogger(__name__)
 
 
 def workflow_lease(workflow: str) -> str:
     """Key of the lease that `cifar run` holds while it works on the workflow run of this id."""
     return f"runs/{sha256_hex(workflow.encode())[:16]}/lease.json"
+
+
+def store_id(store: S3Store) -> str:
+    """Of this object storage, random: two machines may have a bucket of the same name at the same address."""
+    try:
+        return store.get(STORE_ID).decode()
+    except KeyError:
+        with suppress(IntegrityError):  # another process was first
+            store.put_if(STORE_ID, uuid.uuid4().hex.encode(), None)
+        return store.get(STORE_ID).decode()
 
 
 def end_runs(client: "MlflowClient", experiment: str, workflow: str, status: str) -> None:
@@ -44,7 +59,7 @@ def end_dead_runs(client: "MlflowClient", experiment: str, store: S3Store, workf
         if run.data.tags.get(MODEL) != "all" or other == workflow:
             continue
         if other.startswith(CLI):
-            dead = run.data.tags.get(STORE) == store.uri("") and _has_expired(store, workflow_lease(other))
+            dead = run.data.tags.get(STORE) == store_id(store) and _has_expired(store, workflow_lease(other))
         else:
             dead = bool(airflow) and other.startswith(f"{kind}/") and url.startswith(f"{airflow}/")
         if dead:

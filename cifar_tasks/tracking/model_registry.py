@@ -17,9 +17,7 @@ MAX_TAG = 100_000
 """Characters that MLflow keeps in a tag of a version."""
 
 
-def register(
-    client: "MlflowClient", name: str, saved: SavedModel, run_id: str, tags: Mapping[str, Any], description: str = ""
-) -> int:
+def register(client: "MlflowClient", name: str, saved: SavedModel, run_id: str, tags: Mapping[str, Any]) -> int:
     """The version of this run: the one that an earlier try registered, else a new one."""
     _ensure_model(client, name)
     wanted = {key: str(value) for key, value in {**tags, DIGEST_TAG: saved.sha256}.items()}
@@ -32,7 +30,6 @@ def register(
         )
     for key, value in wanted.items() - dict(version.tags).items():
         set_tag(client, name, key, value, version.version)
-    client.update_model_version(name, version.version, description)
     return int(version.version)
 
 
@@ -78,7 +75,8 @@ def get_version(client: "MlflowClient", name: str, version: int) -> "ModelVersio
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ConfigError(
-            f"version {version} of {name} was deleted or renamed in MLflow. Clear the task register or start a new run."
+            f"there is no version {version} of {name} in MLflow: give another number. If it was deleted or renamed "
+            "before its promotion, clear the task register or start a new run."
         ) from error
 
 

@@ -28,8 +28,11 @@ WORKFLOW, MODEL, TRAINING, DATASET = "cifar.workflow", "cifar.model", "cifar.tra
 """Tags by which runs are found again: workflow run, model, training digest, dataset digest."""
 START_FROM, INITIAL_WEIGHTS = "cifar.start_from", "cifar.initial_weights"
 """Tags of a training and of its version: what was asked for (`recipe` or `champion`), and what it started from."""
+PROFILE = "cifar.profile"
+"""Tag of a version: the profile that it was trained with."""
 STORE = "cifar.store"
-"""Tag of a parent run: where its data and leases lie. Several deployments may share an MLflow server."""
+"""Tag of a parent run: the id of the object storage in which its data and leases lie (`endings.store_id`). Several
+deployments may share an MLflow server."""
 REQUEST = "cifar.request"
 """Tag of a parent run: what was asked for, as JSON."""
 NOTE = "mlflow.note.content"
@@ -186,6 +189,11 @@ def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -
     from mlflow.entities import Param
 
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+
+
+def note(client: "MlflowClient", run_id: str) -> str:
+    """The description of a run, in Markdown; empty if it has none."""
+    return str(client.get_run(run_id).data.tags.get(NOTE, ""))
 
 
 def log_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, Any]) -> None:

@@ -135,7 +135,7 @@ class TrainingState:
             self.schedules[number].load_state_dict(scalars["schedules"][number])
         self.order.set_state(tensors["random.order"])
         torch.set_rng_state(tensors["random.torch"])
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and "random.cuda" in tensors:  # not if the training began on a CPU
             torch.cuda.set_rng_state(tensors["random.cuda"])
         self.history = [EpochMetrics(**entry) for entry in scalars["history"]]
         self.micro_batch = scalars["micro_batch"]

@@ -1,21 +1,34 @@
 """A model's search space as Optuna samples it, and the recipe as a point in it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from cifar_tasks.config import TrainConfig, flat
+from cifar_tasks.config import TrainConfig, TransferConfig, flat
 from cifar_tasks.models import get_model
 
 Space = dict[str, BaseDistribution]
 """Names of `config.flat` → the values that a search tries."""
 
 
-def free_space(model: str, fixed: Collection[str]) -> Space:
-    """The model's search space without the hyperparameters that the user has set."""
-    return {name: values for name, values in get_model(model).search_space().items() if name not in fixed}
+def free_space(config: TrainConfig, fixed: Collection[str] = ()) -> Space:
+    """The model's search space without the hyperparameters that the user has set, and without those that trainings by
+    `config` do not use: what they sample would count as found."""
+    left_out = {*fixed, *_unused(config.transfer)}
+    return {name: values for name, values in get_model(config.model).search_space().items() if name not in left_out}
+
+
+def _unused(transfer: TransferConfig) -> Iterator[str]:
+    """See `training.transfer`: stages that stay the same give features of images without augmentation."""
+    random = transfer.pretrained == "none"
+    if random or not transfer.head_epochs:
+        yield "head_learning_rate"
+    if random or transfer.trained_stages is not None:
+        yield "stage_decay"
+    if not random and transfer.trained_stages is not None:
+        yield "crop_padding"
 
 
 def suggest(trial: Trial, space: Space) -> dict[str, Any]:

@@ -27,7 +27,9 @@ def _curves(runs_of_both: tuple[str, str], names: tuple[str, str]) -> list[Curve
     with runs.tracking_errors():
         for run_id, name, colour in zip(runs_of_both, names, (FIRST, SECOND), strict=True):
             for metric in CURVES if run_id else ():
-                points = {point.step: point.value for point in client.get_metric_history(run_id, metric)}
+                points = dict[int, float]()
+                for point in client.get_metric_history(run_id, metric):
+                    points.setdefault(point.step, point.value)  # at the end the best epoch's is logged once more
                 curves.append((f"{name}, {metric.removesuffix('_accuracy')}", colour, sorted(points.items())))
     return curves
 

@@ -111,7 +111,7 @@ def test_a_registered_version_that_was_deleted_before_its_promotion_is_named_wit
     new = registered_as(evaluated, "deleted-version")
     client.delete_registered_model("deleted-version")
     with pytest.raises(
-        ConfigError, match=r"version 1 of deleted-version was deleted or renamed.*Clear the task register"
+        ConfigError, match=r"no version 1 of deleted-version in MLflow.*deleted or renamed.*clear the task register"
     ):
         promote(new)
     assert promote(registered_as(evaluated, "deleted-version")).champion == 1

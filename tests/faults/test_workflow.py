@@ -24,6 +24,7 @@ from cifar_tasks.steps.prepare import prepare_data
 from cifar_tasks.steps.report_payloads import RunReport
 from cifar_tasks.storage.s3 import S3Store, sha256_hex
 from cifar_tasks.tracking import model_registry, runs
+from cifar_tasks.tracking.decisions import SECTION
 from tests.conftest import COLOURS, RunningStack, connect, picture
 from tests.trainings import SMALL, child_run, prepared, request
 
@@ -58,6 +59,9 @@ def test_a_model_without_its_weights_is_skipped_and_the_others_come_to_a_champio
     (parent,) = child_run(client, "cli/skipping", "all")
     assert "resnet50 is not trained" in parent.data.tags["mlflow.note.content"]
     assert not child_run(client, "cli/skipping", "resnet50")
+    both = {"models": ["resnet50", "cnn"], "registered_model": "skipping-classifier", "force": False}
+    with pytest.raises(NothingToTrain, match="It went on without resnet50, whose weights were not available"):
+        run_named("again", pictures, **both)
 
 
 class TestAWholeRun:
@@ -180,10 +184,20 @@ class TestAWholeRun:
 
         prefix = f"runs/{sha256_hex(b'cli/whole')[:16]}/"  # other tests write to the same bucket meanwhile
 
-        before = everything()
+        def decisions() -> list[str]:
+            """At the end of what MLflow shows of the version, and of the run."""
+            (parent,) = child_run(client, "cli/whole", "all")
+            texts = (
+                client.get_model_version("whole-classifier", "1").description,
+                runs.note(client, parent.info.run_id),
+            )
+            return [text.partition(SECTION)[2] for text in texts]
+
+        before, decided = everything(), decisions()
+        assert all("version 1 (cnn) is the first champion" in decision for decision in decided)
         again = run_named("whole", pictures)
         assert again.rows[0].test_accuracy == summary.rows[0].test_accuracy
-        assert everything() == before
+        assert (everything(), decisions()) == (before, decided)
 
     def test_another_run_that_would_train_the_same_is_refused_and_opens_no_run(self, summary, client, pictures):
         number = summary.rows[0].version

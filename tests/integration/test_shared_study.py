@@ -19,13 +19,14 @@ from optuna.trial import Trial, TrialState
 from benchmarks.temporary_stack import free_port
 from cifar_tasks.deployment.stack.environment import HOST
 from cifar_tasks.errors import ConfigError, SearchError, StorageError
+from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
 from cifar_tasks.tuning.space import free_space, suggest
 from cifar_tasks.tuning.study import all_studies, create_study, load_study, optimize
 from cifar_tasks.tuning.trial import trial_errors
 from tests.waiting import wait_until
 
-SPACE = free_space("cnn", [])
+SPACE = free_space(get_model("cnn").config("demo"))
 
 
 def objective(outcome: Callable[[Trial], object]) -> Callable[[Trial], float]:

@@ -23,6 +23,13 @@ class DatasetLine(BaseModel):
     marker: str | None = Field(default=None, pattern=r"^[^/]+$")
     """Name of an object beside the class folders that is written last: a delivery is complete when it has changed."""
 
+    @field_validator("marker")
+    @classmethod
+    def _visible(cls, marker: str | None) -> str | None:
+        if marker and marker.startswith("."):
+            raise ValueError("hidden files of a source are not looked at: give a name that begins with no dot")
+        return marker
+
     @field_validator("source")
     @classmethod
     def _one_source(cls, source: str) -> str:

@@ -88,6 +88,16 @@ def test_a_server_that_keeps_failing_is_unreachable_and_what_came_is_kept(tmp_pa
     assert (tmp_path / "archive.tar.gz.part").stat().st_size > 0
 
 
+def test_the_log_in_of_an_address_is_in_no_message(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with serving(Site(CONTENT, failures=[503] * 5)) as site:
+        address = site.url.replace("//", "//user:secret@")
+        with pytest.raises(SourceUnreachable) as failed:
+            download(address, tmp_path / "a", size=1, md5=MD5, report=lines.append, pause=0.001)
+    assert "trying again" in lines[0]
+    assert "secret" not in " ".join([str(failed.value), *lines])
+
+
 def test_a_missing_file_is_not_asked_for_twice(tmp_path: Path) -> None:
     site = Site(CONTENT, failures=[404])
     assert "404" in refusal(site, tmp_path, SourceUnreachable)

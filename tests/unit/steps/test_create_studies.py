@@ -69,7 +69,7 @@ def test_a_study_begins_with_the_recipe_and_its_run_belongs_to_the_workflow_run(
     worker = workers()[0]
     study, run = load_study(worker.study), services.client.get_run(worker.study_run_id)
     (first,) = study.trials
-    assert first.system_attrs["fixed_params"] == recipe_params(worker.trial_config, free_space("cnn", []))
+    assert first.system_attrs["fixed_params"] == recipe_params(worker.trial_config, free_space(worker.trial_config))
     tags, data = run.data.tags, worker.plan.data
     assert (run.info.run_name, tags["cifar.model"], tags["cifar.study"]) == ("search cnn", "search cnn", worker.study)
     assert (tags["mlflow.parentRunId"], tags["cifar.searched_in"]) == (data.parent_run_id, data.workflow.id)

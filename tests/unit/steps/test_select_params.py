@@ -30,7 +30,7 @@ def plans_for(services: Services, source: NoiseSource | None = None, **request: 
 def result_of(plans: list[TrainPlan], *accuracies: float) -> WorkerResult:
     """Of a study whose trials have these accuracies; the n-th tried the learning rate 0.01 n."""
     (worker,) = create_studies(plans)
-    study, space = load_study(worker.study), free_space("cnn", worker.plan.fixed)
+    study, space = load_study(worker.study), free_space(worker.trial_config, worker.plan.fixed)
     for number, accuracy in enumerate(accuracies, 1):
         params = {**study.trials[0].system_attrs["fixed_params"], "learning_rate": 0.01 * number}
         result = {"validation_loss": 1.0 / number, "weights_sha256": str(number)}
@@ -48,6 +48,7 @@ def register(services: Services, plan: TrainPlan, params: dict[str, object], acc
     tags = {
         "cifar.model": plan.config.model,
         "cifar.dataset": load_version(services.store, plan.data.dataset_uri).digest,
+        "cifar.profile": plan.data.request.profile,
         "cifar.tuned_params": json.dumps(params),
         "cifar.params_source": "study s, trial 3",
         "cifar.validation_accuracy": accuracy,
@@ -115,12 +116,13 @@ def test_without_a_search_the_best_version_s_params_are_used_and_what_the_user_h
     assert f"cnn: hyperparameters of version {best}: dropout 0.25" in caplog.messages
 
 
-def test_params_for_other_data_another_model_or_another_registered_model_are_not_used(services):
+def test_params_for_other_data_another_model_profile_or_registered_model_are_not_used(services):
     (plan,) = plans_for(services, tune=[])
     others = [
         *plans_for(services, NoiseSource(seed=7), tune=[]),
         *plans_for(services, tune=[], models=["resnet50"]),
         *plans_for(services, tune=[], registered_model="another"),
+        *plans_for(services, tune=[], profile="full"),
     ]
     for other in others:
         register(services, other, {"dropout": 0.25}, 0.7)

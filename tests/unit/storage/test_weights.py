@@ -1,7 +1,9 @@
 """Files of pretrained weights: from where the settings say or from their publisher, never with another digest."""
 
+import errno
 import hashlib
 import http.server
+import os
 import subprocess
 import sys
 import threading
@@ -15,9 +17,10 @@ from typing import ClassVar
 import pytest
 from pydantic import ValidationError
 
-from cifar_tasks.errors import WeightsError
+from cifar_tasks.errors import DiskError, WeightsError
 from cifar_tasks.models import ModelSpec, PretrainedWeights, available_models, get_model
 from cifar_tasks.settings import Settings, WeightsFile
+from cifar_tasks.storage import weights
 from cifar_tasks.storage.weights import fetch_weights
 
 CONTENT = b"weights" * 1000
@@ -183,6 +186,15 @@ def test_a_folder_or_an_unwritable_home_is_one_line(tmp_path, published):
         fetch_weights(published, settings(tmp_path, resnet50=own(tmp_path)), print)
     (tmp_path / "home").write_text("a file")
     with pytest.raises(WeightsError, match="not available"):
+        fetch_weights(published, settings(tmp_path), print)
+
+
+def test_a_full_disk_is_no_missing_file_but_said_to_be_full(tmp_path, published, monkeypatch):
+    def write_to_full_disk(source, draft):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(weights, "_fetch", write_to_full_disk)
+    with pytest.raises(DiskError, match=r"weights cannot be used: No space left on device\. Make room there"):
         fetch_weights(published, settings(tmp_path), print)
 
 

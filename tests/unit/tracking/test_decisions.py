@@ -6,7 +6,7 @@ import pytest
 
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.storage.promotion_log import Entry
-from cifar_tasks.tracking.decisions import MAX_DESCRIPTION, SECTION, describe_decision, with_section
+from cifar_tasks.tracking.decisions import MAX_DESCRIPTION, SECTION, describe_decision, keeping_decision, with_section
 from tests.names import NASTY_NAMES
 
 ENTRY = Entry(
@@ -45,6 +45,12 @@ def test_the_next_decision_takes_the_place_of_the_one_before() -> None:
     first = with_section("about the version", "first", 1000)
     assert first == f"about the version{SECTION}first"
     assert with_section(first, "second", 1000) == f"about the version{SECTION}second"
+
+
+def test_a_new_description_keeps_the_decision_of_the_one_before() -> None:
+    decided = with_section("of the first try", "decision", 1000)
+    assert keeping_decision("of the retry", decided) == f"of the retry{SECTION}decision"
+    assert keeping_decision("of the retry", "of the first try") == "of the retry"
 
 
 def test_a_description_that_is_too_long_is_cut_before_the_decision() -> None:

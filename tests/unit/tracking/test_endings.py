@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from cifar_tasks.tracking.endings import end_dead_runs, end_runs, workflow_lease
+from cifar_tasks.tracking.endings import end_dead_runs, end_runs, store_id, workflow_lease
 from cifar_tasks.tracking.runs import MODEL, SEARCHED_IN, STORE, STUDY, WORKFLOW
 from tests.stores import InMemoryStore
 
@@ -45,7 +45,7 @@ def test_parent_training_study_and_trial_end_together_and_what_has_ended_or_is_a
 def test_a_run_of_the_command_line_is_dead_once_its_lease_has_expired(mlflow_client, experiment, age, ends):
     store = InMemoryStore()
     parent, child = (
-        run(mlflow_client, experiment, "cli/it's", model, **{STORE: store.uri("")}) for model in ("all", "cnn")
+        run(mlflow_client, experiment, "cli/it's", model, **{STORE: store_id(store)}) for model in ("all", "cnn")
     )
     if age is not None:
         store.put(workflow_lease("cli/it's"), b"{}")
@@ -54,12 +54,26 @@ def test_a_run_of_the_command_line_is_dead_once_its_lease_has_expired(mlflow_cli
     assert {status(mlflow_client, run_id) for run_id in (parent, child)} == {ends}
 
 
-@pytest.mark.parametrize("store", ["file://another/", "s3://another/"])
-def test_a_run_of_another_deployment_on_the_same_server_is_left_alone(mlflow_client, experiment, store):
-    """Its lease lies in another bucket."""
-    other = run(mlflow_client, experiment, "cli/other", **{STORE: store})
+def test_a_run_of_another_deployment_on_the_same_server_is_left_alone(mlflow_client, experiment):
+    """Its lease lies in another bucket, which has the same name."""
+    other = run(mlflow_client, experiment, "cli/other", **{STORE: store_id(InMemoryStore())})
     end_dead_runs(mlflow_client, experiment, InMemoryStore(), "cli/next")
     assert status(mlflow_client, other) == "RUNNING"
+
+
+def test_a_store_keeps_its_id_and_two_that_make_it_at_once_have_one(monkeypatch):
+    store, other = InMemoryStore(), InMemoryStore()
+    assert store_id(store) == store_id(store) != store_id(other)
+    late = InMemoryStore()
+    ids = []
+
+    def put_after_another(*arguments):
+        monkeypatch.undo()
+        ids.append(store_id(late))
+        return late.put_if(*arguments)
+
+    monkeypatch.setattr(late, "put_if", put_after_another)
+    assert [store_id(late)] == ids
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,12 @@ def test_a_run_has_one_version_and_a_retry_completes_it(default_client, run_id, 
     experiment = default_client.get_run(run_id).info.experiment_id
     model = default_client.create_logged_model(experiment, name="model", source_run_id=run_id)
     saved = SavedModel(f"models:/{model.model_id}", "abc")
-    first = model_registry.register(default_client, name, saved, run_id, {"accuracy": 0.5}, "first try")
-    again = model_registry.register(default_client, name, saved, run_id, {"accuracy": 0.6}, "second try")
+    first = model_registry.register(default_client, name, saved, run_id, {"accuracy": 0.5})
+    again = model_registry.register(default_client, name, saved, run_id, {"accuracy": 0.6})
     version = default_client.get_model_version(name, str(first))
     assert (first, again) == (1, 1)
     assert version.tags == {"accuracy": "0.6", DIGEST_TAG: "abc"}
-    assert (version.description, version.source) == ("second try", saved.uri)
+    assert version.source == saved.uri
     assert model_registry.saved_model_of(version) == saved
 
 

@@ -213,6 +213,15 @@ def test_a_resumed_training_keeps_the_best_weights_of_before():
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
+def test_a_training_that_began_on_a_cpu_is_resumed_where_there_is_a_gpu(monkeypatch):
+    data = new_state(config()).to_bytes()
+    resumed = new_state(config())
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        resumed.load_bytes(data)
+    assert torch.equal(resumed.order.get_state(), new_state(config()).order.get_state())
+
+
 def test_a_checkpoint_of_another_configuration_is_refused():
     data = new_state(config()).to_bytes()
     with pytest.raises(IntegrityError, match="another configuration"):

@@ -9,35 +9,51 @@ from cifar_tasks.models import available_models, get_model
 from cifar_tasks.tuning.space import format_params, free_space, recipe_params, suggest
 
 MODELS = list(available_models())
+CNN = get_model("cnn").config("demo")
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_hyperparameter_is_a_setting_of_a_training(model):
-    assert free_space(model, []).keys() <= flat(get_model(model).config("demo")).keys()
+    assert free_space(get_model(model).config("full")).keys() <= flat(get_model(model).config("full")).keys()
 
 
 @pytest.mark.parametrize("model", ["cnn", "resnet50"])
 def test_the_report_s_three_are_searched_first(model):
-    assert list(free_space(model, []))[:3] == ["hidden_units", "weight_decay", "learning_rate"]
+    assert list(free_space(get_model(model).config("full")))[:3] == ["hidden_units", "weight_decay", "learning_rate"]
 
 
 @pytest.mark.parametrize("model", ["cnn", "resnet50"])
 def test_the_report_s_ranges_are_inside_of_ours(model):
-    space = free_space(model, [])
+    space = free_space(get_model(model).config("full"))
     assert space["weight_decay"].low <= 3e-6 < 8e-3 <= space["weight_decay"].high
     assert space["learning_rate"].low <= 2e-5 < 4e-2 <= space["learning_rate"].high
 
 
 def test_what_the_user_has_set_is_not_searched():
-    space = free_space("cnn", ["batch_size", "epochs"])
-    assert space.keys() == free_space("cnn", []).keys() - {"batch_size"}
+    space = free_space(CNN, ["batch_size", "epochs"])
+    assert space.keys() == free_space(CNN).keys() - {"batch_size"}
     assert suggest(optuna.create_study().ask(), space).keys() == space.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "unused"),
+    [
+        ({"trained_stages": None, "head_epochs": 2}, set()),
+        ({"trained_stages": 2, "head_epochs": 2}, {"stage_decay", "crop_padding"}),
+        ({"trained_stages": None, "head_epochs": 0}, {"head_learning_rate"}),
+        ({"trained_stages": 2, "head_epochs": 2, "pretrained": "none"}, {"stage_decay", "head_learning_rate"}),
+    ],
+)
+def test_what_a_training_does_not_use_is_not_searched(changes, unused):
+    config = with_values(get_model("efficientnet_lite0").config("full"), changes)
+    assert get_model("efficientnet_lite0").search_space().keys() - free_space(config).keys() == unused
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("profile", ["demo", "full"])
 def test_the_recipe_is_a_point_of_the_space_and_stays_what_it_is(model, profile):
-    recipe, space = get_model(model).config(profile), free_space(model, [])
+    recipe = get_model(model).config(profile)
+    space = free_space(recipe)
     params = recipe_params(recipe, space)
     assert with_values(recipe, params) == recipe
     study = optuna.create_study()
@@ -46,7 +62,7 @@ def test_the_recipe_is_a_point_of_the_space_and_stays_what_it_is(model, profile)
 
 
 def test_a_value_outside_of_the_space_moves_to_its_edge():
-    space = free_space("cnn", [])
+    space = free_space(CNN)
     outside = get_model("cnn").config("full", Overrides(learning_rate=3.0, batch_size=1000))
     params = recipe_params(outside, space)
     assert params["learning_rate"] == space["learning_rate"].high
@@ -58,7 +74,8 @@ def test_a_value_outside_of_the_space_moves_to_its_edge():
 @pytest.mark.parametrize("model", MODELS)
 def test_ten_draws_are_ten_configurations_within_the_bounds(model):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    base, space = trial_config(get_model(model).config("demo"), "demo"), free_space(model, [])
+    base = trial_config(get_model(model).config("demo"), "demo")
+    space = free_space(base)
     trials = [study.ask() for _ in range(10)]
     configs = {with_values(base, suggest(trial, space)) for trial in trials}
     assert len(configs) == 10
@@ -67,7 +84,7 @@ def test_ten_draws_are_ten_configurations_within_the_bounds(model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_choices_are_numbers(model):
-    for values in free_space(model, []).values():
+    for values in free_space(get_model(model).config("full")).values():
         if isinstance(values, CategoricalDistribution):
             assert all(isinstance(choice, int) for choice in values.choices)
 

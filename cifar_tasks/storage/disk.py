@@ -1,10 +1,13 @@
 """The disk of this machine, where it is full or not writable."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cifar_tasks.errors import DiskError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextmanager
