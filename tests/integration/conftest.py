@@ -19,7 +19,7 @@ from tests.unit.data.sources import NoiseSource, quiet
 
 sys.path.append(str(PROJECT / "plugins"))  # as Airflow does
 
-from models_page import reading, trainings, version_table
+from models_page import reading, version_table
 from models_page.routes import create_app
 
 

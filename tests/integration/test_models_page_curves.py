@@ -1,7 +1,8 @@
 """The learning curves of the page "Models", from a real MLflow."""
 
+from models_page import trainings
+
 from cifar_tasks.tracking import runs
-from tests.integration.conftest import trainings
 
 
 def test_the_last_epoch_of_a_curve_is_its_own_and_not_the_best_one_s(client, tracked):
