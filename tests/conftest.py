@@ -4,7 +4,6 @@ import io
 import json
 import os
 import tempfile
-import time
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -20,12 +19,13 @@ from PIL import Image
 from xdist.scheduler import LoadFileScheduling
 
 from benchmarks.temporary_stack import new_home, remove_home, temporary_home
-from cifar_tasks.cli.dag_run import ENDED, DagRun, trigger
+from cifar_tasks.cli.dag_run import DagRun, trigger
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
 from cifar_tasks.deployment.airflow_api import airflow as logged_in
 from cifar_tasks.deployment.stack.environment import overlay
 from cifar_tasks.storage.s3 import S3Store
+from tests.waiting import wait_for_success
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -211,10 +211,6 @@ def dag_run(airflow: "ApiClient", pictures: Path) -> DagRun:
     models = {"models": ["cnn", "resnet50"], "pretrained": "none"}
     search = {"tune": ["cnn"], "trials": 3, "search_workers": 2}
     run = trigger(airflow, {"source": str(pictures), **models, "epochs": 1, **search})
-    for part in (run, DagRun(airflow, run.run_id, PROMOTION_DAG)):
-        deadline = time.monotonic() + 480
-        while (state := part.state()) not in ENDED:
-            assert time.monotonic() < deadline, "the DAG run did not end"
-            time.sleep(1)
-        assert state == "success", [(task.task_id, task.state) for task in part.tasks()]
+    wait_for_success(run, 400)
+    wait_for_success(DagRun(airflow, run.run_id, PROMOTION_DAG), 100)  # within the time that a test has
     return run

@@ -55,7 +55,7 @@ def child_run(client: MlflowClient, workflow_id: str, model: str = "cnn") -> lis
     return list(runs.find_runs(client, experiment, {runs.WORKFLOW: workflow_id, runs.MODEL: model}))
 
 
-SHORT_TERMS = LeaseTerms(ttl=8, renew_interval=0.5, trusted_for=6, poll_interval=0.3)
+SHORT_TERMS = LeaseTerms(ttl=16, renew_interval=0.5, trusted_for=13, poll_interval=0.3)
 """Of leases; S3 tells ages in whole seconds."""
 
 

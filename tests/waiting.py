@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable
 
-from airflow_client.client.api.task_instance_api import TaskInstanceApi
-
 from cifar_tasks.cli.dag_run import ENDED, DagRun
 
 LOG_LINES = 30
@@ -28,14 +26,26 @@ def wait_for_success(run: DagRun, seconds: float = 300) -> None:
 
 
 def _states(run: DagRun) -> dict[str, str]:
-    return {f"{task.task_id}[{task.map_index}]": task.state.value for task in run.tasks() if task.state}
+    return {
+        f"{task.task_id}[{task.map_index}]": f"{task.state.value}, try {task.try_number}"
+        for task in run.tasks()
+        if task.state
+    }
 
 
 def _failed_logs(run: DagRun) -> list[str]:
+    from airflow_client.client.api.task_instance_api import TaskInstanceApi
+    from airflow_client.client.exceptions import ApiException
+
     api, lines = TaskInstanceApi(run.client), []
     for task in run.tasks():
         if task.state and task.state.value == "failed":
-            log = api.get_log(run.dag_id, run.run_id, task.task_id, task.try_number, map_index=task.map_index)
+            lines.append(f"--- {task.task_id}")
+            try:
+                log = api.get_log(run.dag_id, run.run_id, task.task_id, task.try_number, map_index=task.map_index)
+            except ApiException as error:  # it never ran
+                lines.append(f"no log: {error.reason}")
+                continue
             messages = log.content.actual_instance or []
-            lines += [f"--- {task.task_id}", *(getattr(each, "event", str(each)) for each in messages[-LOG_LINES:])]
+            lines += [getattr(each, "event", str(each)) for each in messages[-LOG_LINES:]]
     return lines

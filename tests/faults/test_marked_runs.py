@@ -26,5 +26,5 @@ def test_a_marked_dag_run_stops_its_training_and_ends_its_mlflow_runs(
     workflow = f"{DAG}/{run.run_id}"
     wait_until(lambda: any(child.data.metrics for child in child_run(client, workflow)), 150)
     DagRunApi(airflow).patch_dag_run(DAG, run.run_id, DAGRunPatchBody(state=state))
-    wait_until(lambda: child_run(client, workflow)[0].info.status == "KILLED", 30)
-    wait_until(lambda: child_run(client, workflow, "all")[0].info.status == status, 30)
+    wait_until(lambda: child_run(client, workflow)[0].info.status == "KILLED", 90)
+    wait_until(lambda: child_run(client, workflow, "all")[0].info.status == status, 90)

@@ -1,7 +1,6 @@
 """What a search makes of workers that are killed, frozen or stopped, and of services that are lost."""
 
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -13,7 +12,9 @@ from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.payloads import PreparedData
 from cifar_tasks.steps.run_trials import run_trials
 from cifar_tasks.steps.select_params import select_params
+from cifar_tasks.training.callbacks import Snapshot
 from cifar_tasks.tuning.study import count_ended, load_study
+from cifar_tasks.tuning.trial import TrialCallback
 from tests.conftest import RunningStack, connect
 from tests.searches import first_epoch_ended, in_background, plans_for, states, workers_for
 from tests.trainings import prepared
@@ -36,7 +37,7 @@ def data(backend: RunningStack, pictures: Path) -> PreparedData:
 def test_a_trial_whose_worker_is_killed_is_retried_once_by_another_in_the_same_mlflow_run(
     data, client, short_heartbeat
 ):
-    first, second = workers_for(data, 6, trials=2)
+    first, second = workers_for(data, 6, epochs=4, trials=2)
     task = in_background(first)
     wait_until(lambda: first_epoch_ended(first))
     task.child().send_signal(signal.SIGKILL)
@@ -69,7 +70,7 @@ def test_a_worker_that_wakes_after_its_trial_was_given_to_another_ends_without_a
 
 
 def test_a_stopped_search_continues_where_it_was(data, client, short_heartbeat):
-    worker = workers_for(data, 8, trials=2)[0]
+    worker = workers_for(data, 8, epochs=4, trials=2)[0]
     task = in_background(worker)
     wait_until(lambda: first_epoch_ended(worker))
     task.child().send_signal(signal.SIGTERM)
@@ -91,11 +92,13 @@ def test_a_worker_that_loses_mlflow_ends_with_an_error_worth_a_retry_and_its_tri
         patch.setenv("NO_PROXY", "")
         patch.setenv("no_proxy", "")
 
-        def lead_requests_nowhere() -> None:
-            wait_until(lambda: first_epoch_ended(worker))
+        report = TrialCallback.on_epoch_end
+
+        def report_and_lead_requests_nowhere(callback: TrialCallback, snapshot: Snapshot) -> None:
+            report(callback, snapshot)
             patch.setenv("http_proxy", "http://127.0.0.1:9")
 
-        threading.Thread(target=lead_requests_nowhere).start()
+        patch.setattr(TrialCallback, "on_epoch_end", report_and_lead_requests_nowhere)
         with pytest.raises(TrackingError) as lost:
             run_trials(worker)
     assert lost.value.retryable

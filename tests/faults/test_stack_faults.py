@@ -16,7 +16,7 @@ from cifar_tasks.deployment.stack.supervisord import Supervisor, marked
 from cifar_tasks.errors import StackError
 from tests.conftest import connect
 from tests.integration.test_doctor_checks import command
-from tests.integration.test_stack import PLAIN, listening, processes
+from tests.integration.test_stack import PLAIN, command_line, listening, processes
 
 
 def test_a_port_taken_by_another_program_is_named_before_anything_starts(
@@ -93,7 +93,7 @@ def test_after_the_supervisor_is_killed_up_starts_each_service_once_and_down_end
 
 
 def kill_supervisor(home: Path) -> None:
-    (supervisor,) = [process for process in marked(home) if "supervisor.supervisord" in process.cmdline()]
+    (supervisor,) = [process for process in marked(home) if "supervisor.supervisord" in command_line(process)]
     supervisor.kill()
     supervisor.wait(timeout=10)
 

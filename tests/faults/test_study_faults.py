@@ -33,10 +33,13 @@ def test_an_interrupted_trial_ends_its_worker_and_is_retried_when_its_heartbeat_
 
 def test_a_long_trial_keeps_its_worker(short_heartbeat):
     create_study("long")
-    slow = threading.Thread(target=lambda: optimize(load_study("long", 1), objective(lambda _: time.sleep(5)), 1))
+    ended = threading.Event()
+    slow = threading.Thread(target=lambda: optimize(load_study("long", 1), objective(lambda _: ended.wait(120)), 1))
     slow.start()
     wait_until(lambda: states(load_study("long")) == ["RUNNING"])
-    time.sleep(4)
+    time.sleep(4)  # longer than a heartbeat may be missing
     assert optimize(load_study("long", 2), at_once, 1) == 1
+    assert states(load_study("long"))[0] == "RUNNING"
+    ended.set()
     slow.join()
     assert states(load_study("long")) == ["COMPLETE", "COMPLETE"]

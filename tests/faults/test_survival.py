@@ -197,7 +197,7 @@ def test_one_that_was_believed_dead_stops_when_it_wakes_and_leaves_the_run_to_th
     second = next(tries)
     wait_until(lambda: said(second, "taking over"))
     trains.send_signal(signal.SIGCONT)
-    first.join(10)
+    first.join(60)
     assert isinstance(first.error, LeaseLost)
     second.join()
     check_once(client, "frozen", TrainedModel.model_validate(second.result), uninterrupted)

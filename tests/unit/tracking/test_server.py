@@ -44,16 +44,18 @@ def test_a_server_that_is_busy_or_restarts_is_worth_a_retry(monkeypatch, status)
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "retryable"),
+    ("status", "code", "message", "retryable"),
     [
-        (403, "PERMISSION_DENIED", False),
-        (400, "INVALID_PARAMETER_VALUE", False),
-        (500, "INTERNAL_ERROR", True),
-        (503, "TEMPORARILY_UNAVAILABLE", True),
+        (403, "PERMISSION_DENIED", "the reason", False),
+        (400, "INVALID_PARAMETER_VALUE", "the reason", False),
+        (400, "BAD_REQUEST", "the reason", False),
+        (400, "BAD_REQUEST", "the reason (Background on this error at: https://sqlalche.me/e/21/gkpj)", True),
+        (500, "INTERNAL_ERROR", "the reason", True),
+        (503, "TEMPORARILY_UNAVAILABLE", "the reason", True),
     ],
 )
-def test_mlflow_s_own_errors_keep_their_text(monkeypatch, status, code, retryable) -> None:
-    body = json.dumps({"error_code": code, "message": "the reason"})
+def test_mlflow_s_own_errors_keep_their_text(monkeypatch, status, code, message, retryable) -> None:
+    body = json.dumps({"error_code": code, "message": message})
     with server_that_answers(status, body, "application/json") as address, pytest.raises(TrackingError) as caught:
         ask(monkeypatch, address)
     assert caught.value.retryable is retryable
