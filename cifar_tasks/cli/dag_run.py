@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -122,13 +123,15 @@ def _wait_for_dag(client: "ApiClient", dag_id: str, patience: float) -> None:
     deadline = time.monotonic() + patience
     while True:
         dag = find_dag(client, dag_id)
-        if broken := import_errors(client):
-            raise StackError("Airflow cannot import the DAG. " + "\n".join(broken))
+        # Of other files' errors this DAG knows nothing; one of its own may have been mended just now.
+        broken = [error for error in import_errors(client) if PurePath(error.partition(":")[0]).stem == dag_id]
         if dag is not None and dag.is_paused:
             page = f"{Settings().airflow_url or client.configuration.host}/dags/{dag_id}"
             raise StackError(f"the DAG {dag_id} is paused: a run would wait. Unpause it, with the switch on {page}")
-        if dag is not None and not dag.is_stale:
+        if dag is not None and not dag.is_stale and not broken:
             return
         if time.monotonic() > deadline:
+            if broken:
+                raise StackError("Airflow cannot import the DAG. " + "\n".join(broken))
             raise StackError(f"Airflow does not know the DAG {dag_id} after {patience:.0f} s. Check: `cifar doctor`")
         time.sleep(1)

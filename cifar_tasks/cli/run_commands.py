@@ -4,6 +4,7 @@ import getpass
 import secrets
 import shlex
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -16,7 +17,7 @@ from cifar_tasks.cli.stack_commands import up
 from cifar_tasks.cli.terminal import INTERRUPTED, console, errors
 from cifar_tasks.config import PROFILES, RESIZES, STARTS, Overrides
 from cifar_tasks.data.source_names import LINE
-from cifar_tasks.errors import NothingToTrain, StackError
+from cifar_tasks.errors import ConfigError, NothingToTrain, StackError
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.models import available_models, default_models
 from cifar_tasks.promotion.limits import TrainingMode
@@ -29,7 +30,20 @@ if TYPE_CHECKING:
     from cifar_tasks.cli.dag_run import DagRun
 
 commands = typer.Typer()
-MODELS = available_models()
+
+
+def _models() -> dict[str, str]:
+    """Name → description; none where an installed model is broken: commands of the stack work all the same, and a
+    command that needs models says what is wrong."""
+    with suppress(ConfigError):
+        return {spec.name: spec.description for spec in available_models().values()}
+    return {}
+
+
+def _default_models() -> str:
+    with suppress(ConfigError):
+        return ",".join(default_models())
+    return ""
 
 
 def _help(field: str) -> str:
@@ -38,7 +52,7 @@ def _help(field: str) -> str:
 
 def _setting(name: str, metavar: str | None = None, more: str = "") -> Any:
     """An option whose default is the setting of this name."""
-    default = Settings.model_fields[name].default or ",".join(default_models())
+    default = Settings.model_fields[name].default or _default_models()
     return typer.Option(
         metavar=metavar,
         help=f"{_help(name)} {more}",
@@ -50,7 +64,7 @@ def _setting(name: str, metavar: str | None = None, more: str = "") -> Any:
 Source = Annotated[str, _setting("source", "SOURCE", "Here the path may be relative.")]
 Models = Annotated[
     str,
-    _setting("models", "MODEL[,MODEL…]", " ".join(f"[b]{s.name}[/b]: {s.description}" for s in MODELS.values())),
+    _setting("models", "MODEL[,MODEL…]", " ".join(f"[b]{name}[/b]: {about}" for name, about in _models().items())),
 ]
 RunProfile = Annotated[str, _setting("profile", "|".join(PROFILES))]
 RegisteredModelName = Annotated[str, _setting("registered_model")]
@@ -221,5 +235,8 @@ def _ask(proposal: Proposal) -> Answer | None:
     for reason in proposal.reasons:
         console.print(f"  {escape(printable(reason))}", soft_wrap=True)
     asked = proposal.request
-    approved = typer.confirm(f"Promote version {asked.version} of {asked.registered_model}?")
+    try:
+        approved = typer.confirm(f"Promote version {asked.version} of {asked.registered_model}?")
+    except typer.Abort:  # Ctrl-C stops the run as it does elsewhere
+        raise KeyboardInterrupt from None
     return Answer(approved=approved, by=getpass.getuser(), at=datetime.now(UTC))

@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 from cifar_tasks.data.archives import html_page, is_html
 from cifar_tasks.data.trees import file_digest
 from cifar_tasks.errors import ConfigError, DataError, SourceUnreachable
+from cifar_tasks.storage.disk import disk_errors
 from cifar_tasks.storage.hosts import without_login
 from cifar_tasks.storage.locks import exclusive
 
@@ -36,9 +37,10 @@ def download(url: str, target: Path, *, size: int, md5: str, report: Callable[[s
     An interrupted download is kept beside it as `.part`. `pause`: seconds before the second attempt, then doubled.
     Raises `SourceUnreachable` when the server does not deliver, `DataError` when it delivers something else.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
-    with exclusive(target):
+    with disk_errors(target.parent, "CIFAR_HOME"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(target.parent, "CIFAR_HOME"), exclusive(target):
         if target.exists() and file_digest(target, "md5") == md5:
             return target
 

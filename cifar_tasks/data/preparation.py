@@ -25,6 +25,7 @@ from cifar_tasks.data.versions import (
     whole_version,
     write_manifest,
 )
+from cifar_tasks.errors import SourceChanged
 from cifar_tasks.storage.s3 import ObjectRef, S3Store, canonical_json, sha256_hex
 
 VALIDATION_FRACTION = 0.1
@@ -51,6 +52,8 @@ def prepare(
     else:
         with spooled(source.read(report), image_format, report) as raw:
             version = _write(store, raw, source.placeholder, validation_fraction, seed, report)
+        if _pointer_key(source, seed, image_format, validation_fraction) != pointer:
+            raise SourceChanged(f"{source.name} was changed while it was read. Start again.")
         store.put(pointer, canonical_json({"digest": version.digest, "name": version.name}))
         sizes = ", ".join(f"{version.size(split):,} {split}" for split in SPLITS)
         report(f"dataset version {version.digest[:16]}: {sizes} images: {version.uri}")

@@ -15,7 +15,7 @@ from cifar_tasks.data.messages import readable
 from cifar_tasks.data.progress import progress
 from cifar_tasks.data.source_names import line_of
 from cifar_tasks.data.trees import DirectoryTree, FileTree, StoredTree
-from cifar_tasks.errors import ConfigError, DataError
+from cifar_tasks.errors import ConfigError, DataError, SourceChanged
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.disk import disk_errors
 from cifar_tasks.storage.hosts import without_login
@@ -105,6 +105,8 @@ class StoredArchiveSource:
             progress(report, lambda: f"{where}: fetched {path.stat().st_size / 1e6:,.1f} of {total}"),
         ):
             self._store.download(self._entry.key, path)
+        if self._entry.etag not in {entry.etag for entry in self._store.entries(self._entry.key)}:
+            raise SourceChanged(f"{where} was changed while it was read. Start again.")
         return TreeSource(self.name, open_archive(path, where))
 
 

@@ -155,6 +155,16 @@ def test_airflow_is_told_of_changes_in_the_source_of_a_line_alone(
     assert {header for header, _ in told[1]} == {"Bearer token of the webhook"}
 
 
+@pytest.mark.parametrize("lines", ["{", "[]", '{"products": {}}', '{"products": "s3://a/b"}', "3"])
+def test_a_setting_that_cannot_be_read_does_not_stop_storage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lines: str
+) -> None:
+    monkeypatch.setenv("CIFAR_WEBHOOK_TOKEN", "token")
+    monkeypatch.setenv("CIFAR_DATASET_LINES", lines)
+    assert notifications() == {}
+    assert "CIFAR_DATASET_LINES cannot be read" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("missing", ["CIFAR_WEBHOOK_TOKEN", "CIFAR_DATASET_LINES"])
 def test_without_a_token_or_a_line_airflow_is_told_nothing(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     given = {"CIFAR_WEBHOOK_TOKEN": "token", "CIFAR_DATASET_LINES": json.dumps(LINES)}

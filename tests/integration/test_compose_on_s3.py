@@ -96,10 +96,20 @@ def test_the_buckets_come_back_as_they_were_and_hold_nothing_else(s3: Any) -> No
 
 def test_results_of_steps_that_are_newer_than_the_databases_are_left_out(s3: Any) -> None:
     for bucket in BUCKETS:
-        s3.put_object(Bucket=bucket, Key="newer", Body=b"x")
+        for key in ("runs/1/trained.json", "promotions/model/000001.json"):
+            s3.put_object(Bucket=bucket, Key=key, Body=b"x")
     copied = pulled(until=time.time() - 60)
     assert backup("push", stdin=copied).returncode == 0
     assert {bucket for bucket, _ in objects(s3)} == {"mlflow", "logs"}
+
+
+def test_what_is_written_again_during_a_backup_is_in_it(s3: Any) -> None:
+    """Images of the version in use are, under the same key, when the next version is prepared."""
+    key = "lines/products/shards/0123"
+    s3.put_object(Bucket="cifar", Key=key, Body=b"images")
+    copied = pulled(until=time.time() - 60)
+    assert backup("push", stdin=copied).returncode == 0
+    assert ("cifar", key) in objects(s3)
 
 
 @pytest.fixture

@@ -145,4 +145,4 @@ def test_the_error_of_a_dag_file_that_cannot_be_imported_is_shown(
     assert found.status == "failure"
     assert found.message == "cifar10_training.py: ConfigError: no model 'vgg'"
     with pytest.raises(StackError, match=r"cannot import the DAG.*no model 'vgg'"):
-        trigger(airflow, {"source": "digits"})
+        trigger(airflow, {"source": "digits"}, patience=2)

@@ -26,6 +26,7 @@ FILES = {"airflow.dump", "mlflow.dump", "optuna.dump", OBJECTS}
 PACKAGES = ("apache-airflow", "mlflow-skinny", "optuna")
 """The owners of the tables in a backup. A newer version migrates old tables; an older one cannot read new ones."""
 STEPS_BUCKET = "cifar"
+NEED_ROWS = ("runs/", "promotions/")
 HEADER = "comment"
 """The PAX header, ignored by tar, with what S3 knows of an object: bucket, key, content type, metadata."""
 CHUNK = 1 << 20
@@ -87,9 +88,12 @@ class Hashed:
 
 
 def pull(until: str) -> None:
-    """Write the buckets to a tar, without results of steps that are newer than `until` (Unix time of this machine).
+    """Write the buckets to a tar, without what is newer than `until` (Unix time of this machine) and needs rows that
+    the dump of the databases does not have.
 
-    A step that finds its result does not run again, so a backup with the result needs MLflow's rows of it as well.
+    A step that finds its result does not run again, so a backup with the result needs MLflow's rows of it as well; an
+    entry of the promotion log needs its version. All else stays, also if it was written again meanwhile: images that a
+    version in use has are written again, under the same key, when the next version is prepared.
     """
     s3, summary = s3_client(), Summary()
     listed = [(bucket, key, size) for bucket in BUCKETS for key, size in _entries(s3, bucket)]
@@ -102,7 +106,7 @@ def pull(until: str) -> None:
                 summary.left_out += 1
                 continue
             written = found["LastModified"].timestamp()
-            if bucket == STEPS_BUCKET and written > float(until):
+            if bucket == STEPS_BUCKET and key.startswith(NEED_ROWS) and written > float(until):
                 found["Body"].close()
                 summary.left_out += 1
                 continue

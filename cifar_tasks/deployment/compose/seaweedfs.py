@@ -40,8 +40,15 @@ def notifications(endpoint: str = WEBHOOK) -> dict[str, str]:
     It takes them in place of `notification.toml`. Prefixes are separated by spaces; with one in the name of a source
     SeaweedFS tells of more than that source, and Airflow ignores the rest.
     """
-    token, lines = os.environ.get("CIFAR_WEBHOOK_TOKEN"), json.loads(os.environ.get("CIFAR_DATASET_LINES") or "{}")
-    sources = [line["source"].removeprefix("s3://") for line in lines.values() if line["source"].startswith("s3://")]
+    token = os.environ.get("CIFAR_WEBHOOK_TOKEN")
+    try:
+        lines = json.loads(os.environ.get("CIFAR_DATASET_LINES") or "{}")
+        addresses = [str(line["source"]) for line in lines.values()]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Airflow says what is wrong. Storage runs on without it.
+        print("CIFAR_DATASET_LINES cannot be read: no notifications", flush=True)  # noqa: T201
+        return {}
+    sources = [address.removeprefix("s3://") for address in addresses if address.startswith("s3://")]
     if not token or not sources:
         return {}
     values = {

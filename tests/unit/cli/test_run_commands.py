@@ -77,3 +77,11 @@ def test_a_run_without_airflow_asks_the_person_at_the_terminal_and_nobody_withou
     answer = run_commands._ask(proposal)
     assert (answer and answer.approved) == approved
     assert answer is None or answer.by == getpass.getuser()
+
+
+def test_ctrl_c_at_the_question_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = PromotionRequest(registered_model="mine", version=3, limits=Limits())
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # its end, like Ctrl-C, aborts a question
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        run_commands._ask(SimpleNamespace(request=asked, reasons=[]))

@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import os
 import socket
 import threading
 import time
@@ -9,7 +11,7 @@ import pytest
 
 from cifar_tasks.data import download as module
 from cifar_tasks.data.download import download, unreachable
-from cifar_tasks.errors import CifarError, ConfigError, DataError, SourceUnreachable
+from cifar_tasks.errors import CifarError, ConfigError, DataError, DiskError, SourceUnreachable
 from tests.unit.data.server import Site, serving
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
@@ -96,6 +98,15 @@ def test_the_log_in_of_an_address_is_in_no_message(tmp_path: Path) -> None:
             download(address, tmp_path / "a", size=1, md5=MD5, report=lines.append, pause=0.001)
     assert "trying again" in lines[0]
     assert "secret" not in " ".join([str(failed.value), *lines])
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_the_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "_save", fill_the_disk)
+    with serving(Site(CONTENT)) as site, pytest.raises(DiskError, match=r"No space left.*CIFAR_HOME"):
+        fetch(site, tmp_path)
 
 
 def test_a_missing_file_is_not_asked_for_twice(tmp_path: Path) -> None:

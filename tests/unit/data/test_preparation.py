@@ -19,7 +19,7 @@ from cifar_tasks.data.preparation import SHARD_BYTES, find_prepared, prepare
 from cifar_tasks.data.source import Source, open_source
 from cifar_tasks.data.spool import spooled
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
-from cifar_tasks.errors import DataError, StorageError
+from cifar_tasks.errors import DataError, SourceChanged, StorageError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import ObjectRef
 from tests.stores import FailingStore, FolderStore, InMemoryStore
@@ -326,3 +326,17 @@ def test_a_thousand_classes_are_prepared(store: InMemoryStore) -> None:
     assert set(version.counts["train"].values()) == {2}
     assert set(version.counts["validation"].values()) == {1}
     assert version.warnings[0].endswith("class 919, … (the first 20 of 100): they are not tested")
+
+
+def test_a_source_that_changes_while_it_is_read_leaves_no_pointer_to_what_was_read(tmp_path):
+    class Changing(NoiseSource):
+        def read(self, report):
+            stream = super().read(report)
+            self._seed += 1  # and with it the fingerprint
+            return stream
+
+    store = FolderStore(tmp_path)
+    with pytest.raises(SourceChanged, match="noise was changed while it was read"):
+        prepare(Changing(), store, 0, quiet)
+    assert list(store.keys("sources/")) == []
+    assert prepare(NoiseSource(), store, 0, quiet).size("train") == 90
