@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar_tasks.data.images import Images
+from cifar_tasks.data.lines.line_index import LineIndex, read_index
 from cifar_tasks.data.lines.line_log import ROOT, LineDataset, LineLog
 from cifar_tasks.data.lines.line_snapshot import validation_positions
 from cifar_tasks.data.quality.delivery import Delivery
@@ -43,7 +44,7 @@ def champion_predictions(
 ) -> Predictions | None:
     """None if there is no champion that was trained on this line and knows its classes, or nothing to classify.
 
-    The images that a champion of other data has learnt are not known: it could not be compared with itself.
+    It judges images that it has not learnt. Which ones a champion of other data has learnt is not known.
     """
     name, dataset = Settings().registered_model, log.in_use()
     version = model_registry.version_with_alias(client, name, model_registry.CHAMPION)
@@ -51,14 +52,22 @@ def champion_predictions(
         return None
     try:
         classes = model_registry.class_names(version)
-        of_line = version.tags.get("cifar.dataset_uri") in {entry.dataset.uri for entry in log.entries}
-        judged = Delivery(new, in_use).judged
-        if not of_line or not set(classes) <= set(new.classes) or not len(judged):
+        uri = version.tags.get("cifar.dataset_uri")
+        learnt = next((entry.dataset for entry in log.entries if entry.dataset.uri == uri), None)
+        if learnt is None or not set(classes) <= set(new.classes):
+            return None
+        judged = _not_in_training(Delivery(new, in_use).judged, new, read_index(store, learnt))
+        if not len(judged):
             return None
         return _predict(store, version, classes, dataset, new, in_use, judged)
     except IntegrityError as error:
         _log.warning("label errors are looked for without the champion: %s", error)
         return None
+
+
+def _not_in_training(positions: Indices, snapshot: Snapshot, index: LineIndex) -> Indices:
+    learnt, digests = {row.digest for row in index.by_split["train"]}, snapshot.images.digests
+    return positions[[digests[position] not in learnt for position in positions]]
 
 
 def _predict(
