@@ -64,12 +64,9 @@ def roll_back(request: RollbackRequest, workflow: WorkflowRun) -> Promotion:
 
 
 def _previous(log: Log) -> int:
-    last = log.last
-    if last is None or last.previous is None or last.previous == last.champion:
-        raise ConfigError(
-            f"the promotion log of {log.registered_model} names no champion before this one: give a version."
-        )
-    return last.previous
+    if log.last and (earlier := log.last.earlier_champion):
+        return earlier
+    raise ConfigError(f"the promotion log of {log.registered_model} names no champion before this one: give a version.")
 
 
 def _check_answers(store: S3Store, version: "ModelVersion") -> str:

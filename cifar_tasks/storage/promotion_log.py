@@ -58,6 +58,11 @@ class Entry(Outcome, LogEntry):
 
     registered_model: str
 
+    @property
+    def earlier_champion(self) -> int | None:
+        """What a rollback without a version makes the champion again."""
+        return None if self.previous == self.champion else self.previous
+
 
 @dataclass(frozen=True)
 class Log(Chain[Entry]):

@@ -35,6 +35,17 @@ def test_entries_are_numbered_and_each_holds_the_digest_of_the_one_before():
     assert log.last.aliases() == {"champion": 3, "previous": None, "challenger": None}
 
 
+@pytest.mark.parametrize(("champion", "previous", "earlier"), [(2, 1, 1), (2, 2, None), (2, None, None), (None, 1, 1)])
+def test_the_earlier_champion_is_another_version_than_the_champion(champion, previous, earlier):
+    assert written_one(champion, previous).last.earlier_champion == earlier
+
+
+def written_one(champion: int | None, previous: int | None) -> Log:
+    store = InMemoryStore()
+    decide_and_append(store, NAME, "run/1", lambda log: outcome(champion, "run/1", previous=previous))
+    return read_log(store, NAME)
+
+
 def test_an_empty_log_has_no_last_entry_and_other_models_have_their_own_log():
     store = InMemoryStore()
     written(store, 2, "other")
