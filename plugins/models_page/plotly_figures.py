@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ def _figure(data: list[dict[str, Any]], title: str, **layout: Any) -> str:
 
 
 def _labels(classes: Sequence[str]) -> list[str]:
-    return [shortened(printable(name), 30) for name in classes]
+    """Plotly reads some tags in a text, such as `<b>` and `<a href>`."""
+    return [escape(shortened(printable(name), 30), quote=False) for name in classes]
 
 
 def recalls(classes: Sequence[str], first: Sequence[float], second: Sequence[float], names: tuple[str, str]) -> str:

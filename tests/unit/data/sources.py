@@ -27,10 +27,12 @@ def noise(labels: list[int], seed: int, size: int = 32) -> LabelledImages:
     return LabelledImages(images, np.array(labels, dtype=np.int64))
 
 
-def stream_of(train: LabelledImages, test: LabelledImages, name: str = "noise") -> ImageStream:
+def stream_of(
+    train: LabelledImages, test: LabelledImages, name: str = "noise", classes: tuple[str, ...] = ("ant", "bee")
+) -> ImageStream:
     images = enumerate([*train.images, *test.images])
     pixels = (SourceImage(position, f"image {position}", image) for position, image in images)
-    return ImageStream(name, ("ant", "bee"), train.labels, test.labels, pixels, BadFiles(name))
+    return ImageStream(name, classes, train.labels, test.labels, pixels, BadFiles(name))
 
 
 def load_splits(store: S3Store, version: DatasetVersion, cache: Path) -> tuple[LabelledImages, ...]:
@@ -43,8 +45,10 @@ class NoiseSource:
 
     placeholder = False
 
-    def __init__(self, seed: int = 0, name: str = "noise", size: int = 32) -> None:
-        self.name = name
+    def __init__(
+        self, seed: int = 0, name: str = "noise", size: int = 32, classes: tuple[str, ...] = ("ant", "bee")
+    ) -> None:
+        self.name, self.classes = name, classes
         self.reads = 0
         self._seed = seed
         self.train, self.test = noise([0, 1] * 50, seed, size), noise([0, 1] * 10, seed + 1000, size)
@@ -54,7 +58,7 @@ class NoiseSource:
 
     def read(self, report: Report) -> ImageStream:
         self.reads += 1
-        return stream_of(self.train, self.test, self.name)
+        return stream_of(self.train, self.test, self.name, self.classes)
 
 
 class GeneratedSource:
