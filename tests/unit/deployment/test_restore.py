@@ -46,7 +46,7 @@ def restore(tree: Path, **variables: str) -> tuple[int, str, list[str]]:
     """Exit status, messages, and the calls of `docker compose`."""
     environment = {"PATH": os.environ["PATH"], "COMPOSE": "sh compose", "FROM": "backup", **variables}
     command = ["sh", str(tree / "docker" / "restore.sh")]
-    done = subprocess.run(command, env=environment, cwd=tree, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, cwd=tree, capture_output=True, text=True, timeout=300, check=False)
     calls = tree / "calls"
     return done.returncode, done.stderr, calls.read_text().splitlines() if calls.exists() else []
 
