@@ -24,6 +24,8 @@ class State(BaseModel):
     ascending: bool = False
     model: str | None = Text
     """Shows the versions of this network only."""
+    search: str | None = Text
+    """Shows only the versions whose network, alias, dataset or number contains this text."""
     a: int | None = None
     b: int | None = None
     true_class: str | None = Text

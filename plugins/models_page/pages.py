@@ -13,7 +13,7 @@ from cifar_tasks.promotion.comparison_tables import score_rows, verdict
 from cifar_tasks.promotion.limits import MODES
 from cifar_tasks.settings import Settings
 from cifar_tasks.tracking.runs import WORKFLOW
-from models_page import pairs, promotion_history, trainings
+from models_page import class_recalls, pairs, promotion_history, trainings
 from models_page import plotly_figures as charts
 from models_page import version_table as registry
 from models_page.page_state import State
@@ -24,6 +24,20 @@ if TYPE_CHECKING:
 
 MAX_PICTURES = 60
 """On one page."""
+
+
+def complete(state: State) -> State:
+    """The same page, with what its address leaves open. So a link that is sent shows the same after a promotion."""
+    problems = Problems()
+    name = _name(state, problems)
+    if state.view != "compare":
+        # What a DAG run registers is known by the run: its tab keeps its address when another run is chosen there.
+        return state if state.run_id else state.model_copy(update={"registered_model": name})
+    found = problems.value_of(lambda: registry.versions(name), ())
+    if problems or not found:
+        return state
+    first, second = _chosen(found, state)
+    return state.model_copy(update={"registered_model": name, "a": first, "b": second})
 
 
 def render(state: State) -> str:
@@ -43,9 +57,10 @@ def plotly_bundle() -> Path:
 
 
 def _versions_page(state: State) -> str:
-    name, problems = _name(state), Problems()
+    problems = Problems()
+    name = _name(state, problems)
     found = problems.value_of(lambda: registry.versions(name), ())
-    shown = [row for row in found if state.model in (None, row.model) and _is_of_run(row, state)]
+    shown = [row for row in found if _is_wanted(row, state)]
     return _html(
         "versions",
         state,
@@ -53,22 +68,25 @@ def _versions_page(state: State) -> str:
         names=problems.value_of(registry.registered_models, [name]),
         rows=registry.ordered(tuple(shown), state.sort, descending=not state.ascending),
         models=sorted({row.model for row in found}),
+        total=len(found),
+        champion=_champion(found),
+        recalls=problems.value_of(lambda: class_recalls.of_versions(shown), {}),
         problems=problems,
     )
 
 
 def _compare_page(state: State) -> str:
-    name, problems = _name(state), Problems()
+    problems = Problems()
+    name = _name(state, problems)
     found = problems.value_of(lambda: registry.versions(name), ())
     rows = {row.number: row for row in found}
-    champion = next((row.number for row in found if "champion" in row.aliases), None)
-    chosen = state.a or next((row.number for row in found if row.number != champion), None), state.b or champion
+    chosen = _chosen(found, state)
     unknown = [f"{name} has no version {number}." for number in chosen if found and number and number not in rows]
     problems += unknown
     values: dict[str, Any] = {
         "name": name,
         "chosen": chosen,
-        "champion": champion,
+        "champion": _champion(found),
         "rows": registry.ordered(found, "version", descending=True),
         "problems": problems,
     }
@@ -103,6 +121,14 @@ def _compare_page(state: State) -> str:
     )
 
 
+def _chosen(found: Sequence[registry.Version], state: State) -> tuple[int | None, int | None]:
+    """Without a choice the newest version beside the champion, and never a version beside itself."""
+    champion = _champion(found)
+    newest = next((row.number for row in found if row.number != champion), None)
+    first = state.a or newest
+    return first, state.b or (newest if first == champion else champion)
+
+
 def _shown(found: Sequence[pairs.Disagreement], true_class: str | None) -> list[pairs.Disagreement]:
     """Of one class, or of all classes about as many."""
     by_class: dict[str, list[pairs.Disagreement]] = {}
@@ -129,7 +155,8 @@ def _charts(first: registry.Version, second: registry.Version, found: pairs.Pair
 
 
 def _history_page(state: State) -> str:
-    name, problems = _name(state), Problems()
+    problems = Problems()
+    name = _name(state, problems)
     entries = problems.value_of(lambda: promotion_history.entries(name), ())
     return _html(
         "history",
@@ -141,9 +168,14 @@ def _history_page(state: State) -> str:
     )
 
 
-def _is_of_run(row: registry.Version, state: State) -> bool:
-    """The versions of the run, and the champion beside them."""
-    return state.workflow in (None, row.tags.get(WORKFLOW)) or "champion" in row.aliases
+def _is_wanted(row: registry.Version, state: State) -> bool:
+    """Of a run its versions, and the champion beside them."""
+    of_run = state.workflow in (None, row.tags.get(WORKFLOW)) or "champion" in row.aliases
+    return of_run and state.model in (None, row.model) and row.contains(state.search or "")
+
+
+def _champion(found: Sequence[registry.Version]) -> int | None:
+    return next((row.number for row in found if "champion" in row.aliases), None)
 
 
 def _links(row: registry.Version) -> list[tuple[str, str]]:
@@ -158,10 +190,10 @@ def _links(row: registry.Version) -> list[tuple[str, str]]:
     return links + [(title, row.tags[tag]) for title, tag in tags.items() if row.tags.get(tag)]
 
 
-def _name(state: State) -> str:
+def _name(state: State, problems: Problems) -> str:
     of_run, workflow = None, state.workflow
     if workflow and not state.registered_model:
-        of_run = Problems().value_of(lambda: registry.registered_by(workflow), None)
+        of_run = problems.value_of(lambda: registry.registered_by(workflow), None)
     return state.registered_model or of_run or Settings().registered_model
 
 

@@ -56,7 +56,10 @@ def create_app(authorize: Callable[..., Any]) -> FastAPI:
         from models_page import pages
 
         try:
-            return HTMLResponse(pages.render(query))
+            state = pages.complete(query)
+            # `models.js` puts this address into the browser.
+            headers = {} if state == query else {"Content-Location": f"page{state.link()}"}
+            return HTMLResponse(pages.render(state), headers=headers)
         except CifarError as error:
             return HTMLResponse(pages.render_problem(query, str(error)))
 

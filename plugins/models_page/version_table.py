@@ -88,6 +88,11 @@ class Version:
             return None
         return _accuracy_interval(round(self.accuracy * self.images), self.images)
 
+    def contains(self, text: str) -> bool:
+        """Whether network, alias, dataset or number does."""
+        shown = self.model, *self.aliases, self.tags.get(DATASET, ""), self.tags.get("cifar.line", ""), str(self.number)
+        return any(text.casefold() in each.casefold() for each in shown)
+
     def value(self, key: SortKey) -> object:
         return self.number if key == "version" else getattr(self, key)
 

@@ -5,14 +5,16 @@ from html import unescape
 from typing import get_args
 
 import pytest
-from models_page import pages, pairs, reading
+from models_page import class_recalls, pages, pairs, reading, version_table
 from models_page.page_state import View
 
+from cifar_tasks.evaluation.metrics import ClassScores
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.promotion_log import Outcome, append, read_log
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.saved_model import DIGEST_TAG
-from tests.models_page_app import NASTY, numbers, read
+from cifar_tasks.tracking.version_evidence import TEST_SET
+from tests.models_page_app import NASTY, numbers, read, stored_evaluation
 
 
 def test_the_versions_stand_in_a_table_with_alias_accuracy_and_interval(page, registered):
@@ -23,6 +25,36 @@ def test_the_versions_stand_in_a_table_with_alias_accuracy_and_interval(page, re
     assert accuracy
     shown, low, high = map(float, accuracy.groups())
     assert low < shown < high or shown in (low, high)
+
+
+def test_each_version_has_bars_of_its_stored_recall_per_class_and_says_it_in_words(page, registered, client):
+    html = read(page, registered_model=registered.name)
+    found = re.findall(r'role="img"[^>]*><title>Recall per class: ([^<]*)</title><path d="(.*?)"', html)
+    assert len(found) == 3
+    for version, (words, path) in zip((3, 2, 1), found, strict=True):
+        classes = stored_evaluation(client, registered.name, version).classes
+        assert words == ", ".join(f"{each.name} {each.recall:.1%}" for each in classes)
+        heights = [float(height) / 20 for height in re.findall("v-([\\d.]+)", path)]
+        assert heights == pytest.approx([each.recall for each in classes], abs=0.005)
+
+
+def test_of_many_classes_the_bars_are_those_with_the_lowest_recall():
+    classes = [ClassScores(name=f"c{n}", images=n % 30, recall=n / 30, precision=0, f1=0) for n in reversed(range(30))]
+    bars = class_recalls.bars(classes)
+    assert bars.text.startswith("Recall per class, the lowest 20 of 29: c1 3.3%, c2 6.7%,"), "c0 has no images"
+    assert bars.path.count("v-") == 20
+    assert bars.lowest == "c1 3.3%"
+    assert class_recalls.bars(classes[-1:]) is None
+
+
+def test_a_version_whose_evaluation_cannot_be_read_has_no_bars(page, registered, client):
+    store, name = S3Store(Settings().bucket), registered.name
+    store.put(stored_evaluation(client, name, 1).probabilities.key.rpartition("/")[0] + "/evaluation.json", b"{")
+    client.set_model_version_tag(name, "2", TEST_SET, "../../promotions")
+    html = read(page, registered_model=name)
+    assert numbers(html) == [3, 2, 1]
+    assert html.count("cifar-bars") == 1
+    assert "cifar-problem" not in html
 
 
 def test_a_link_to_another_state_leads_to_the_page_also_in_another_tab(page, registered):
@@ -37,6 +69,31 @@ def test_the_address_sorts_and_filters(page, registered):
     assert numbers(read(page, **by_validation)) == [1, 2, 3]
     assert numbers(read(page, **by_validation, ascending=True)) == [3, 2, 1]
     assert numbers(read(page, registered_model=registered.name, model="cnn")) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("CNN", [2, 1]), ("champ", [2]), ("3", [3]), ("onerror", [3]), ("nothing", []), ("dataset", [3, 2, 1])],
+)
+def test_a_text_finds_versions_by_network_alias_dataset_and_number(page, registered, client, text, expected):
+    for version in "123":
+        client.set_model_version_tag(registered.name, version, "cifar.dataset", "dataset")
+    html = read(page, registered_model=registered.name, search=text)
+    assert numbers(html) == expected
+    assert ("No version matches." in html) == (not expected)
+    assert "There is no version yet" not in html
+
+
+def test_links_and_forms_of_the_table_keep_its_order_filter_and_run(page, registered):
+    state = {"sort": "accuracy", "ascending": True, "search": "n", "dag_id": "cifar10_training", "run_id": "run-1"}
+    html = read(page, registered_model=registered.name, **state)
+    by_latency = re.search(r'href="plugin/models\?([^"]*sort=latency[^"]*)"', html)[1]
+    assert "search=n" in by_latency
+    assert "run_id=run-1" in by_latency
+    form = html[html.index("<form") : html.index("</form>")]
+    sent = dict(re.findall(r'<input[^>]* name="([^"]*)"[^>]* value="([^"]*)"', form))
+    assert sent == {"view": "versions", **{name: str(value) for name, value in state.items()}}
+    assert numbers(read(page, registered_model=registered.name, **sent)) == numbers(html)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +132,42 @@ def test_the_verdict_uses_the_limits_of_the_settings(page, registered, monkeypat
     assert "95 % interval" not in html
 
 
-def test_without_a_choice_the_newest_version_is_compared_with_the_champion(page, registered):
-    html = read(page, view="compare", registered_model=registered.name)
-    assert '<option value="3" selected>' in html
-    assert '<option value="2" selected>' in html
+def test_a_link_shows_the_same_two_versions_after_a_promotion(page, registered, client):
+    response = page.get("/page", params={"view": "compare", "registered_model": registered.name})
+    assert selected(response.text) == [3, 2], "the newest version, and the champion"
+    address = response.headers["content-location"]
+    assert address == f"page?view=compare&registered_model={registered.name}&a=3&b=2"
+    client.set_registered_model_alias(registered.name, "champion", "3")
+    version_table.versions.clear()
+    again = page.get(f"/{address}")
+    assert selected(again.text) == [3, 2]
+    assert "content-location" not in again.headers, "nothing is open"
+    assert selected(read(page, view="compare", registered_model=registered.name)) == [2, 3]
+
+
+def selected(html: str) -> list[int]:
+    return [int(number) for number in re.findall(r'<option value="(\d+)" selected>', html)]
+
+
+def test_the_champion_is_compared_with_the_newest_other_version(page, registered):
+    assert selected(read(page, view="compare", registered_model=registered.name, a=2)) == [2, 3]
+
+
+def test_the_address_names_the_registered_model_of_the_settings(page, registered, monkeypatch):
+    monkeypatch.setenv("CIFAR_REGISTERED_MODEL", registered.name)
+    for view in ("versions", "history"):
+        address = page.get("/page", params={"view": view}).headers["content-location"]
+        assert f"registered_model={registered.name}" in address
+
+
+def test_the_address_of_a_run_names_the_registered_model_beside_two_versions_only(page, registered, client):
+    client.set_model_version_tag(registered.name, "1", "cifar.workflow", f"cifar10_training/of-{registered.name}")
+    of_run = {"dag_id": "cifar10_training", "run_id": f"of-{registered.name}"}
+    response = page.get("/page", params=of_run)
+    assert numbers(response.text) == [2, 1]
+    assert "content-location" not in response.headers, "the tab of another run shows the model of that run"
+    address = page.get("/page", params={"view": "compare", **of_run}).headers["content-location"]
+    assert f"registered_model={registered.name}&a=3&b=2" in address
 
 
 def test_versions_that_cannot_be_compared_are_named_with_what_to_do(page, registered, client):
@@ -97,6 +186,15 @@ def test_the_history_shows_each_decision_with_its_reasons(page, registered):
     assert NASTY not in html
     assert NASTY in unescape(html)
     assert 'data-trigger="cifar10_rollback"' in html
+    assert 'name="version" type="number" min="1" value="1"' in html, "the champion before"
+
+
+def test_the_form_of_a_rollback_is_empty_without_an_earlier_champion(page, registered):
+    store = S3Store(Settings().bucket)
+    outcome = Outcome(action="promote", candidate=2, champion=2, previous=None, challenger=None)
+    append(store, read_log(store, registered.name), outcome)
+    html = read(page, view="history", registered_model=registered.name)
+    assert 'name="version" type="number" min="1" value=""' in html
 
 
 def test_the_history_has_a_new_entry_as_soon_as_the_page_reads_again(page, registered, monkeypatch):

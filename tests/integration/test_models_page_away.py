@@ -8,11 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from models_page import pictures, reading
+from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
+from models_page import class_recalls, pictures, reading, version_table
 
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.promotion_log import Outcome, append, read_log
 from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking.saved_model import DIGEST_TAG
+from cifar_tasks.tracking.version_evidence import TEST_SET
 from tests.models_page_app import numbers, read
 
 
@@ -68,7 +71,36 @@ def test_a_server_that_does_not_answer_is_named_within_3_seconds_beside_what_was
         assert time.monotonic() - began < 3, view
         said += "Shown is what was read at" in html
         assert content(html).replace(silent_server, tracked.mlflow_url) == content(read_before[view]), view
-    assert said == views_that_say_so  # the table of versions comes from MLflow alone
+    assert said == views_that_say_so  # of the table of versions, what comes from S3 never changes
+
+
+def test_with_s3_away_a_new_version_lacks_its_bars_and_the_others_keep_theirs(
+    page, registered, client, monkeypatch, silent_server
+):
+    query = {"registered_model": registered.name}
+    read(page, **query)
+    client.create_model_version(registered.name, "s3://models/4", tags={DIGEST_TAG: "0" * 64, TEST_SET: "0" * 64})
+    version_table.versions.clear()
+    monkeypatch.setenv(S3, silent_server)
+    html = read(page, **query)
+    assert numbers(html) == [4, 3, 2, 1]
+    assert html.count("cifar-bars") == 3
+    assert html.count("cifar-problem") == 1
+
+
+def test_200_versions_wait_once_for_an_s3_that_does_not_answer(tracked, monkeypatch, silent_server):
+    monkeypatch.setenv(S3, silent_server)
+    reading._away.clear()
+    test_set = ModelVersionTag(TEST_SET, "0" * 64)
+    versions = [
+        ModelVersion("many", n, 0, tags=[test_set, ModelVersionTag(DIGEST_TAG, f"{n:064}")]) for n in range(200)
+    ]
+    rows = [version_table.Version(version, (), "") for version in versions]
+    began = time.monotonic()
+    found = class_recalls.of_versions(rows)
+    assert time.monotonic() - began < 2
+    assert found.value == {}
+    assert "did not answer" in found.problem
 
 
 def content(html: str) -> str:

@@ -41,10 +41,14 @@ async function drawCharts(element) {
   }
 }
 
+/** The page for a query, and the full query if this one leaves something open, such as "the champion". */
 async function load(query, signal) {
   if (query.includes("view=compare")) loadPlotly().catch(() => {}); // meanwhile; `drawCharts` tells if it fails
   const response = await fetch(new URL(`page?${query}`, BASE), { credentials: "same-origin", signal });
-  if (response.ok) return response.text();
+  if (response.ok) {
+    const full = response.headers.get("Content-Location");
+    return { html: await response.text(), full: full && new URL(full, BASE).searchParams };
+  }
   const reasons = { 401: "Log in to Airflow again.", 403: "You may not read this DAG." };
   if (response.status === 422) throw new Error(await response.text());
   throw new Error(reasons[response.status] ?? `The page could not be read (${response.status}).`);
@@ -69,6 +73,9 @@ async function trigger(form) {
   throw new Error(response.status === 403 ? `You may not start ${dag}.` : `${dag} was not started: ${detail}`);
 }
 
+/** The page that was read for a full query, which the browser's address has from now on. */
+let answered;
+
 /** Whether the page was left by one of its links: Airflow makes the component anew then. */
 let followed = false;
 
@@ -86,11 +93,22 @@ function Models({ dagId, runId }) {
   const wanted = query.toString();
 
   useEffect(() => {
+    if (answered?.query === wanted) {
+      setHtml(answered.html);
+      answered = undefined;
+      return;
+    }
     const request = new AbortController();
     load(wanted, request.signal).then(
-      (text) => {
+      ({ html: text, full }) => {
         setProblem(undefined);
-        setHtml(text);
+        if (!full) {
+          setHtml(text);
+          return;
+        }
+        answered = { query: full.toString(), html: text };
+        if (runId) ["dag_id", "run_id"].forEach((name) => full.delete(name)); // the path has them
+        navigate({ pathname, search: `?${full}` }, { replace: true });
       },
       (error) => error.name === "AbortError" || setProblem(error.message),
     );
