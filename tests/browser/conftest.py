@@ -26,7 +26,7 @@ def page(stack: RunningStack) -> Iterator[Page]:
     """A page that is logged in to Airflow."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(30_000)
         expect.set_options(timeout=30_000)
         page.goto(stack.airflow_url)

@@ -5,14 +5,17 @@ import re
 import pytest
 import requests
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from cifar_tasks.cli.dag_run import DagRun
 from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
 from cifar_tasks.storage.promotion_log import read_log
 from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import runs
 from tests.browser.conftest import needs_chromium
 from tests.dags.test_dag_run import wait_for
+from tests.models_page_app import register
+from tests.unit.data.sources import NoiseSource
 
 pytestmark = needs_chromium
 NAME = "cifar10-classifier"
@@ -31,8 +34,33 @@ def test_the_navigation_leads_to_the_versions(page, keep, stack, versions):
     expect(page.get_by_role("row").filter(has_text="resnet50").first).to_be_visible()
     expect(page.locator(".cifar-badge.champion")).to_have_count(1)
     keep("airflow-models")
+    expect(page.get_by_role("img", name=re.compile("^Recall per class: .*%")).first).to_be_visible()
+    expect(page).to_have_url(re.compile(f"registered_model={NAME}$"))
     page.get_by_role("link", name=re.compile("^Test accuracy")).click()
     expect(page).to_have_url(re.compile("sort=accuracy"))
+
+
+def test_the_filter_keeps_the_order(page, stack, connected, tmp_path):
+    client = runs.mlflow_client()
+    name = register(client, tmp_path, NoiseSource()).name
+    page.goto(f"{stack.airflow_url}/plugin/models?registered_model={name}&sort=validation&ascending=True")
+    page.get_by_label("Contains").fill("CNN")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("tbody tr")).to_have_count(2)
+    expect(page).to_have_url(re.compile("sort=validation&ascending=True.*search=CNN"))
+    expect(page.get_by_role("link", name="Validation ▲")).to_be_visible()
+    client.delete_registered_model(name)
+
+
+def test_the_address_of_two_versions_names_both_and_back_leads_to_the_page_before(page, stack, versions):
+    page.goto(f"{stack.airflow_url}/plugin/models?view=history&registered_model={NAME}")
+    expect(page.locator(".cifar-models h1")).to_be_visible()
+    page.get_by_role("link", name="Side by side").click()
+    expect(page).to_have_url(re.compile(rf"view=compare&registered_model={NAME}&a=\d+&b=\d+$"))
+    expect(page.get_by_role("heading", name=re.compile("would (not )?replace version"))).to_be_visible()
+    page.go_back()
+    expect(page).to_have_url(re.compile("view=history"))
+    expect(page.get_by_role("heading", name=f"History of {NAME}")).to_be_visible()
 
 
 def test_with_the_keyboard_a_link_leads_to_the_heading_of_what_it_shows(page, stack, versions):
@@ -59,25 +87,29 @@ def test_two_versions_side_by_side_show_verdict_charts_and_images(page, keep, st
     page.evaluate("localStorage.removeItem('theme')")
 
 
-def test_the_page_has_no_serious_fault_of_accessibility(page, stack, versions):
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_each_view_has_no_serious_fault_of_accessibility_and_fits_the_width_of_a_phone(page, stack, versions, theme):
+    desktop = page.viewport_size
+    page.evaluate(f"localStorage.setItem('theme', '{theme}')")
     for query in ("", f"?view=compare&a={versions['resnet50']}&b={versions['cnn']}", "?view=history"):
         page.goto(f"{stack.airflow_url}/plugin/models{query}")
         expect(page.locator(".cifar-models h1")).to_be_visible()
-        found = Axe().run(page, context=".cifar-models").response["violations"]
-        serious = [
-            (fault["id"], fault["nodes"][0]["html"]) for fault in found if fault["impact"] in ("serious", "critical")
-        ]
-        assert serious == []
+        expect(page.locator("html")).to_have_class(re.compile(theme))
+        expect(page.locator(".cifar-charts figure:not(:has(.main-svg))")).to_have_count(0)
+        for size in (desktop, {"width": 390, "height": 844}):
+            page.set_viewport_size(size)
+            assert serious_faults(page) == [], (query, size)
+            assert page.locator(".cifar-models").evaluate("box => box.scrollWidth - box.clientWidth") <= 0, (
+                query,
+                size,
+            )
+        page.set_viewport_size(desktop)
+    page.evaluate("localStorage.removeItem('theme')")
 
 
-def test_at_the_width_of_a_phone_the_page_itself_does_not_scroll_sideways(page, stack, versions):
-    size = page.viewport_size
-    page.set_viewport_size({"width": 390, "height": 844})
-    for query in ("", f"?view=compare&a={versions['resnet50']}&b={versions['cnn']}", "?view=history"):
-        page.goto(f"{stack.airflow_url}/plugin/models{query}")
-        expect(page.locator(".cifar-models h1")).to_be_visible()
-        assert page.locator(".cifar-models").evaluate("box => box.scrollWidth - box.clientWidth") <= 0
-    page.set_viewport_size(size)
+def serious_faults(page: Page) -> list[tuple[str, str]]:
+    found = Axe().run(page, context=".cifar-models").response["violations"]
+    return [(fault["id"], fault["nodes"][0]["html"]) for fault in found if fault["impact"] in ("serious", "critical")]
 
 
 def test_the_tab_of_a_dag_run_shows_its_versions(page, dag_run, versions):
