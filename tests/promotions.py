@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -15,7 +16,9 @@ from cifar_tasks.steps.register import register_model
 from cifar_tasks.steps.rollback import roll_back
 from cifar_tasks.storage.promotion_log import Log, read_log
 from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import runs
 from tests.trainings import workflow
+from tests.waiting import wait_until
 
 
 def registered_as(client: MlflowClient, evaluated: EvaluatedModel, name: str) -> RegisteredModel:
@@ -64,3 +67,24 @@ def record_and_hang_before_the_champion_moves(proposal: Proposal) -> None:
 
     MlflowClient.set_registered_model_alias = hang  # type: ignore[method-assign]
     record(proposal, None)
+
+
+def record_in_rounds(proposal: Proposal, rounds: int, folder: Path) -> list[bool]:
+    """For one of two processes, which meet in the folder: in each round both record their proposal at the same time, as
+    another workflow run. Whether the aliases were those of the log after each round."""
+    name, version = proposal.request.registered_model, proposal.request.version
+    in_line = []
+    for number in range(rounds):
+        workflow_of_round = workflow(f"{name}-{version}-{number}")
+        _meet(folder, f"begins-{number}", version)
+        record(proposal.model_copy(update={"workflow": workflow_of_round}), None)
+        _meet(folder, f"ended-{number}", version)
+        last = log_of(name).last
+        now = aliases(runs.mlflow_client(), name)
+        in_line.append(last is not None and all(now.get(alias) == at for alias, at in last.aliases().items()))
+    return in_line
+
+
+def _meet(folder: Path, moment: str, version: int) -> None:
+    (folder / f"{moment}-{version}").touch()
+    wait_until(lambda: len(list(folder.glob(f"{moment}-*"))) == 2, 300)

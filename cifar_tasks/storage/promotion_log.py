@@ -105,13 +105,19 @@ def decide_and_append(store: S3Store, name: str, workflow: str, decide: Callable
     return decide_entry(store, _place(name), outcome)
 
 
+def logged_models(store: S3Store) -> list[str]:
+    """Names of the registered models that have a promotion log."""
+    found = (re.fullmatch(rf"{ROOT}/([^/]+)/\d{{6}}\.json", key) for key in store.keys(f"{ROOT}/"))
+    return sorted({each[1] for each in found if each})
+
+
 def uses_of(store: S3Store, test_digest: str) -> int:
     """How many decisions, about all registered models, have used these test images.
 
     A damaged log is left out: it stops the promotions of its own model, and of no other.
     """
     uses = 0
-    for name in _names(store):
+    for name in logged_models(store):
         try:
             entries = read_log(store, name).entries
         except IntegrityError as error:
@@ -139,8 +145,3 @@ def _place(name: str) -> LogPlace[Entry]:
 
 def _log_of(name: str, chain: Chain[Entry]) -> Log:
     return Log(chain.entries, chain.digests, name)
-
-
-def _names(store: S3Store) -> list[str]:
-    found = (re.fullmatch(rf"{ROOT}/([^/]+)/\d{{6}}\.json", key) for key in store.keys(f"{ROOT}/"))
-    return sorted({each[1] for each in found if each})

@@ -15,8 +15,13 @@ from mlflow.exceptions import MlflowException
 
 from benchmarks.temporary_stack import free_port
 from cifar_tasks.deployment.compose.init import create_mlflow_users
+from cifar_tasks.deployment.doctor.check_runner import Deployment
 from cifar_tasks.deployment.stack.environment import HOST
+from cifar_tasks.settings import Settings
+from cifar_tasks.storage.promotion_log import Outcome, append, read_log
+from cifar_tasks.storage.s3 import S3Store
 from tests.conftest import RunningStack
+from tests.unit.deployment.doctor.deployments import find
 
 MODEL = "model"
 LOGIN = "cifar_tasks.deployment.compose.mlflow_login:authenticate"
@@ -100,6 +105,28 @@ def test_a_trainer_makes_versions_and_moves_no_alias_and_the_promoter_does(
     admin = log_in(monkeypatch, server, "admin")
     admin.set_registered_model_alias(MODEL, "champion", second)
     assert admin.get_registered_model(MODEL).aliases == {"champion": second}
+
+
+def test_the_doctor_of_a_trainer_moves_no_alias_and_names_the_command_that_does(
+    server: str, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = log_in(monkeypatch, server, "trainer")
+    trainer.create_registered_model("left-behind")
+    trainer.create_model_version("left-behind", "s3://bucket/model")
+    fields = {"action": "promote", "candidate": 1, "champion": 1, "previous": None, "challenger": None}
+    created = trainer.get_registered_model("left-behind").creation_timestamp
+    append(s3_store, read_log(s3_store, "left-behind"), Outcome(**fields, registry_created=created))
+    deployment = Deployment(Settings(bucket=s3_store.bucket), embedded=False)
+    found = find("promotion logs", deployment)
+    assert found.status == "warning"
+    assert "left-behind did not follow entry 1" in found.message
+    assert "trainer may not move aliases" in found.message
+    assert "DAG cifar10_promotion" in found.remedy
+    assert "docker compose run --rm cifar promotions repair --registered-model left-behind" in found.remedy
+    promoter = log_in(monkeypatch, server, "promoter")
+    assert promoter.get_registered_model("left-behind").aliases == {}
+    assert find("promotion logs", deployment).status == "ok"
+    assert promoter.get_registered_model("left-behind").aliases == {"champion": "1"}
 
 
 def test_a_wrong_password_is_refused(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

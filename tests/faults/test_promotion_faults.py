@@ -1,6 +1,7 @@
 """Promotions and rollbacks that are killed, that meet another one, or that find altered files."""
 
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -12,9 +13,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from cifar_tasks.deployment.doctor import storage_checks
 from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding
-from cifar_tasks.errors import IntegrityError, TrackingError
+from cifar_tasks.errors import IntegrityError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.payloads import EvaluatedModel
@@ -22,18 +22,18 @@ from cifar_tasks.steps.promote import record
 from cifar_tasks.steps.promotion_payloads import Proposal
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage import promotion_log
-from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append
 from cifar_tasks.storage.s3 import S3Store
-from cifar_tasks.tracking import aliases as aliases_module
-from cifar_tasks.tracking.aliases import follow_log, read_registry
+from cifar_tasks.tracking.aliases import follow_log
 from cifar_tasks.tracking.evaluations import read_evaluation, read_probabilities
 from tests.conftest import RunningStack, connect
 from tests.promotions import aliases, log_of, promote, proposed, registered_as, rolled_back
 from tests.trainings import Background, as_json, prepared, train_plan
+from tests.unit.deployment.doctor.deployments import find
 from tests.waiting import wait_until
 
 FORCE = {"mode": "force", "reason": "a test"}
 HANG = "tests.promotions:record_and_hang_before_the_champion_moves"
+ROUNDS = "tests.promotions:record_in_rounds"
 
 
 @pytest.fixture(scope="module")
@@ -47,40 +47,38 @@ def evaluated(backend: RunningStack, pictures: Path) -> EvaluatedModel:
 @pytest.fixture
 def name(client: MlflowClient, evaluated: EvaluatedModel, request: pytest.FixtureRequest) -> str:
     """A registered model of which version 1 is the champion."""
-    name = re.sub(r"\W", "-", request.node.name)[-90:]
+    name = re.sub(r"\W", "-", request.node.name)[-90:].strip("-_")
     promote(registered_as(client, evaluated, name))
     return name
 
 
-def doctor(name: str) -> str:
-    return storage_checks.promotion_log(Deployment(Settings(registered_model=name), embedded=True))
+def doctor() -> Finding:
+    """What it says of the logs of all registered models, those of other tests among them."""
+    return find("promotion logs", Deployment(Settings(), embedded=True))
 
 
 def second(client: MlflowClient, evaluated: EvaluatedModel, name: str) -> Proposal:
     return proposed(registered_as(client, evaluated, name), **FORCE)
 
 
-def test_a_promotion_that_is_killed_between_log_and_alias_is_finished_by_its_retry(client, evaluated, name):
-    proposal = second(client, evaluated, name)
+def kill_between_log_and_alias(proposal: Proposal) -> None:
     task = Background(HANG, proposal=as_json(proposal))
     wait_until(lambda: "hanging" in task.lines)
     task.child().kill()
     task.join()
+
+
+def test_a_promotion_that_is_killed_between_log_and_alias_is_finished_by_its_retry(client, evaluated, name):
+    proposal = second(client, evaluated, name)
+    kill_between_log_and_alias(proposal)
     assert [entry.champion for entry in log_of(name).entries] == [1, 2]
     assert aliases(client, name) == {"champion": 1, "previous": 1}
-    with pytest.raises(Finding, match="do not follow entry 2 yet") as found:
-        doctor(name)
-    assert found.value.status == "warning"
     assert record(proposal, None).number == 2
     assert aliases(client, name) == {"champion": 2, "previous": 1}
-    assert doctor(name) == "2 entries, the aliases follow"
 
 
 def test_the_next_promotion_finishes_one_that_was_killed(client, evaluated, name):
-    task = Background(HANG, proposal=as_json(second(client, evaluated, name)))
-    wait_until(lambda: "hanging" in task.lines)
-    task.child().kill()
-    task.join()
+    kill_between_log_and_alias(second(client, evaluated, name))
     assert promote(registered_as(client, evaluated, name)).action == "keep"
     assert aliases(client, name) == {"champion": 2, "previous": 1, "challenger": 3}
     noted = client.get_model_version(name, "2")
@@ -88,56 +86,44 @@ def test_the_next_promotion_finishes_one_that_was_killed(client, evaluated, name
     assert "Entry 2 of the promotion log" in noted.description
 
 
-def test_mlflow_that_stops_while_the_aliases_move_loses_nothing(client, evaluated, name, monkeypatch):
-    proposal, move = second(client, evaluated, name), aliases_module._move
-    with monkeypatch.context() as patch:
-        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        patch.setenv("NO_PROXY", "")
-        patch.setenv("no_proxy", "")
-
-        def move_without_a_server(*arguments):
-            patch.setenv("http_proxy", "http://127.0.0.1:9")
-            return move(*arguments)
-
-        patch.setattr(aliases_module, "_move", move_without_a_server)
-        with pytest.raises(TrackingError) as lost:
-            record(proposal, None)
-    assert lost.value.retryable
-    assert aliases(client, name) == {"champion": 1}
-    assert record(proposal, None).number == 2
+def test_the_doctor_finishes_one_that_was_killed_and_says_so(client, evaluated, name):
+    """Of whichever registered model."""
+    kill_between_log_and_alias(second(client, evaluated, name))
+    assert f"the aliases of {name} did not follow entry 2 of its promotion log; they do now" in doctor().message
     assert aliases(client, name) == {"champion": 2, "previous": 1}
+    assert json.loads(client.get_model_version(name, "2").tags["cifar.decision"])["number"] == 2
+    assert name not in doctor().message
+    assert len(log_of(name).entries) == 2
 
 
-def test_two_that_decide_at_once_leave_one_champion_and_a_whole_chain(client, evaluated, name):
-    """20 rounds of log and aliases; each decides for its own version."""
-    for _ in range(2):
-        registered_as(client, evaluated, name)
-    store = S3Store(Settings().bucket)
+def test_an_alias_that_a_person_moved_is_named_by_the_doctor_and_left_to_the_person(client, evaluated, name):
+    promote(registered_as(client, evaluated, name), **FORCE)
+    client.set_registered_model_alias(name, "champion", "1")
+    found = doctor()
+    assert f"somebody moved an alias of {name} in MLflow" in found.message
+    assert f"cifar promotions repair --registered-model {name} (the next promotion" in found.remedy
+    assert (aliases(client, name)["champion"], len(log_of(name).entries)) == (1, 2)
+    follow_log(client, S3Store(Settings().bucket), name)
+    assert name not in doctor().message
 
-    def decide(version: int, run: str) -> None:
-        def outcome(log: Log) -> Outcome:
-            registry, last = read_registry(client, name), log.last
-            return Outcome(
-                action="promote",
-                candidate=version,
-                champion=version,
-                previous=last and last.champion,
-                challenger=None,
-                registry_created=registry and registry.created,
-                workflow=run,
-            )
 
-        decide_and_append(store, name, run, outcome)
-        follow_log(client, store, name)
-
-    with ThreadPoolExecutor(2) as pool:
-        for number in range(20):
-            list(pool.map(decide, (2, 3), (f"a/{number}", f"b/{number}")))
-            assert aliases(client, name)["champion"] == log_of(name).last.champion
-    entries = log_of(name).entries
-    assert [entry.action for entry in entries] == ["promote"] * 41
-    assert len({entry.workflow for entry in entries}) == 41
-    assert [entry.previous for entry in entries[1:]] == [entry.champion for entry in entries[:-1]]
+def test_two_processes_that_promote_at_once_leave_one_champion_and_a_whole_chain(client, evaluated, name, tmp_path):
+    """20 rounds; each process promotes its own version."""
+    given = {"rounds": 20, "folder": str(tmp_path)}
+    proposals = [second(client, evaluated, name) for _ in range(2)]
+    tasks = [Background(ROUNDS, proposal=as_json(proposal), **given) for proposal in proposals]
+    for task in tasks:
+        task.join()
+    assert [task.error for task in tasks] == [None, None]
+    assert [task.result for task in tasks] == [[True] * 20] * 2, "after each round the aliases are those of the log"
+    first, *entries = log_of(name).entries
+    assert (len(entries), len({entry.workflow for entry in entries})) == (40, 40)
+    for before, entry in itertools.pairwise((first, *entries)):
+        if entry.action == "promote":
+            assert (entry.champion, entry.previous) == (entry.candidate, before.champion)
+        else:
+            assert (entry.action, entry.candidate, entry.aliases()) == ("keep", before.champion, before.aliases())
+    assert {entry.candidate for entry in entries if entry.action == "promote"} == {2, 3}
 
 
 def test_two_promotions_at_once_are_both_decided_and_the_later_on_the_new_champion(client, evaluated, name):
@@ -204,17 +190,39 @@ def test_after_its_version_was_deleted_there_is_no_champion_until_the_next_promo
 
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("what", ["altered", "missing"])
-def test_the_doctor_names_an_entry_that_was_altered_or_is_missing(client, evaluated, name, number, what):
+def test_an_entry_that_was_altered_or_is_missing_is_named_and_repaired_by_nobody(client, evaluated, name, number, what):
     promote(registered_as(client, evaluated, name))
     store = S3Store(Settings().bucket)
+    with damaged_entry(store, name, number, what):
+        found = doctor()
+        assert re.search(rf"entry {number} of the promotion log of {name} (was )?(is )?{what}", found.message)
+        assert (found.status, "Restore this object" in found.remedy) == ("failure", True)
+        with pytest.raises(IntegrityError, match=f"entry {number} of the promotion log"):
+            promote(registered_as(client, evaluated, name))
+        assert name in doctor().message
+    assert name not in doctor().message, "restored"
+
+
+def test_a_damaged_log_does_not_keep_the_doctor_from_another_registered_model(client, evaluated, name):
+    other = f"{name}-2"
+    promote(registered_as(client, evaluated, other))
+    kill_between_log_and_alias(second(client, evaluated, name))
+    with damaged_entry(S3Store(Settings().bucket), other, 1, "altered"):
+        message = doctor().message
+    assert f"entry 1 of the promotion log of {other} was altered" in message
+    assert f"the aliases of {name} did not follow entry 2" in message
+    assert aliases(client, name)["champion"] == 2
+
+
+@contextmanager
+def damaged_entry(store: S3Store, name: str, number: int, what: str) -> Iterator[None]:
     place = promotion_log.key(name, number)
     entry = store.get(place)
     if what == "altered":
         store.put(place, entry.replace(b'"mode":"auto"', b'"mode":"force"'))
     else:
         store.delete(place)
-    with pytest.raises(Finding, match=rf"entry {number} of the promotion log of {name} (was )?(is )?{what}") as found:
-        doctor(name)
-    assert (found.value.status, "Restore this object" in found.value.remedy) == ("failure", True)
-    with pytest.raises(IntegrityError, match=f"entry {number} of the promotion log"):
-        promote(registered_as(client, evaluated, name))
+    try:
+        yield
+    finally:
+        store.put(place, entry)

@@ -28,7 +28,14 @@ MLFLOW_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_
 
 
 @pytest.fixture
-def deployment(tracked: RunningStack) -> Deployment:
+def own_logs(tracked: RunningStack, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the promotion logs of other tests, which may just have damaged one: the doctor looks at all."""
+    monkeypatch.setenv("CIFAR_BUCKET", s3_store.bucket)
+    monkeypatch.setenv("CIFAR_REGISTERED_MODEL", s3_store.bucket)
+
+
+@pytest.fixture
+def deployment(own_logs: None) -> Deployment:
     """Whether the machine of the test is a good one is not the question."""
     roomy = {"disk_warning": 0, "disk_failure": 0, "memory_warning": 0, "shared_memory_warning": 0}
     return replace(find_deployment(read_settings()), **roomy)  # type: ignore[arg-type]
@@ -36,9 +43,8 @@ def deployment(tracked: RunningStack) -> Deployment:
 
 @pytest.fixture
 def own_bucket(deployment: Deployment, s3_store: S3Store) -> Iterator[Deployment]:
-    """A deployment of a team, with a bucket of its own, of which policies may be set."""
-    settings = deployment.settings.model_copy(update={"bucket": s3_store.bucket})
-    yield replace(deployment, settings=settings, embedded=False)
+    """A deployment of a team. Policies of its bucket may be set."""
+    yield replace(deployment, embedded=False)
     set_policy(s3_store.bucket, "Allow", "s3:DeleteObject")
 
 
@@ -72,20 +78,21 @@ def test_a_stack_without_airflow_is_ok_and_one_run_is_all_that_is_left(deploymen
     ok = {name for name, result in found.items() if result.status == "ok"}
     assert {"PostgreSQL", "S3", "MLflow", "write and read", "conditional write", "anonymous access"} <= ok
     assert {"artifacts", "clock of S3", "clock of MLflow", "roles", "disk", "memory", "GPU"} <= ok
+    assert found["promotion logs"].message == "no registered model has a promotion log yet"
     assert list(S3Store(deployment.settings.bucket).keys("runs/doctor/")) == []
     client = runs.mlflow_client()
     logged = client.search_runs([runs.experiment_id(client, "doctor")])
     assert [run.info.status for run in logged] == ["FINISHED"]
 
 
-def test_the_json_has_an_object_per_check(tracked: RunningStack) -> None:
+def test_the_json_has_an_object_per_check(own_logs: None) -> None:
     _, found, _ = command()
     assert list(found) == [check.name for check in CHECKS]
     assert set(found["S3"]) == {"area", "check", "status", "message", "remedy"}
     assert found["S3"]["message"].startswith("SeaweedFS ")
 
 
-def test_the_table_tells_what_is_ok(tracked: RunningStack) -> None:
+def test_the_table_tells_what_is_ok(own_logs: None) -> None:
     done = CliRunner().invoke(app, ["doctor"], env=MLFLOW_TIMEOUTS)
     assert "an existing object is not overwritten" in done.output
     assert "Traceback" not in done.output
@@ -106,7 +113,7 @@ def test_a_wrong_s3_key_is_named_with_its_remedy_and_not_shown(
 
 
 def test_the_command_uses_the_key_of_the_embedded_stack_whatever_the_shell_says(
-    tracked: RunningStack, monkeypatch: pytest.MonkeyPatch
+    own_logs: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "correct-horse-battery")
     _, found, output = command()
@@ -129,8 +136,9 @@ def test_a_refusal_because_of_the_time_has_the_clocks_in_its_remedy(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = datetime.now(UTC) - timedelta(hours=1)
-    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda remove_tzinfo=True: late.replace(tzinfo=None))
-    found = check("S3", deployment)
+    with monkeypatch.context() as patch:
+        patch.setattr(botocore.auth, "get_current_datetime", lambda remove_tzinfo=True: late.replace(tzinfo=None))
+        found = check("S3", deployment)
     assert "RequestTimeTooSkewed" in found.message
     assert "NTP" in found.remedy
 

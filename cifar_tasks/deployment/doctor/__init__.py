@@ -1,6 +1,12 @@
 """`cifar doctor`: is the deployment healthy, and what to do where it is not."""
 
-from cifar_tasks.deployment.doctor import airflow_checks, machine_checks, service_checks, storage_checks
+from cifar_tasks.deployment.doctor import (
+    airflow_checks,
+    machine_checks,
+    promotion_checks,
+    service_checks,
+    storage_checks,
+)
 from cifar_tasks.deployment.doctor.check_runner import Check
 
 CHECKS = (
@@ -18,7 +24,7 @@ CHECKS = (
     Check("Tracking", "artifacts", storage_checks.artifacts, ("MLflow",), ("mlflow", "s3")),
     Check("Tracking", "experiment", storage_checks.experiment, ("MLflow",), ("mlflow",)),
     Check("Tracking", "champion", storage_checks.champion, ("MLflow",), ("mlflow", "s3")),
-    Check("Tracking", "promotion log", storage_checks.promotion_log, ("S3", "MLflow"), ("mlflow", "s3")),
+    Check("Tracking", "promotion logs", promotion_checks.promotion_logs, ("S3", "MLflow"), ("mlflow", "s3")),
     Check("Tracking", "MLflow log-in", storage_checks.mlflow_login),
     Check("Tracking", "clock of MLflow", storage_checks.clock(storage_checks.mlflow_url)),
     Check("Databases", "roles", service_checks.roles, ("PostgreSQL",)),

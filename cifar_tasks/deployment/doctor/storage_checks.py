@@ -11,10 +11,8 @@ from mlflow.artifacts import load_text
 from cifar_tasks.deployment import probes
 from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, judge
 from cifar_tasks.errors import IntegrityError, StorageRefused
-from cifar_tasks.storage.promotion_log import read_log
 from cifar_tasks.storage.s3 import ObjectRef, S3Store, s3_client
 from cifar_tasks.tracking import model_registry, runs
-from cifar_tasks.tracking.aliases import compare_aliases, read_registry
 from cifar_tasks.tracking.saved_model import is_stored
 
 
@@ -128,25 +126,3 @@ def champion(deployment: Deployment) -> str:
         whole = is_stored(client, model_registry.saved_model_of(version))
     where = f"version {version.version} of {name}"
     return judge(f"{where} is stored" if whole else f"the model of {where} was deleted from storage", failure=not whole)
-
-
-def promotion_log(deployment: Deployment) -> str:
-    """cifar promotions repair (the next promotion does the same)"""
-    store, name = deployment.store(), deployment.settings.registered_model
-    with runs.tracking_errors():
-        registry = read_registry(runs.mlflow_client(), name)
-    if registry is None:
-        raise Finding("skipped", f"{name} has no version yet")
-    try:
-        log = read_log(store, name)
-        state = compare_aliases(store, log, registry)
-    except IntegrityError as error:
-        what, _, remedy = str(error).partition(". ")
-        raise Finding("failure", what, remedy) from error
-    if log.last is None:
-        raise Finding("skipped", f"{name} has no promotion log yet")
-    unlike = {
-        "unfinished": f"the aliases of {name} do not follow entry {log.last.number} yet",
-        "moved by hand": f"somebody moved an alias of {name} in MLflow, which the log does not say yet",
-    }
-    return judge(unlike.get(state, f"{len(log.entries)} entries, the aliases follow"), warning=state in unlike)
