@@ -59,7 +59,14 @@ def test_simulated_models_have_their_gain_and_find_the_same_images_hard():
     right, was_right = (probabilities.argmax(axis=1) == LABELS for probabilities in (candidate, champion))
     assert ACCURACIES[0] - 0.02 < was_right.mean() < ACCURACIES[1] + 0.02
     assert right.mean() - was_right.mean() == pytest.approx(0.05, abs=0.015)
-    assert 0.5 < np.corrcoef(right, was_right)[0, 1] < 0.7
+
+
+def test_errors_of_simulated_models_are_as_correlated_as_those_of_trainings_that_differ_by_their_seed():
+    random, correlations = np.random.default_rng(0), []
+    for _ in range(20):
+        right, was_right = (found.argmax(axis=1) == LABELS for found in simulate(random, [0.0] * CLASSES))
+        correlations.append(np.corrcoef(right, was_right)[0, 1])
+    assert np.mean(correlations) == pytest.approx(0.73, abs=0.015)
 
 
 def test_each_pair_of_trainings_is_decided_in_both_directions():
