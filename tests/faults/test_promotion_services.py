@@ -1,0 +1,69 @@
+"""Promotions while MLflow is stopped, and on an S3 server that refuses conditional writes."""
+
+import pytest
+from mlflow import MlflowClient
+
+from cifar_tasks.errors import StorageRefused, TrackingError
+from cifar_tasks.settings import Settings
+from cifar_tasks.steps.promote import record
+from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.aliases import follow_log
+from tests.faults.test_promotion_faults import evaluated, name, second  # noqa: F401 – fixtures
+from tests.own_mlflow import own_mlflow
+from tests.promotions import aliases, log_of
+from tests.s3_proxy import proxy_without_conditional_writes
+
+
+def test_mlflow_that_is_killed_between_log_and_alias_has_them_in_line_after_its_start(
+    client,
+    evaluated,  # noqa: F811
+    name,  # noqa: F811
+    monkeypatch,
+    tmp_path,
+):
+    proposal, set_alias = second(client, evaluated, name), MlflowClient.set_registered_model_alias
+    with own_mlflow(tmp_path / "mlflow.log") as server, monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", server.address)
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+        def set_without_a_server(*arguments: str) -> None:
+            server.kill()
+            set_alias(*arguments)
+
+        patch.setattr(MlflowClient, "set_registered_model_alias", set_without_a_server)
+        with pytest.raises(TrackingError) as lost:
+            record(proposal, None)
+        patch.setattr(MlflowClient, "set_registered_model_alias", set_alias)
+        assert lost.value.retryable
+        assert [entry.champion for entry in log_of(name).entries] == [1, 2]
+        assert aliases(client, name) == {"champion": 1}
+        server.start()
+        follow_log(runs.mlflow_client(), S3Store(Settings().bucket), name)
+        assert record(proposal, None).number == 2
+    assert aliases(client, name) == {"champion": 2, "previous": 1}
+    assert len(log_of(name).entries) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "remedy"),
+    [(403, "AccessDenied", "Give this key access to the bucket")],
+)
+def test_a_server_that_refuses_conditional_writes_gets_no_entry_and_no_alias_moves(
+    client,
+    tracked,
+    evaluated,  # noqa: F811
+    name,  # noqa: F811
+    monkeypatch,
+    status,
+    code,
+    remedy,
+):
+    proposal, before = second(client, evaluated, name), aliases(client, name)
+    with proxy_without_conditional_writes(tracked.s3_url, status, code) as address, monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_S3", address)
+        with pytest.raises(StorageRefused, match=f"promotions/.*{code}. {remedy}") as refused:
+            record(proposal, None)
+    assert not refused.value.retryable
+    assert (len(log_of(name).entries), aliases(client, name)) == (1, before)
+    assert record(proposal, None).champion == 2, "on a server that does"
