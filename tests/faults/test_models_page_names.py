@@ -17,6 +17,8 @@ from tests.unit.data.sources import NoiseSource
 
 pytestmark = needs_chromium
 BOLD = "<b>bee</b> <a href='https://example.org'>x</a>"
+WHOLE = """charts => [...charts.querySelectorAll(".ytick text")].every((label) =>
+  label.getBoundingClientRect().left >= label.closest("figure").getBoundingClientRect().left)"""
 TAGS = ("cifar.model", "cifar.dataset", "cifar.line", "cifar.params_source", "cifar.mlflow_url", "cifar.airflow_url")
 
 
@@ -57,6 +59,7 @@ def test_markup_in_names_is_text_on_each_view_and_in_the_charts(page: Page, stac
         show(view="compare", a=1, b=3, true_class=true_class)
     charts = page.locator(".cifar-charts")
     expect(charts.locator("text").filter(has_text="<b>bee</b> <a").first).to_be_visible()
+    assert charts.evaluate(WHOLE), "no label is cut"
     matrix = charts.locator("figure").nth(3).locator(".nsewdrag")
     matrix.scroll_into_view_if_needed()
     matrix.hover(position={"x": 40, "y": 40}, force=True)  # below Plotly's own layers; the cell of the first class

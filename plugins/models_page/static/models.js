@@ -34,10 +34,12 @@ async function drawCharts(element) {
     await new Promise((resolve) => setTimeout(resolve));
     if (!chart.isConnected) return; // the page shows something else now
     const { data, layout } = JSON.parse(chart.dataset.chart);
+    const axis = { automargin: true, gridcolor: "rgba(136, 136, 136, 0.3)", zerolinecolor: "rgba(136, 136, 136, 0.3)" };
+    const axes = { xaxis: { ...layout.xaxis, ...axis }, yaxis: { ...layout.yaxis, ...axis } };
     const look = { paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color, family: fontFamily } };
     chart.setAttribute("role", "img");
     chart.setAttribute("aria-label", layout.title.text);
-    await Plotly.newPlot(chart, data, { ...layout, ...look }, { displayModeBar: false, responsive: true });
+    await Plotly.newPlot(chart, data, { ...layout, ...axes, ...look }, { displayModeBar: false, responsive: true });
   }
 }
 
