@@ -16,12 +16,12 @@ from cifar_tasks.tracking.evaluations import StoredEvaluation, read_labels, read
 from tests.models_page_app import read, stored_evaluation
 
 CLASSES = ["ant", "bee"]
-NAMES = "version 1", "version 3"
+NAMES = "version 1", "version 2"
 
 
 @pytest.fixture
 def html(page, registered) -> str:
-    return read(page, view="compare", registered_model=registered.name, a=1, b=3)
+    return read(page, view="compare", registered_model=registered.name, a=1, b=2)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def charts(html: str) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.fixture
 def evaluations(registered, client) -> list[StoredEvaluation]:
-    return [stored_evaluation(client, registered.name, version) for version in (1, 3)]
+    return [stored_evaluation(client, registered.name, version) for version in (1, 2)]
 
 
 @pytest.fixture
