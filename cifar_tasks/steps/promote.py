@@ -22,6 +22,8 @@ from cifar_tasks.tracking.version_evidence import Evidence, gather_evidence, ver
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+START_AGAIN = "to decide again, start the DAG cifar10_promotion with this version"
+
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +35,9 @@ def propose(request: PromotionRequest, workflow: WorkflowRun) -> Proposal:
         log_links(client, version)
         log = follow_log(client, store, request.registered_model)
         proposal = _propose(client, store, request, workflow, log)
+        if earlier := log.of_workflow(workflow.id):  # the run was cleared: nobody is asked for what would not count
+            again = f"entry {earlier.number} of the promotion log has the decision of this run; {START_AGAIN}"
+            proposal = proposal.model_copy(update={"needs_approval": False, "reasons": [again, *proposal.reasons]})
     for reason in proposal.reasons:
         _log.info("%s", reason)
     return proposal
@@ -90,7 +95,7 @@ def _outcome(client: "MlflowClient", store: S3Store, proposal: Proposal, answer:
         workflow=proposal.workflow.id,
         url=proposal.comparison_url or proposal.workflow.url,
         test_set=proposal.test_set,
-        uses=proposal.uses,
+        uses=uses_of(store, proposal.test_set) + 1,  # others may have decided while a person was asked
         decision=proposal.decision,
         reasons=(*proposal.reasons, *said),
     )
@@ -109,14 +114,14 @@ def _said(proposal: Proposal, answer: Answer | None, changed: bool, champion: in
     if not proposal.needs_approval:
         return []
     if answer is None:
-        return ["nobody was asked: to be asked, start the DAG cifar10_promotion with this version"]
+        return [f"nobody was asked; {START_AGAIN}"]
     at = f" at {answer.at:%Y-%m-%d %H:%M} UTC" if answer.at else ""
     texts = [f"{answer.by} {'approved' if answer.approved else 'rejected'} it{at}"]
     if answer.by is None:
         texts = [f"nobody answered in time{at}"] if not answer.approved else [f"it was approved{at}"]
     if changed and answer.approved:
         now = f"version {champion}" if champion else "none"
-        texts.append(f"the champion is {now} since then: start the promotion again to compare with it")
+        texts.append(f"the champion is {now} since then; {START_AGAIN}")
     return texts
 
 

@@ -104,6 +104,29 @@ def test_a_version_that_is_not_better_is_challenger_and_the_champion_stays(clien
         assert aliases(client, name) == {"champion": 1, "challenger": registered.version}
 
 
+def test_a_run_that_was_cleared_after_its_decision_asks_nobody_and_keeps_it(client, name, weak, strong):
+    promote(registered_as(client, weak, name))
+    proposal = proposed(registered_as(client, strong, name), mode="approve")
+    assert proposal.needs_approval
+    assert record(proposal, NO).action == "reject"
+    again = propose(proposal.request, proposal.workflow)
+    assert not again.needs_approval
+    assert again.reasons[0].startswith(
+        "entry 2 of the promotion log has the decision of this run; to decide again, start"
+    )
+    assert record(again, None).action == "reject"
+    assert log_of(name).last.number == 2
+
+
+def test_decisions_while_a_person_is_asked_count_as_uses_of_the_test_set(client, name, weak, strong):
+    promote(registered_as(client, weak, name))
+    waiting = proposed(registered_as(client, strong, name), mode="approve")
+    meanwhile = promote(registered_as(client, weak, name))
+    assert record(waiting, YES).action == "promote"
+    last = log_of(name).last
+    assert last.uses > log_of(name).entries[meanwhile.number - 1].uses
+
+
 def test_a_challenger_that_is_promoted_is_challenger_no_more(client, name, weak, strong):
     promote(registered_as(client, weak, name))
     better = registered_as(client, strong, name)
@@ -200,7 +223,7 @@ def test_an_approval_of_another_comparison_promotes_nothing(client, name, weak, 
     assert record(fast, YES).champion == 3
     late = record(slow, YES)
     assert (late.action, late.champion) == ("keep", 3)
-    assert late.reasons[-1] == "the champion is version 3 since then: start the promotion again to compare with it"
+    assert late.reasons[-1].startswith("the champion is version 3 since then; to decide again, start the DAG")
 
 
 def test_a_champion_that_a_person_set_is_logged_and_compared_with(client, name, weak, strong):
