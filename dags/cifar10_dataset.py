@@ -26,6 +26,7 @@ from step_tasks import (
     GPU,
     RETRIES,
     SETTINGS,
+    form_field,
     form_request,
     line_asset,
     run_task_step,
@@ -58,15 +59,18 @@ event of the asset `dataset_line_<line>`, with line, digest and counts.
 button to the report with example images. The task *approve* waits for a person (tab *Required Actions*). Without an
 answer the version stays quarantined: `cifar data release LINE --reason TEXT`, `cifar data reject LINE --reason TEXT`.
 
-**Way back:** `cifar data rollback LINE --reason TEXT`. The next run for the line sends the event.
+**Way back:** `cifar data rollback LINE --reason TEXT`.
+
+**Event only:** what a person has brought into use on the command line has its event from a run that does nothing else.
 """
 
 
 def form() -> dict[str, Param]:
-    field = LineRequest.form_fields()["line"]
+    fields = LineRequest.form_fields()
     only = next(iter(LINES)) if len(LINES) == 1 else None
-    described = {key: field[key] for key in ("title", "description")}
-    return {"line": Param(only, type=["null", "string"], examples=list(LINES), **described)}
+    described = {key: fields["line"][key] for key in ("title", "description")}
+    line = Param(only, type=["null", "string"], examples=list(LINES), **described)
+    return {"line": line, "event_only": form_field(fields["event_only"], False)}
 
 
 def schedule() -> Any:
@@ -78,8 +82,12 @@ def schedule() -> Any:
     return AssetOrTimeSchedule(timetable=cron, assets=AssetAny(*SOURCES)) if cron else AssetAny(*SOURCES)
 
 
+def request_of_run() -> dict[str, Any]:
+    return form_request(LineRequest, dict(get_current_context()["params"]))
+
+
 def line_of_run() -> str | None:
-    return form_request(LineRequest, dict(get_current_context()["params"]))["line"]
+    return request_of_run()["line"]
 
 
 def skip(reason: str) -> None:
@@ -100,9 +108,12 @@ def skip(reason: str) -> None:
     tags=["data", "image-classification"],
 )
 def cifar10_dataset():
-    @task.branch(doc_md="Check the line of the form; without one start a run for each line.")
+    @task.branch(doc_md="Check the line of the form, or send its event only; without a line start a run for each.")
     def branch_on_line() -> str:
-        return "check_source" if line_of_run() else "start_lines"
+        request = request_of_run()
+        if not request["line"]:
+            return "start_lines"
+        return "announce" if request["event_only"] else "check_source"
 
     start_lines = TriggerDagRunOperator.partial(
         task_id="start_lines",
@@ -196,7 +207,8 @@ def cifar10_dataset():
 
     check = check_source()
     prepared = prepare_version()
-    branch_on_line() >> [check, start_lines]
+    announced = announce()
+    branch_on_line() >> [check, start_lines, announced]
     check >> wait_for_delivery() >> prepared
     validated = validate(prepared)
     approve = HITLOperator(
@@ -213,7 +225,7 @@ def cifar10_dataset():
     decided = decide(validated, approve.output)
     branch_on_validation(validated) >> [accepted, quarantined]
     quarantined >> approve
-    [accepted, decided] >> announce()
+    [accepted, decided] >> announced
 
 
 def verdict(response: Any) -> dict[str, Any]:

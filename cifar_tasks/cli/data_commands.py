@@ -12,7 +12,7 @@ from cifar_tasks.cli.connect import connect, require_servers
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.tables import print_table
 from cifar_tasks.cli.terminal import console, errors
-from cifar_tasks.errors import ConfigError
+from cifar_tasks.errors import CifarError, ConfigError
 from cifar_tasks.evaluation.names import printable
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def rollback(
         str | None, typer.Argument(metavar="[VERSION]", help="First digits of its digest. Empty: the one before.")
     ] = None,
 ) -> None:
-    """Bring an older version into use again. The next delivery is compared with it.
+    """Bring an older version into use again, and start its training. The next delivery is compared with it.
 
     Example: [b]cifar data rollback products --reason "grey pictures"[/b]
     """
@@ -127,7 +127,7 @@ def rollback(
 
 @data.command(cls=StrictCommand)
 def release(line: Line, reason: Reason, version: Waiting = None) -> None:
-    """Bring a quarantined version into use, after a look at its report.
+    """Bring a quarantined version into use, after a look at its report, and start its training.
 
     Example: [b]cifar data release products --reason "a new camera"[/b]
     """
@@ -173,7 +173,27 @@ def _print_in_use(entry: "LineEntry") -> None:
     console.print(
         f"Version {entry.dataset.digest[:16]} of {escape(entry.line)} is in use. Entry {entry.number} of its log."
     )
-    console.print("The next run of the DAG cifar10_dataset sends its event; trigger it to train at once.")
+    try:
+        url = _send_event(entry.line)
+        console.print(f"This run sends its event, which starts a training: {escape(url)}", soft_wrap=True)
+    except CifarError as error:  # the version is in use all the same
+        console.print(
+            f"[yellow]note:[/] its event, which starts a training, is not sent: {escape(str(error))}\n"
+            f"The next run of the DAG cifar10_dataset for {escape(entry.line)} sends it. "
+            "To train at once start that DAG.",
+            soft_wrap=True,
+        )
+
+
+def _send_event(line: str) -> str:
+    """Address of the run that does; it sends none if the version in use has one."""
+    from cifar_tasks.cli.dag_run import trigger
+    from cifar_tasks.deployment import airflow_api, stack
+    from cifar_tasks.settings import read_settings
+
+    access = airflow_api.access_to_airflow(read_settings())
+    with airflow_api.airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
+        return trigger(client, {"line": line, "event_only": True}, airflow_api.DATASET_DAG).url
 
 
 def _decide(verdict: "Callable[..., LineEntry]", line: str, version: str | None, reason: str) -> "LineEntry":

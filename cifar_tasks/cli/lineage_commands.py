@@ -153,7 +153,7 @@ def backfill(
     chosen = [entry for entry in used_versions(log) if first <= entry.number <= (last or 10**6)]
     if not chosen:
         raise ConfigError(f"the log of the dataset line {line} has no version that was in use from {first} on.")
-    access = airflow_api.access_to_deployment(settings) or airflow_api.access_to_embedded_stack(settings.home)
+    access = airflow_api.access_to_airflow(settings)
     with airflow_api.airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
         for entry in chosen:
             past = request.model_copy(update={"dataset_version": entry.dataset.digest[:16]})

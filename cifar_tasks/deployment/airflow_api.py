@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow_client.client.models.dag_response import DAGResponse
 
 DAG = "cifar10_training"
-PROMOTION_DAG, ROLLBACK_DAG = "cifar10_promotion", "cifar10_rollback"
+PROMOTION_DAG, ROLLBACK_DAG, DATASET_DAG = "cifar10_promotion", "cifar10_rollback", "cifar10_dataset"
 REQUEST_SECONDS = 30.0
 """Limit of one request."""
 
@@ -49,6 +49,15 @@ def access_to_embedded_stack(home: Path) -> Access:
         "Stop": "make down   (runs, models and data are kept)",
     }
     return Access(stack.environment(home)["CIFAR_AIRFLOW_URL"], stack.airflow_password(home), hints)
+
+
+def access_to_airflow(settings: Settings) -> Access:
+    """The Airflow of the settings, else that of the embedded stack; `ConfigError` if there is neither."""
+    if access := access_to_deployment(settings):
+        return access
+    if stack.exists(settings.home):
+        return access_to_embedded_stack(settings.home)
+    raise ConfigError("there is no log-in to an Airflow: CIFAR_AIRFLOW_API and CIFAR_AIRFLOW_PASSWORD are not set.")
 
 
 @contextmanager
@@ -146,11 +155,7 @@ def set_note(settings: Settings, dag_id: str, run_id: str, lines: list[str]) -> 
 
     `ConfigError` if this process has no log-in to Airflow: its tasks have none unless the settings give them one.
     """
-    access = access_to_deployment(settings)
-    if access is None and stack.exists(settings.home):
-        access = access_to_embedded_stack(settings.home)
-    if access is None:
-        raise ConfigError("CIFAR_AIRFLOW_API and CIFAR_AIRFLOW_PASSWORD are not set.")
+    access = access_to_airflow(settings)
     from airflow_client.client.api.dag_run_api import DagRunApi
     from airflow_client.client.models.dag_run_patch_body import DAGRunPatchBody
 

@@ -71,7 +71,9 @@ def accept_version(prepared: PreparedLine, workflow: WorkflowRun) -> RecordedVer
 
 def version_in_use(line: str) -> RecordedVersion | None:
     """The entry that brought the version in use into use."""
-    entry = read_line_log(S3Store(Settings().bucket), line).entry_in_use()
+    settings = Settings()
+    configured_line(settings, line)
+    entry = read_line_log(S3Store(settings.bucket), line).entry_in_use()
     return RecordedVersion.of_entry(entry) if entry else None
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cifar_tasks.data.lines.line_log import Delivery, DiffSummary, EntryKind, LineDataset, LineEntry, PreparedVersion
 from cifar_tasks.data.lines.line_watch import Status
@@ -17,6 +17,14 @@ class LineRequest(FormRequest):
 
     line: LineName | None = Field(default=None, title="Dataset line")
     """A line of CIFAR_DATASET_LINES. Empty: all of them, each in a run of its own."""
+    event_only: bool = Field(default=False, title="Event only")
+    """Do not check the source: send the event of the version in use, if it has none yet."""
+
+    @model_validator(mode="after")
+    def _event_of_one_line(self) -> Self:
+        if self.event_only and not self.line:
+            raise ValueError("event_only needs a dataset line")
+        return self
 
 
 class SourceCheck(Payload):

@@ -81,7 +81,8 @@ def _active_runs(line: str, session: Session) -> list[DagRun]:
     lines = Settings().dataset_lines
     default = line if len(lines) == 1 else None  # as the form has it
     active = select(DagRun).where(DagRun.dag_id == DAG, DagRun.state.in_((DagRunState.QUEUED, DagRunState.RUNNING)))
-    return [run for run in session.scalars(active) if (run.conf or {}).get("line", default) == line]
+    checks = [run for run in session.scalars(active) if not (run.conf or {}).get("event_only")]
+    return [run for run in checks if (run.conf or {}).get("line", default) == line]
 
 
 def _states(run: DagRun, session: Session) -> dict[str, str | None]:

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 import cifar10_dataset
 from cifar_tasks.steps.line_payloads import Verdict
@@ -52,13 +52,14 @@ def task(monkeypatch):
     monkeypatch.setattr(cifar10_dataset, "workflow_run", lambda: {"id": "dag/run", "name": "run"})
     monkeypatch.setattr(cifar10_dataset, "show_in_note", kept["notes"].extend)
 
-    def call(name: str, result: object, *given: object, line: str | None = "pets", **named: object):
+    def call(name: str, result: object, *given: object, line="pets", event=False, **named: object):
         def step(step_name: str, **arguments: object) -> object:
             kept["steps"].append((step_name, arguments))
             return result
 
+        params = {"line": line, "event_only": event}
         monkeypatch.setattr(cifar10_dataset, "run_task_step", step)
-        monkeypatch.setattr(cifar10_dataset, "get_current_context", lambda: {"params": {"line": line}})
+        monkeypatch.setattr(cifar10_dataset, "get_current_context", lambda: {"params": params})
         return dag.get_task(name).python_callable(*given, **named)
 
     call.kept = kept
@@ -68,6 +69,12 @@ def task(monkeypatch):
 def test_a_run_without_a_line_starts_a_run_for_each(task):
     assert task("branch_on_line", None, line=None) == "start_lines"
     assert task("branch_on_line", None) == "check_source"
+
+
+def test_a_run_for_the_event_only_checks_nothing_and_names_its_line(task):
+    assert task("branch_on_line", None, event=True) == "announce"
+    with pytest.raises(AirflowFailException, match="event_only needs a dataset line"):
+        task("branch_on_line", None, line=None, event=True)
 
 
 def test_nothing_new_is_skipped_with_the_reason_in_the_note(task):
@@ -127,7 +134,7 @@ def test_quarantine_and_approval_lie_on_the_other_branch_than_accept():
     assert dag.get_task("branch_on_validation").downstream_task_ids == {"accept", "quarantine"}
     assert dag.get_task("quarantine").downstream_task_ids == {"approve"}
     assert dag.get_task("decide").upstream_task_ids == {"approve", "validate"}
-    assert dag.get_task("announce").upstream_task_ids == {"accept", "decide"}
+    assert dag.get_task("announce").upstream_task_ids == {"accept", "decide", "branch_on_line"}
     assert dag.get_task("approve").defaults == ["Reject"]
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -19,9 +20,11 @@ from airflow_client.client.api.task_instance_api import TaskInstanceApi
 from airflow_client.client.models.create_asset_events_body import CreateAssetEventsBody
 from airflow_client.client.models.dag_patch_body import DAGPatchBody
 from PIL import Image
+from typer.testing import CliRunner
 
 from benchmarks.temporary_stack import temporary_home
-from cifar_tasks.cli.dag_run import DagRun
+from cifar_tasks.cli.dag_run import DagRun, trigger
+from cifar_tasks.cli.main import app
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.data.versions import whole_version
 from cifar_tasks.deployment.airflow_api import DAG as TRAINING_DAG
@@ -125,6 +128,44 @@ def test_a_version_whose_run_ended_before_its_event_has_it_after_the_next_check(
     assert watched.events()[-1]["entry"] == watched.log().last.number
     watched.ended(watched.check())
     assert len(watched.events()) == events + 1
+
+
+def told(*words: str) -> str:
+    command = CliRunner().invoke(app, ["data", *words])
+    assert command.exit_code == 0, command.output
+    return command.output
+
+
+def test_what_a_person_brings_into_use_on_the_command_line_has_one_event_at_once_and_nothing_is_checked(
+    watched: Pets,
+) -> None:
+    before = len(watched.events())
+    watched.deliver("train/ant/not complete.png", 6100)
+    for command, kind in ("rollback", "rolled_back"), ("release", "released"):
+        if command == "release":
+            accept(watched.store, prepared(watched.store, "s3://team/pets", marker=MARKER), "quarantined")
+        waiter = watched.store.get("lines/pets/watch/waiter.json")
+        output = told(command, "pets", "--reason", "looked at")
+        entry = watched.log().entry_in_use()
+        assert (entry, entry.kind) == (watched.log().last, kind)
+        (run_id,) = (name for name in watched.runs() if output.count(f"/dags/{DATASET_DAG}/runs/{quote(name)}"))
+        states = watched.ended(DagRun(watched.client, run_id, DATASET_DAG))
+        assert states.pop("branch_on_line") == states.pop("announce") == "success"
+        assert set(states.values()) == {"skipped"}
+        assert watched.store.get("lines/pets/watch/waiter.json") == waiter
+        before += 1
+        assert len(watched.events()) == before
+        event = watched.events()[-1]
+        assert event == {
+            "line": "pets",
+            "entry": entry.number,
+            "digest": entry.dataset.digest,
+            "uri": entry.dataset.uri,
+            "counts": entry.dataset.counts,
+        }
+    again = trigger(watched.client, {"line": "pets", "event_only": True}, DATASET_DAG)
+    assert watched.ended(again)["announce"] == "skipped"
+    assert len(watched.events()) == before
 
 
 def shown(watched: WatchedLine, markdown: str) -> Image.Image:

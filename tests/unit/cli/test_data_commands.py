@@ -19,6 +19,7 @@ from tests.stores import InMemoryStore
 def digests(tmp_path, monkeypatch) -> list[str]:
     """Two versions of a line: some images are new, gone, relabelled, dropped and unreadable."""
     store, root = InMemoryStore(), first_delivery(tmp_path / "source")
+    monkeypatch.setenv("CIFAR_HOME", str(tmp_path / "home"))  # no stack, so no Airflow
     first = accept(store, prepared(store, root), workflow="dag/1")
     for number in range(3):
         deliver(root, f"train/bee/<b>{number}.png", picture(800 + number))
@@ -103,7 +104,6 @@ def test_a_rollback_needs_a_reason_and_is_logged_with_it(digests):
     assert CliRunner().invoke(app, ["data", "rollback", LINE]).exit_code == 2
     told = run("rollback", LINE, "--reason", "grey pictures")
     assert f"Version {digests[0][:16]} of {LINE} is in use" in told
-    assert "The next run of the DAG cifar10_dataset sends its event" in told
     entry = read_line_log(store, LINE).entry_in_use()
     assert (entry.kind, entry.dataset.digest, entry.reason) == ("rolled_back", digests[0], "grey pictures")
     assert entry.by
@@ -122,6 +122,39 @@ def test_a_quarantined_version_is_released_or_rejected_with_a_reason(digests, tm
         assert (last.kind, last.reason, last.dataset.digest) == (kind, "looked at", version)
         assert last.by
     assert "is quarantined" in refused("release", LINE, "--reason", "again")
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({}, "CIFAR_AIRFLOW_API and CIFAR_AIRFLOW_PASSWORD are not set"),
+        ({"API": "http://127.0.0.1:1"}, "CIFAR_AIRFLOW_PASSWORD is not set"),
+        ({"API": "http://127.0.0.1:1", "PASSWORD": "correct horse"}, "http://127.0.0.1:1 does not answer"),
+    ],
+)
+@pytest.mark.parametrize("command", ["rollback", "release"])
+def test_a_decision_stands_where_airflow_is_away_and_the_command_says_how_to_start_the_training_later(
+    digests, tmp_path, monkeypatch, settings, why, command
+):
+    store = data_commands.store_of_test
+    for name, value in settings.items():
+        monkeypatch.setenv(f"CIFAR_AIRFLOW_{name}", value)
+    deliver(tmp_path / "source", "train/ant/quarantined.png", picture(840))
+    accept(store, prepared(store, tmp_path / "source"), "quarantined")
+    told = run(command, LINE, "--reason", "looked at")
+    assert read_line_log(store, LINE).entry_in_use() == read_line_log(store, LINE).last
+    assert f"is in use. Entry {read_line_log(store, LINE).last.number} of its log" in told
+    assert f"is not sent: {'there is no log-in to an Airflow: ' if not settings else ''}" in told
+    assert why in told
+    assert f"The next run of the DAG cifar10_dataset for {LINE} sends it. To train at once start that DAG." in told
+    assert "correct horse" not in told
+
+
+def test_a_rejection_starts_nothing(digests, tmp_path):
+    store = data_commands.store_of_test
+    deliver(tmp_path / "source", "train/ant/quarantined.png", picture(841))
+    accept(store, prepared(store, tmp_path / "source"), "quarantined")
+    assert "event" not in run("reject", LINE, "--reason", "looked at")
 
 
 def test_what_interrupted_preparations_left_is_counted_then_deleted(digests, tmp_path):
