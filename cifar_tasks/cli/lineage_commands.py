@@ -99,6 +99,8 @@ def _print(found: "Trace") -> None:
     ]
     if datasets:
         print_table(console, ("dataset", "name", "images", "entries of dataset lines"), datasets)
+        for entry in (entry for dataset in found.datasets for entry in dataset.entries if entry.url):
+            console.print(Text(printable(f"{entry.line} {entry.entry}: {entry.url}")), soft_wrap=True)
     else:
         console.print("No dataset version has it.")
     models = [

@@ -164,11 +164,15 @@ class LineVersion(Payload):
     line: str
     entry: int
     url: str | None = None
-    """Of the DAG run that has brought the version into use."""
+    """Of the DAG run that has brought the version into use, or of the report with which a person did."""
 
     def tags(self) -> dict[str, Any]:
         """Of MLflow runs and registered versions."""
         return {"cifar.line": self.line, "cifar.line_entry": self.entry, "cifar.line_url": self.url or ""}
+
+    def links(self) -> dict[str, str | None]:
+        """Title and address in descriptions."""
+        return {"Delivery": self.url}
 
 
 class PreparedData(Payload):

@@ -76,7 +76,7 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         # Not before the data are ready: a run that failed for its source is resumed with another one.
         runs.log_tags(client, parent, {REQUEST: request.model_dump_json(), **(line.tags() if line else {})})
         banner = PLACEHOLDER_BANNER if version.placeholder else None
-        links = links_of_workflow(workflow.id, workflow.url, request.registered_model)
+        links = links_of_workflow(workflow.id, workflow.url, request.registered_model) | (line.links() if line else {})
         _describe_dataset(client, parent, version, banner, markdown_links(links))
         images = load_split(store, version, "train", settings.home / "cache")
         _log_sample(client, parent, images, version, request.overrides.seed or 0)

@@ -91,6 +91,7 @@ def describe(evaluated: EvaluatedModel, evaluation: StoredEvaluation, version: D
         "Training run": trained.mlflow_url,
         "workflow run": data.mlflow_url,
         **links_of_workflow(data.workflow.id, data.workflow.url, data.request.registered_model),
+        **(data.line.links() if data.line else {}),
         "study": source.study_url if source else None,
     }
     paragraphs = [f"**{data.banner}**"] if data.banner else []

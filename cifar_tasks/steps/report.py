@@ -72,6 +72,7 @@ def report(registered: list[RegisteredModel], plans: list[TrainPlan]) -> RunRepo
         accuracy = candidate.evaluated.test_accuracy
         runs.log_metrics(client, data.parent_run_id, {"accuracy": accuracy, "test_accuracy": accuracy, **by_model})
         links = links_of_workflow(data.workflow.id, data.workflow.url, data.request.registered_model)
+        links |= data.line.links() if data.line else {}
         note = keeping_decision(describe(summary, version, links), runs.note(client, data.parent_run_id))
         runs.log_tags(client, data.parent_run_id, {runs.NOTE: note})
     _log.info("Report: %s", summary.report_url)

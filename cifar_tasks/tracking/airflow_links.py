@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
+from cifar_tasks.evaluation.names import markdown
 from cifar_tasks.settings import Settings
 from cifar_tasks.tracking import runs
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 DAG_RUN, MODELS_PAGE = "airflow.dag_run_url", "airflow.models_page_url"
 """Tags of runs and versions."""
+IN_ADDRESSES = "%/:?#[]@!$&'*+,;="
+"""What stays in an address; a space or a parenthesis would end the link."""
 
 
 def models_page(registered_model: str, **state: str | int) -> str | None:
@@ -38,8 +41,14 @@ def links_of_workflow(workflow: str, url: str | None, registered_model: str) -> 
 
 
 def markdown_links(urls: Mapping[str, str | None]) -> str:
-    """Of those that have an address."""
-    return " · ".join(f"[{title}]({url})" for title, url in urls.items() if url)
+    """Of those that have an address. One that is no web address stands as text: a browser cannot open `s3://`."""
+    return " · ".join(_link(title, url) for title, url in urls.items() if url)
+
+
+def _link(title: str, url: str) -> str:
+    if url.startswith(("http://", "https://")):
+        return f"[{title}]({quote(url, safe=IN_ADDRESSES)})"
+    return f"{title}: {markdown(url)}"
 
 
 def link_run(client: "MlflowClient", run: "Run", workflow: str, url: str | None, registered_model: str) -> None:

@@ -15,10 +15,12 @@ from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.line_payloads import ValidatedLine, Verdict
 from cifar_tasks.steps.payloads import WorkflowRun
 from cifar_tasks.steps.register import register_model
+from cifar_tasks.steps.report import report
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.steps.validate_dataset import quarantine_version, record_verdict, validate_dataset
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.approval_figures import read_figure
+from cifar_tasks.tracking.runs import NOTE
 from tests.conftest import COLOURS
 from tests.conftest import picture as coloured
 from tests.dataset_lines import deliver, first_delivery, picture
@@ -111,7 +113,9 @@ def test_an_answer_after_another_decision_changes_nothing(line, quarantined):
     assert (recorded.kind, kinds(line)) == ("rejected", ["accepted", "quarantined", "rejected"])
 
 
-def test_a_champion_of_the_line_looks_for_wrong_labels_in_the_next_delivery(client, monkeypatch, tmp_path, pictures):
+def test_a_champion_names_its_delivery_and_looks_for_wrong_labels_in_the_next_one(
+    client, monkeypatch, tmp_path, pictures
+):
     """Its own line: 60 images of each of three colours, then twenty blue ones in the folder of the red ones."""
     root = tmp_path / "colours"
     with zipfile.ZipFile(pictures) as archive:
@@ -120,8 +124,14 @@ def test_a_champion_of_the_line_looks_for_wrong_labels_in_the_next_delivery(clie
     monkeypatch.setenv("CIFAR_DATASET_LINES", json.dumps({"colours": line}))
     monkeypatch.setenv("CIFAR_REGISTERED_MODEL", "colours")
     accept_version(prepare_version("colours"), workflow(11))
-    model = evaluate_model(train_model(train_plan(prepared("line:colours", "colours", registered_model="colours"))))
-    assert promote(register_model(model)).action == "promote"
+    plan = train_plan(prepared("line:colours", "colours", registered_model="colours"))
+    delivery, parent = "[Delivery](http://localhost/run)", plan.data.parent_run_id
+    assert delivery in client.get_run(parent).data.tags[NOTE]
+    registered = register_model(evaluate_model(train_model(plan)))
+    assert delivery in client.get_model_version("colours", str(registered.version)).description
+    report([registered], [plan])
+    assert delivery in client.get_run(parent).data.tags[NOTE]
+    assert promote(registered).action == "promote"
     random = np.random.default_rng(7)
     for number in range(40):
         name, colour = ("red", "blue") if number < 20 else ("green", "green")
@@ -130,5 +140,5 @@ def test_a_champion_of_the_line_looks_for_wrong_labels_in_the_next_delivery(clie
     wrong = [reason for reason in validated.reasons if reason.startswith("label errors (version 1)")]
     assert len(wrong) == 1
     digest = validated.prepared.dataset.digest
-    report = json.loads(S3Store(Settings().bucket).get(f"lines/colours/reports/{digest[:16]}.json"))
-    assert {each["why"] for each in report["suspicious"][:15]} == {"looks like blue"}
+    kept = json.loads(S3Store(Settings().bucket).get(f"lines/colours/reports/{digest[:16]}.json"))
+    assert {each["why"] for each in kept["suspicious"][:15]} == {"looks like blue"}

@@ -109,7 +109,7 @@ def roll_back(store: S3Store, line: str, to: str | None, decider: Decider) -> Li
             by=decider.by,
             reason=decider.reason,
             workflow=decider.workflow,
-            url=decider.url,
+            url=decider.url or target.url,
         )
 
     return append_entry(store, line, decide)

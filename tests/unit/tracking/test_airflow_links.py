@@ -40,6 +40,25 @@ def test_a_run_gets_tags_and_a_description_once(airflow: str, mlflow_client, exp
     assert mlflow_client.get_run(run.info.run_id).data.tags[runs.NOTE] == "of a person"
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "https://airflow/dags/d/runs/a%20b?x=1&y=[2]#top",
+            "[Delivery](https://airflow/dags/d/runs/a%20b?x=1&y=[2]#top)",
+        ),
+        ("http://airflow/a) [b](http://c <d>", "[Delivery](http://airflow/a%29%20[b]%28http://c%20%3Cd%3E)"),
+        ("s3://labels/products", "Delivery: s3://labels/products"),
+        ("javascript:alert(1)", "Delivery: javascript:alert(1)"),
+        ("[a](http://b)", "Delivery: &#91;a&#93;(http://b)"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_only_web_addresses_become_links(url: str | None, shown: str) -> None:
+    assert airflow_links.markdown_links({"Delivery": url}) == shown
+
+
 def test_without_airflow_a_run_gets_no_link(mlflow_client, experiment) -> None:
     run = mlflow_client.create_run(experiment)
     airflow_links.link_run(mlflow_client, run, "cli/one", None, "mine")

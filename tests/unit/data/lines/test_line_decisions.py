@@ -89,6 +89,7 @@ def test_rollbacks_go_back_version_by_version_and_to_a_named_one(versions):
         roll_back(store, LINE, None, who)
     entry = roll_back(store, LINE, digests[2][:8], who)
     assert (entry.kind, entry.by, entry.reason, in_use(store)) == ("rolled_back", "Ada", "grey pictures", digests[2])
+    assert entry.url == "http://airflow", "of the delivery"
     with pytest.raises(ConfigError, match="in use already"):
         roll_back(store, LINE, digests[2], who)
 
