@@ -87,9 +87,12 @@ class WatchedLine:
         return run
 
     def answer(self, run: DagRun, option: str, reason: str) -> dict[str, str]:
+        self.respond(run, option, reason)
+        return self.ended(run)
+
+    def respond(self, run: DagRun, option: str, reason: str) -> None:
         payload = UpdateHITLDetailPayload(chosen_options=[option], params_input={"reason": reason})
         TaskInstanceApi(self.client).update_hitl_detail(run.dag_id, run.run_id, "approve", -1, payload)
-        return self.ended(run)
 
     def log(self) -> LineLog:
         return read_line_log(self.store, self.line)

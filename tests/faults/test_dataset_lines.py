@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from benchmarks.temporary_stack import temporary_home
 from cifar_tasks.cli.dag_run import DagRun, trigger
 from cifar_tasks.cli.main import app
+from cifar_tasks.cli.watch import AWAITING_INPUT
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.data.versions import whole_version
 from cifar_tasks.deployment.airflow_api import DAG as TRAINING_DAG
@@ -34,7 +35,15 @@ from cifar_tasks.storage.s3 import S3Store, s3_client
 from cifar_tasks.tracking import runs
 from tests.dataset_lines import CLASSES, accept, picture, prepared
 from tests.waiting import wait_until
-from tests.watched_line import DATASET_DAG, LENIENT, MARKER, RUN_SECONDS, WatchedLine, started_airflow
+from tests.watched_line import (
+    DATASET_DAG,
+    LENIENT,
+    MARKER,
+    RUN_SECONDS,
+    SETTLING_SECONDS,
+    WatchedLine,
+    started_airflow,
+)
 
 
 @dataclass(frozen=True)
@@ -237,6 +246,34 @@ def test_a_run_whose_tasks_are_all_killed_in_the_middle_makes_one_version_with_o
     experiment = runs.experiment_id(client, f"{Settings().experiment}-lines")
     (report,) = runs.find_runs(client, experiment, {"cifar.dataset": entry.dataset.digest})
     assert report.info.status == "FINISHED"
+    assert watched.ended(watched.check())["announce"] == "skipped"
+
+
+def test_a_run_that_is_killed_while_it_waits_quarantines_decides_and_announces_has_one_entry_of_each_and_one_event(
+    watched: Pets,
+) -> None:
+    before, events = watched.log(), watched.events()
+    for number in range(10):
+        watched.deliver(f"train/{CLASSES[number % 2]}/killed{number}.png", 9000 + number, "L")
+    watched.complete()
+    run = watched.check()
+    kill_in_the_middle(watched.home, "dataset_line:await_delivery", lambda: True)
+    kill_in_the_middle(watched.home, "validate_dataset:quarantine_version", lambda: watched.log() != before)
+    assert (watched.log().entry_in_use(), watched.events()) == (before.entry_in_use(), events)
+    wait_until(lambda: watched.states(run).get("approve") == AWAITING_INPUT, RUN_SECONDS)
+    time.sleep(SETTLING_SECONDS)
+    watched.respond(run, "Release", "an old camera")
+    kill_in_the_middle(watched.home, "validate_dataset:record_verdict", lambda: watched.log().last.kind == "released")
+    kill_in_the_middle(watched.home, "dataset_line:version_in_use", lambda: True)
+    assert watched.events() == events
+    assert watched.ended(run)["announce"] == "success"
+    tries = {str(task.task_id): task.try_number for task in run.tasks()}
+    assert [tries[task] for task in ("wait_for_delivery", "quarantine", "decide", "announce")] == [2] * 4
+    *earlier, quarantined, released = watched.log().entries
+    assert (tuple(earlier), quarantined.kind, released.kind) == (before.entries, "quarantined", "released")
+    assert released.dataset == quarantined.dataset
+    assert whole_version(watched.store, released.dataset.digest, "pets")
+    assert [event["entry"] for event in watched.events()] == [*(event["entry"] for event in events), released.number]
     assert watched.ended(watched.check())["announce"] == "skipped"
 
 
