@@ -5,9 +5,11 @@ A run with nothing to train has no MLflow run.
 
 import json
 import logging
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cifar_tasks.config import with_values
+from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.lines.line_log import read_line_log
@@ -23,13 +25,21 @@ from cifar_tasks.evaluation.names import markdown
 from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import LineVersion, PreparedData, RunRequest, WorkflowRun, skipped_key
-from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.storage.lease import acquire_lease
+from cifar_tasks.storage.lease_terms import TERMS
+from cifar_tasks.storage.s3 import S3Store, s3_client, sha256_hex
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.airflow_links import link_run, links_of_workflow, markdown_links
 from cifar_tasks.tracking.decisions import keeping_decision
 from cifar_tasks.tracking.endings import end_dead_runs, store_id
 from cifar_tasks.tracking.runs import DATASET, MODEL, PROFILE, REQUEST, STORE, WORKFLOW
-from cifar_tasks.tracking.trained_before import describe_trained, find_trained
+from cifar_tasks.tracking.trained_before import (
+    TRAININGS,
+    describe_trained,
+    find_in_training,
+    find_trained,
+    training_keys,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,7 +51,8 @@ _log = logging.getLogger(__name__)
 def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
     """Write the dataset version of the source, or find it; open the workflow run's MLflow run and show 32 images.
 
-    Raises `NothingToTrain` if the same was trained before, unless the request forces it.
+    Raises `NothingToTrain` if the same was trained before, unless the request forces it. A run that trains the same at
+    the same time is waited for.
     """
     settings = Settings()
     store, client = S3Store(settings.bucket), runs.mlflow_client()
@@ -69,9 +80,10 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
             raise
         if began not in (None, version.digest):
             raise DataError(f"{request.source} has changed since run {workflow.name!r} began. Start a new run.")
-        if began is None:
-            refuse_what_was_trained(client, store, request, version)
-        parent = open_parent()
+        if began or request.tune:  # what a search would find is not known before
+            parent = open_parent()
+        else:
+            parent = open_if_new(client, experiment, request, version, workflow, open_parent)
         url = runs.run_url(parent, experiment)
         # Not before the data are ready: a run that failed for its source is resumed with another one.
         runs.log_tags(client, parent, {REQUEST: request.model_dump_json(), **(line.tags() if line else {})})
@@ -129,15 +141,41 @@ def refuse_other_request(earlier: "Run | None", request: RunRequest, workflow: W
         )
 
 
-def refuse_what_was_trained(
-    client: "MlflowClient", store: S3Store, request: RunRequest, version: DatasetVersion
-) -> None:
-    """`NothingToTrain` if a run has trained all models of the request on these data, in the same way.
+def open_if_new(
+    client: "MlflowClient",
+    experiment: str,
+    request: RunRequest,
+    version: DatasetVersion,
+    workflow: WorkflowRun,
+    open_parent: Callable[[], str],
+) -> str:
+    """Open the parent run, unless a run has trained all models of the request on these data, in the same way.
 
-    What a search would find is not known before: a run that tunes is never refused.
+    Waits while another run is doing so. Raises `NothingToTrain` if one has. Neither holds for a forced run.
     """
-    if request.force or request.tune:
-        return
+    store = S3Store(Settings().bucket, s3_client(attempts=4, read_timeout=5))
+    name, told = request.registered_model, None
+    while True:
+        configs = planned_configs(client, request, version)
+        keys = training_keys(name, version.digest, configs, request.start_from)
+        # Of runs that begin at once the second one sees the parent run of the first.
+        with acquire_lease(store, f"runs/{sha256_hex(name.encode())[:16]}/lease.json"):
+            end_dead_runs(client, experiment, store, workflow.id)
+            other = None if request.force else find_in_training(client, experiment, keys, workflow.id)
+            if other is None:
+                if not request.force:
+                    refuse_what_was_trained(client, store, request, version, configs)
+                parent = open_parent()
+                runs.log_tags(client, parent, {TRAININGS: " ".join(sorted(keys))})
+                return parent
+        if other != told:
+            told = other
+            _log.warning("waiting for %s, which trains the same now. To train at once set force (--force).", other)
+        time.sleep(TERMS.poll_interval)
+
+
+def planned_configs(client: "MlflowClient", request: RunRequest, version: DatasetVersion) -> list[TrainConfig]:
+    """Of each model of the request, with the hyperparameters that it will reuse."""
     name, overrides = request.registered_model, request.overrides_for(version.placeholder)
     configs = []
     for model in request.models:
@@ -145,6 +183,14 @@ def refuse_what_was_trained(
         tags = {MODEL: model, DATASET: version.digest, PROFILE: request.profile}
         reused = model_registry.reused_params(client, name, tags, overrides.given())
         configs.append(with_values(config, reused[0]) if reused else config)
+    return configs
+
+
+def refuse_what_was_trained(
+    client: "MlflowClient", store: S3Store, request: RunRequest, version: DatasetVersion, configs: list[TrainConfig]
+) -> None:
+    """`NothingToTrain` if a run has trained with all of these configurations on these data."""
+    name = request.registered_model
 
     def was_skipped(workflow: str, model: str) -> bool:
         return store.exists(skipped_key(workflow, model))

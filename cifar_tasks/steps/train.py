@@ -12,7 +12,8 @@ from cifar_tasks.steps.inputs import check_model, earlier_result, initial_model,
 from cifar_tasks.steps.payloads import ParamsSource, TrainedModel, TrainPlan
 from cifar_tasks.steps.process import log_to_stdout
 from cifar_tasks.storage.checkpoints import CheckpointCallback, forget_checkpoints
-from cifar_tasks.storage.lease import Lease, LeaseCallback, acquire_lease
+from cifar_tasks.storage.lease import Lease, acquire_lease
+from cifar_tasks.storage.lease_callback import LeaseCallback
 from cifar_tasks.storage.s3 import S3Store, canonical_json, s3_client, sha256_hex
 from cifar_tasks.tracking import runs, wandb_run
 from cifar_tasks.tracking.airflow_links import link_run

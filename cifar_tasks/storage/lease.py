@@ -20,7 +20,6 @@ from multiprocessing.sharedctypes import RawValue
 from cifar_tasks.errors import IntegrityError, LeaseLost, StorageError
 from cifar_tasks.storage.lease_terms import TERMS, LeaseTerms
 from cifar_tasks.storage.s3 import S3Store, Snapshot, canonical_json
-from cifar_tasks.training import callbacks
 
 LOST = float("-inf")
 
@@ -45,19 +44,6 @@ class Lease:
                 f"{self.uri} could not be renewed in time, so that another process may take it over: this one stops. "
                 "Is storage reachable?"
             )
-
-
-class LeaseCallback(callbacks.Callback):
-    """Ends a training with `LeaseLost` once its lease may have passed to another process."""
-
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
-
-    def on_step(self, progress: callbacks.Progress) -> None:  # noqa: ARG002
-        self._lease.check()
-
-    def on_epoch_end(self, snapshot: callbacks.Snapshot) -> None:  # noqa: ARG002
-        self._lease.check()
 
 
 @contextmanager

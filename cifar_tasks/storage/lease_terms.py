@@ -1,4 +1,4 @@
-"""How long a lease is held. Without torch, which the lease of a training needs: those who only look read it too."""
+"""How long a lease is held."""
 
 from dataclasses import dataclass
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CONFIG, CODE = "cifar.config_sha256", "cifar.code_sha256"
 """Tags of a version: digests of the configuration and of the code that it was trained with."""
+TRAININGS = "cifar.trainings"
+"""Tag of the parent run: what it trains, so that no other run trains the same at the same time."""
 
 
 def config_digest(config: TrainConfig) -> str:
@@ -54,6 +56,20 @@ def find_trained(
             if parent is not None and parent.info.status == "FINISHED":
                 return trained
     return []
+
+
+def training_keys(name: str, dataset: str, configs: Collection[TrainConfig], start_from: StartFrom) -> set[str]:
+    """One for each configuration: what `find_trained` compares."""
+    common = [name, dataset, start_from, code_digest()]
+    return {sha256_hex(canonical_json([*common, config_digest(config)]))[:16] for config in configs}
+
+
+def find_in_training(client: "MlflowClient", experiment: str, keys: set[str], workflow: str) -> str | None:
+    """Id of a workflow run other than `workflow` that is training all of this now."""
+    running = client.search_runs([experiment], f"attributes.status = 'RUNNING' AND tags.`{MODEL}` = 'all'")
+    tags = (run.data.tags for run in running)
+    found = (each[WORKFLOW] for each in tags if keys <= set(each.get(TRAININGS, "").split()))
+    return next((other for other in found if other != workflow), None)
 
 
 def describe_trained(client: "MlflowClient", name: str, versions: "list[ModelVersion]") -> str:

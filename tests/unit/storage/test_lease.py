@@ -15,7 +15,8 @@ from contextlib import contextmanager
 import pytest
 
 from cifar_tasks.errors import IntegrityError, LeaseLost, Stopped, StorageError
-from cifar_tasks.storage.lease import TERMS, Lease, LeaseCallback, LeaseTerms, acquire_lease
+from cifar_tasks.storage.lease import TERMS, Lease, LeaseTerms, acquire_lease
+from cifar_tasks.storage.lease_callback import LeaseCallback
 from tests.stores import FailingStore, InMemoryStore
 from tests.waiting import wait_until
 

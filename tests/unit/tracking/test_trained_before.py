@@ -14,7 +14,16 @@ from cifar_tasks.tracking.decisions import DECISION
 from cifar_tasks.tracking.provenance import code_digest
 from cifar_tasks.tracking.runs import DATASET, MODEL, START_FROM, WORKFLOW
 from cifar_tasks.tracking.saved_model import SavedModel
-from cifar_tasks.tracking.trained_before import CODE, CONFIG, config_digest, describe_trained, find_trained
+from cifar_tasks.tracking.trained_before import (
+    CODE,
+    CONFIG,
+    TRAININGS,
+    config_digest,
+    describe_trained,
+    find_in_training,
+    find_trained,
+    training_keys,
+)
 
 CNN, RESNET = get_model("cnn").config("demo"), get_model("resnet50").config("demo")
 DATA = "d" * 64
@@ -133,3 +142,24 @@ def test_the_reason_names_the_versions_and_what_was_decided(default_client, name
 def test_the_digest_of_a_configuration_covers_all_its_values():
     assert config_digest(CNN) == config_digest(get_model("cnn").config("demo"))
     assert len({config_digest(with_values(CNN, {name: 7})) for name in ("epochs", "seed", "crop_padding")}) == 3
+
+
+def test_a_run_that_trains_all_of_it_now_is_found_and_no_other_one(default_client, name):
+    experiment = default_client.create_experiment(name)
+    both, cnn, resnet = (training_keys(name, DATA, c, "recipe") for c in ([CNN, RESNET], [CNN], [RESNET]))
+    assert both == cnn | resnet
+    tags = {MODEL: "all", WORKFLOW: "first", TRAININGS: " ".join(both)}
+    run = default_client.create_run(experiment, tags=tags).info.run_id
+    default_client.create_run(experiment, tags={MODEL: "all", WORKFLOW: "tunes"})
+    default_client.create_run(experiment, tags={MODEL: "cnn", WORKFLOW: "child", TRAININGS: " ".join(both)})
+
+    def found(keys: set[str], workflow: str = "second") -> str | None:
+        return find_in_training(default_client, experiment, keys, workflow)
+
+    assert found(both) == found(cnn) == found(resnet) == "first"
+    assert found(both, "first") is None, "itself"
+    others = [(DATA, [CNN], "champion"), ("e" * 64, [CNN], "recipe"), (DATA, [with_values(CNN, {"seed": 1})], "recipe")]
+    assert [found(training_keys(name, *other)) for other in others] == [None] * 3
+    assert found(training_keys("another model", DATA, [CNN], "recipe")) is None
+    default_client.set_terminated(run, "FAILED")
+    assert found(both) is None
