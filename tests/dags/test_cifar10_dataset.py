@@ -19,6 +19,7 @@ dag = cifar10_dataset.cifar10_dataset()
 timetable = json.dumps(DagSerialization.to_dict(dag)["dag"]["timetable"])
 found = {"assets": sorted(set(re.findall("dataset_source_[a-z]+", timetable))), "cron": "*/5 * * * *" in timetable,
          "lines": dag.params.get_param("line").schema["examples"], "line": dag.params.get_param("line").value,
+         "event_only": dag.params["event_only"],
          "inlets": sorted(asset.name for asset in dag.get_task("announce").inlets)}
 """
 
@@ -28,7 +29,8 @@ def described(**variables: str) -> dict[str, object]:
 
 
 def test_without_lines_the_dag_is_there_and_runs_only_when_triggered():
-    assert described() == {"assets": [], "cron": False, "lines": [], "line": None, "inlets": []}
+    found = {"assets": [], "cron": False, "lines": [], "line": None, "event_only": False, "inlets": []}
+    assert described() == found
 
 
 def test_lines_are_checked_by_the_schedule_and_by_events_from_outside():
