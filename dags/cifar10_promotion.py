@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
-from airflow.sdk import TriggerRule, dag, task
+from airflow.sdk import Param, TriggerRule, dag, task
 
 from cifar_tasks.steps.promotion_payloads import PromotionRequest
 from step_tasks import (
@@ -20,6 +20,8 @@ from step_tasks import (
     workflow_run,
 )
 
+REASON = "answer_reason"
+"""Field of the person who is asked."""
 ABOUT = """\
 Compares a version of a registered model with its champion on the same test images, and decides by the limits of the
 form. The promotion log keeps each decision with its evidence; the aliases `champion`, `previous` and `challenger` in
@@ -28,7 +30,7 @@ MLflow follow the log. No other DAG moves them, except *Model rollback*.
 **Start:** each training starts one for its best version. To decide about any other version, click ▶ Trigger.
 
 **Approval:** in the mode `approve` the task *approve* waits for a person. Its tab *Required Actions* shows the
-comparison. No answer in time is a no.
+comparison, and a field for the reason, which may stay empty. No answer in time is a no.
 
 **Results:** the note of the run has the reasons, the tab *Details* of a task a button to the comparison.
 """
@@ -82,6 +84,8 @@ def cifar10_promotion():
         body="{{ ti.xcom_pull('propose')['markdown'] }}",
         options=[ApprovalOperator.APPROVE, ApprovalOperator.REJECT],
         defaults=ApprovalOperator.REJECT,
+        # Not `reason`: Airflow would take the answer's from the form of the run.
+        params={REASON: Param("", type=["null", "string"], maxLength=2_000, title="Reason")},
         response_timeout=timedelta(hours=SETTINGS.approval_hours),
         doc_md="Wait for a person, who sees the comparison on the tab *Required Actions*. No answer in time is a no.",
     )
@@ -92,11 +96,12 @@ def answer(response: Any) -> dict[str, Any] | None:
     """The answer of a person to the task `approve`; nobody has answered if `by` is none. None if none was asked."""
     if response is None:
         return None
-    person = response["responded_by_user"]
+    person, given = response["responded_by_user"], response.get("params_input") or {}
     return {
         "approved": response["chosen_options"] == [ApprovalOperator.APPROVE],
         "by": person and person["name"],
         "at": response["responded_at"].isoformat(),
+        "reason": given.get(REASON) or "",
     }
 
 

@@ -42,6 +42,9 @@ LINKS = {
 }
 """A line of a step that begins with one of these tells an address; the XCom key where its button finds it."""
 
+MAX_NOTE_LINE = 300
+"""Characters of a reason in the note of a DAG run, which Airflow limits: a person may have written a page."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -152,11 +155,12 @@ def workflow_run() -> dict[str, Any]:
 def show_in_note(reasons: list[str]) -> None:
     """Add the reasons to the note of the DAG run. Only Airflow's public API writes notes, and it needs a log-in."""
     from cifar_tasks.deployment.airflow_api import set_note
-    from cifar_tasks.evaluation.names import markdown
+    from cifar_tasks.evaluation.names import markdown, shortened
 
     run = get_current_context()["dag_run"]
+    lines = [f"- {markdown(shortened(reason, MAX_NOTE_LINE))}" for reason in reasons]
     try:
-        set_note(SETTINGS, run.dag_id, run.run_id, [f"- {markdown(reason)}" for reason in reasons])
+        set_note(SETTINGS, run.dag_id, run.run_id, lines)
     except Exception as error:  # what was decided is decided
         _log.warning("the note of this DAG run does not show the reasons: %s", error)
 

@@ -92,6 +92,7 @@ def _outcome(client: "MlflowClient", store: S3Store, proposal: Proposal, answer:
         mode=request.mode,
         reason=request.reason,
         who=answer.by if answer else proposal.workflow.by if request.mode == "force" else None,
+        answer_reason=" ".join(answer.reason.split()) if answer else "",
         workflow=proposal.workflow.id,
         url=proposal.comparison_url or proposal.workflow.url,
         test_set=proposal.test_set,
@@ -119,6 +120,8 @@ def _said(proposal: Proposal, answer: Answer | None, changed: bool, champion: in
     texts = [f"{answer.by} {'approved' if answer.approved else 'rejected'} it{at}"]
     if answer.by is None:
         texts = [f"nobody answered in time{at}"] if not answer.approved else [f"it was approved{at}"]
+    if reason := " ".join(answer.reason.split()):
+        texts[0] += f": {reason}"
     if changed and answer.approved:
         now = f"version {champion}" if champion else "none"
         texts.append(f"the champion is {now} since then; {START_AGAIN}")

@@ -60,6 +60,8 @@ class Answer(Payload):
     by: str | None
     """None if nobody answered in time."""
     at: datetime | None = None
+    reason: str = Field(default="", max_length=2_000)
+    """In the person's own words; empty if they gave none."""
 
 
 class Promotion(Payload):

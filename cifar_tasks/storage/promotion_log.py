@@ -37,6 +37,8 @@ class Outcome(BaseModel):
     """Written by the person who started it."""
     who: str | None = None
     """The person who decided; none if a run did."""
+    answer_reason: str = ""
+    """Written by the person who was asked."""
     workflow: str | None = None
     """The run that decided; its retry finds this entry."""
     url: str | None = None

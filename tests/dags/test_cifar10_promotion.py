@@ -47,17 +47,27 @@ def test_runs_that_wait_for_a_person_do_not_keep_the_next_one_waiting(dag):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "person", "approved", "by"),
+    ("chosen", "person", "given", "expected"),
     [
-        ("Approve", {"id": "7", "name": "ada"}, True, "ada"),
-        ("Reject", {"id": "7", "name": "ada"}, False, "ada"),
-        ("Reject", None, False, None),
+        ("Approve", "ada", {}, Answer(approved=True, by="ada")),
+        ("Reject", "ada", {"answer_reason": "too slow"}, Answer(approved=False, by="ada", reason="too slow")),
+        ("Reject", "ada", {"answer_reason": None}, Answer(approved=False, by="ada")),
+        ("Reject", None, {"answer_reason": ""}, Answer(approved=False, by=None)),
     ],
 )
-def test_the_answer_of_the_form_becomes_that_of_the_step(chosen, person, approved, by):
+def test_the_answer_of_the_form_becomes_that_of_the_step(chosen, person, given, expected):
     at = datetime(2026, 11, 26, 12, tzinfo=UTC)
-    response = {"chosen_options": [chosen], "params_input": {}, "responded_at": at, "responded_by_user": person}
-    assert Answer.model_validate(cifar10_promotion.answer(response)) == Answer(approved=approved, by=by, at=at)
+    user = person and {"id": "7", "name": person}
+    response = {"chosen_options": [chosen], "params_input": given, "responded_at": at, "responded_by_user": user}
+    answer = Answer.model_validate(cifar10_promotion.answer(response))
+    assert answer == expected.model_copy(update={"at": at})
+
+
+@pytest.mark.parametrize("value", [None, "", "too slow"])
+def test_the_field_for_the_reason_of_an_answer_may_stay_empty_and_is_none_of_the_run_s_form(dag, value):
+    asked = dag.get_task("approve").params
+    assert asked.get_param(cifar10_promotion.REASON).resolve(value) == value
+    assert set(asked).isdisjoint(dag.params)
 
 
 def test_where_nobody_was_asked_there_is_no_answer():

@@ -103,6 +103,17 @@ def test_a_note_that_cannot_be_written_fails_no_task(monkeypatch, caplog):
     assert caplog.messages == ["the note of this DAG run does not show the reasons: away"]
 
 
+def test_a_page_that_a_person_wrote_does_not_fill_the_note(monkeypatch):
+    noted = []
+    monkeypatch.setattr("cifar_tasks.deployment.airflow_api.set_note", lambda *given: noted.extend(given[-1]))
+    context = {"dag_run": SimpleNamespace(dag_id="dag", run_id="run")}
+    monkeypatch.setattr(step_tasks, "get_current_context", lambda: context)
+    step_tasks.show_in_note([f"bob rejected it: {'no ' * 600}never", "the champion stays"])
+    assert [len(line) < 310 for line in noted] == [True, True]
+    assert noted[0].startswith("- bob rejected it: no")
+    assert noted[0].endswith("never")
+
+
 @pytest.mark.parametrize(
     ("raised", "airflow_fails"),
     [

@@ -18,19 +18,20 @@ from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.payloads import EvaluatedModel
+from cifar_tasks.steps.process import run_step
 from cifar_tasks.steps.promote import propose, record
 from cifar_tasks.steps.promotion_payloads import Answer
 from cifar_tasks.steps.train import train_model
-from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.storage.s3 import S3Store, sha256_hex
 from cifar_tasks.tracking.approval_figures import read_figure
 from cifar_tasks.tracking.decisions import SECTION
 from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation
 from tests.conftest import COLOURS, RunningStack, connect, picture
 from tests.promotions import aliases, log_of, promote, proposed, registered_as, rolled_back
-from tests.trainings import prepared, train_plan
+from tests.trainings import as_json, prepared, train_plan, workflow
 
 YES = Answer(approved=True, by="ada", at=datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
-NO = Answer(approved=False, by="bob", at=datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
+NO = Answer(approved=False, by="bob", at=datetime(2026, 1, 2, 3, 4, tzinfo=UTC), reason="unfair\nto cats ")
 NOBODY = Answer(approved=False, by=None)
 
 
@@ -148,7 +149,7 @@ def test_a_version_that_is_the_champion_already_stays_so(client, name, strong):
     ("answer", "action", "reason"),
     [
         (YES, "promote", "ada approved it at 2026-01-02 03:04 UTC"),
-        (NO, "reject", "bob rejected it at 2026-01-02 03:04 UTC"),
+        (NO, "reject", "bob rejected it at 2026-01-02 03:04 UTC: unfair to cats"),
         (NOBODY, "reject", "nobody answered in time"),
         (None, "reject", "nobody was asked"),
     ],
@@ -159,7 +160,9 @@ def test_in_the_mode_approve_a_person_decides(client, name, weak, strong, answer
     promotion = promote(registered_as(client, strong, name), answer, mode="approve")
     assert promotion.action == action
     assert promotion.reasons[-1].startswith(reason)
-    assert log_of(name).last.who == (answer and answer.by)
+    entry = log_of(name).last
+    assert (entry.who, entry.answer_reason) == (answer and answer.by, "unfair to cats" if answer is NO else "")
+    assert reason in client.get_model_version(name, "2").description
     moved = {"champion": 2, "previous": 1} if action == "promote" else {"champion": 1, "challenger": 2}
     assert aliases(client, name) == moved
 
@@ -171,6 +174,30 @@ def test_the_person_who_is_asked_sees_one_figure_of_the_comparison_also_after_a_
     assert read_figure(S3Store(Settings().bucket), figure).startswith(b"\x89PNG")
     again = propose(proposal.request, proposal.workflow)
     assert (figure in again.markdown, again.comparison_url) == (True, proposal.comparison_url)
+
+
+def test_the_page_of_a_comparison_has_the_same_bytes_in_s3_and_in_mlflow(client, name, weak, strong):
+    promote(registered_as(client, weak, name))
+    proposal = proposed(registered_as(client, strong, name))
+    page = f"comparisons/{sha256_hex(proposal.workflow.id.encode())[:16]}.html"
+    kept = S3Store(Settings().bucket).get(f"promotions/{name}/{page}")
+    run_id = client.get_model_version(name, "2").run_id
+    assert Path(client.download_artifacts(run_id, page)).read_bytes() == kept
+    assert f"Promotion of version 2 of {name}" in kept.decode()
+    assert run_id in proposal.comparison_url
+    assert f"[The whole comparison]({proposal.comparison_url})" in proposal.markdown
+
+
+def test_a_proposal_from_stored_probabilities_takes_less_than_two_seconds_and_loads_no_torch(
+    client, name, weak, strong
+):
+    """With the figure for a person. The test with 10,000 images is a benchmark."""
+    promote(registered_as(client, weak, name))
+    registered = registered_as(client, strong, name)
+    asked = {"registered_model": name, "version": registered.version, "mode": "approve", "limits": {}}
+    took = run_step("tests.propose_alone:propose_alone", request=asked, workflow=as_json(workflow(name)))
+    assert took["loaded"] == ["scipy"]
+    assert took["seconds"] < 2
 
 
 def test_a_second_answer_and_a_retry_change_nothing(client, name, weak, strong):
