@@ -47,7 +47,10 @@ def test_mlflow_that_is_killed_between_log_and_alias_has_them_in_line_after_its_
 
 @pytest.mark.parametrize(
     ("status", "code", "remedy"),
-    [(403, "AccessDenied", "Give this key access to the bucket")],
+    [
+        (501, "NotImplemented", "Use a server with conditional writes"),
+        (403, "AccessDenied", "Give this key access to the bucket"),
+    ],
 )
 def test_a_server_that_refuses_conditional_writes_gets_no_entry_and_no_alias_moves(
     client,
