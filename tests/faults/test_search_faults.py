@@ -37,7 +37,7 @@ def data(backend: RunningStack, pictures: Path) -> PreparedData:
 def test_a_trial_whose_worker_is_killed_is_retried_once_by_another_in_the_same_mlflow_run(
     data, client, short_heartbeat
 ):
-    first, second = workers_for(data, 6, epochs=4, trials=2)
+    first, second = workers_for(data, 6, trials=2)
     task = in_background(first)
     wait_until(lambda: first_epoch_ended(first))
     task.child().send_signal(signal.SIGKILL)
@@ -70,7 +70,7 @@ def test_a_worker_that_wakes_after_its_trial_was_given_to_another_ends_without_a
 
 
 def test_a_stopped_search_continues_where_it_was(data, client, short_heartbeat):
-    worker = workers_for(data, 8, epochs=4, trials=2)[0]
+    worker = workers_for(data, 8, trials=2)[0]
     task = in_background(worker)
     wait_until(lambda: first_epoch_ended(worker))
     task.child().send_signal(signal.SIGTERM)
