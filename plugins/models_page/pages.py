@@ -65,7 +65,7 @@ def _versions_page(state: State) -> str:
         "versions",
         state,
         name=name,
-        names=problems.value_of(registry.registered_models, [name]),
+        names=_names(name, problems),
         rows=registry.ordered(tuple(shown), state.sort, descending=not state.ascending),
         models=sorted({row.model for row in found}),
         total=len(found),
@@ -162,7 +162,7 @@ def _history_page(state: State) -> str:
         "history",
         state,
         name=name,
-        names=problems.value_of(registry.registered_models, [name]),
+        names=_names(name, problems),
         entries=entries,
         problems=problems,
     )
@@ -195,6 +195,11 @@ def _name(state: State, problems: Problems) -> str:
     if workflow and not state.registered_model:
         of_run = problems.value_of(lambda: registry.registered_by(workflow), None)
     return state.registered_model or of_run or Settings().registered_model
+
+
+def _names(name: str, problems: Problems) -> list[str]:
+    """Of the form's choice: with the one that is shown, which may be newer than the list that was read."""
+    return sorted({*problems.value_of(registry.registered_models, []), name})
 
 
 def _html(template: str, state: State, **values: Any) -> str:

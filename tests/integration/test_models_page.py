@@ -212,3 +212,12 @@ def test_the_library_of_the_charts_comes_from_its_wheel(page):
     response = page.get("/static/plotly.min.js")
     assert response.status_code == 200
     assert response.content == pages.plotly_bundle().read_bytes()
+
+
+@pytest.mark.parametrize("view", ["versions", "history"])
+def test_the_choice_of_registered_models_has_the_one_that_is_shown_however_new_it_is(page, registered, client, view):
+    """Else the form would send another one, the first of a list that was read before it was there."""
+    read(page, registered_model=registered.name, view=view)
+    client.create_registered_model(f"new-{view}-{registered.name}")
+    shown = read(page, registered_model=f"new-{view}-{registered.name}", view=view)
+    assert f"<option selected>new-{view}-{registered.name}</option>" in shown
