@@ -149,7 +149,9 @@ def test_what_a_person_brings_into_use_on_the_command_line_has_one_event_at_once
     watched: Pets,
 ) -> None:
     before = len(watched.events())
-    watched.deliver("train/ant/not complete.png", 6100)
+    watched.deliver("train/ant/to be rolled back.png", 6100)
+    accept(watched.store, prepared(watched.store, "s3://team/pets", marker=MARKER))
+    watched.deliver("train/ant/not complete.png", 6101)
     for command, kind in ("rollback", "rolled_back"), ("release", "released"):
         if command == "release":
             accept(watched.store, prepared(watched.store, "s3://team/pets", marker=MARKER), "quarantined")
@@ -174,7 +176,25 @@ def test_what_a_person_brings_into_use_on_the_command_line_has_one_event_at_once
         }
     again = trigger(watched.client, {"line": "pets", "event_only": True}, DATASET_DAG)
     assert watched.ended(again)["announce"] == "skipped"
+    watched.complete()
+    assert watched.ended(watched.check())["announce"] == "skipped"
     assert len(watched.events()) == before
+
+
+def test_a_decision_while_the_dag_is_paused_stands_and_has_its_event_from_the_next_check(watched: Pets) -> None:
+    watched.deliver("train/ant/paused.png", 6102)
+    watched.complete()
+    watched.ended(watched.check())
+    dags, before = DAGApi(watched.client), len(watched.events())
+    dags.patch_dag(DATASET_DAG, DAGPatchBody(is_paused=True))
+    try:
+        assert "is not sent: the DAG cifar10_dataset is paused" in told("rollback", "pets", "--reason", "for a while")
+    finally:
+        dags.patch_dag(DATASET_DAG, DAGPatchBody(is_paused=False))
+    entry = watched.log().entry_in_use()
+    assert (entry.kind, len(watched.events())) == ("rolled_back", before)
+    watched.ended(watched.check())
+    assert [event["entry"] for event in watched.events()[before:]] == [entry.number]
 
 
 def shown(watched: WatchedLine, markdown: str) -> Image.Image:

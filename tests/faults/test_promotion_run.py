@@ -1,5 +1,6 @@
 """The promotion and rollback DAGs on the real stack: started by a training, by a person, answered, rolled back."""
 
+import re
 import time
 
 import pytest
@@ -48,8 +49,9 @@ def wait_for_person(run: DagRun) -> None:
     time.sleep(SETTLING_SECONDS)
 
 
-def answer(run: DagRun, option: str) -> None:
-    payload = UpdateHITLDetailPayload(chosen_options=[option])
+def answer(run: DagRun, option: str, reason: str | None = None) -> None:
+    given = {} if reason is None else {"answer_reason": reason}
+    payload = UpdateHITLDetailPayload(chosen_options=[option], params_input=given)
     TaskInstanceApi(run.client).update_hitl_detail(run.dag_id, run.run_id, "approve", -1, payload)
 
 
@@ -106,7 +108,7 @@ def test_a_person_approves_one_waiting_promotion_and_rejects_another_while_a_thi
     ended(start("meanwhile", "auto"))
     assert [champion(client, name) for name in names] == [None, None, versions["meanwhile"]]
     answer(approved, "Approve")
-    answer(rejected, "Reject")
+    answer(rejected, "Reject", "slow on old phones")
     with pytest.raises(ApiException) as refused:
         answer(approved, "Reject")
     assert refused.value.status == 409
@@ -116,7 +118,8 @@ def test_a_person_approves_one_waiting_promotion_and_rejects_another_while_a_thi
     entries = [last_entry(name) for name in names[:2]]
     assert [(entry.action, entry.who) for entry in entries] == [("promote", "admin"), ("reject", "admin")]
     assert [entry.challenger for entry in entries] == [None, versions["rejected"]]
-    assert "admin rejected it" in note(rejected)
+    assert [entry.answer_reason for entry in entries] == ["", "slow on old phones"]
+    assert re.search("admin rejected it at .* UTC: slow on old phones", note(rejected))
 
 
 def test_a_rollback_makes_the_previous_champion_the_champion_again(dag_run, client, airflow):
