@@ -9,7 +9,7 @@ from cifar_tasks.cli.dag_run import trigger
 from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
 from cifar_tasks.tracking import runs
 from tests.browser.conftest import keep, needs_chromium, page  # noqa: F401 – fixtures
-from tests.faults.test_promotion_run import champion, ended, registered_as, wait_for_person
+from tests.faults.test_promotion_run import champion, ended, last_entry, registered_as, wait_for_person
 
 pytestmark = needs_chromium
 
@@ -29,6 +29,7 @@ def test_a_person_sees_the_comparison_with_its_figure_and_the_approval_moves_the
     run = trigger(dag_run.client, conf, PROMOTION_DAG)
     wait_for_person(run)
     assert champion(client, name) == worse
+    comparison = run.result("propose")["comparison_url"]
     size = page.viewport_size
     for theme in ("light", "dark"):
         page.evaluate(f"localStorage.setItem('theme', '{theme}')")
@@ -43,6 +44,10 @@ def test_a_person_sees_the_comparison_with_its_figure_and_the_approval_moves_the
             box = figure.bounding_box()
             assert 250 <= box["width"] <= 300
             assert 0 <= box["x"] <= box["x"] + box["width"] <= width, "the whole figure is on the screen"
+            shown = page.get_by_role("table").first
+            expect(shown).to_contain_text("test accuracy")
+            expect(shown).to_contain_text(f"version {better}")
+            expect(page.get_by_role("link", name="The whole comparison")).to_have_attribute("href", comparison)
             keep(f"airflow-approval-{theme}-{width}")
     page.evaluate("localStorage.removeItem('theme')")
     page.set_viewport_size(size)
@@ -53,7 +58,9 @@ def test_a_person_sees_the_comparison_with_its_figure_and_the_approval_moves_the
     assert address == figure.evaluate("image => image.src")
     assert requests.get(address, timeout=60).status_code == 401, "without a log-in"
     page.goto(f"{run.url}/tasks/approve/required_actions")
+    page.locator("input[name=element_answer_reason]").fill("as good as its figures")
     page.get_by_role("button", name="Approve", exact=True).click()
     assert ended(run).champion == champion(client, name) == better
+    assert last_entry(name).answer_reason == "as good as its figures"
     page.goto(run.url)
     expect(page.get_by_text("replaces the champion").first).to_be_visible()  # Airflow shows the first line of a note
