@@ -1,51 +1,64 @@
-"""A proxy in front of an S3 server that refuses conditional writes, as servers do that do not know them."""
+"""A proxy in front of an S3 server, whose answers a test may change."""
 
 import http.client
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-HOP_BY_HOP = ("connection", "expect", "keep-alive", "transfer-encoding")
+OF_THE_CONNECTION = ("connection", "content-length", "expect", "keep-alive", "transfer-encoding")
+"""Headers that are not passed on."""
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    length: int | None = None
+    """What the header Content-Length says; none: the length of the body. After a shorter body the connection ends."""
+
+
+Answering = Callable[[BaseHTTPRequestHandler, Callable[[], Answer]], Answer]
+"""Gives the answer to a request; it may call the function for the answer of the S3 server."""
 
 
 @contextmanager
-def proxy_without_conditional_writes(server: str, status: int, code: str) -> Iterator[str]:
-    """Its address. It answers a PUT with `If-None-Match` by `status` and S3's `code`, and passes on all else."""
-
-    refusal = f"<Error><Code>{code}</Code></Error>".encode()
+def s3_proxy(server: str, answering: Answering) -> Iterator[str]:
+    """Address of a proxy for the S3 server at this address."""
 
     class Proxy(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def pass_on(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if self.command == "PUT" and "If-None-Match" in self.headers:
-                self.reply(status, [("Content-Type", "application/xml")], refusal)
-                return
-            upstream = http.client.HTTPConnection(urlsplit(server).netloc, timeout=60)
-            # With the Host of the client, which is part of its signature.
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
-            upstream.request(self.command, self.path, body, headers)
-            answer = upstream.getresponse()
-            self.reply(answer.status, answer.getheaders(), answer.read())
-            upstream.close()
-
-        def reply(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-            self.send_response_only(status)
-            length = str(len(body))
-            for name, value in headers:
-                if self.command == "HEAD" and name.lower() == "content-length":
-                    length = value
-                elif name.lower() not in (*HOP_BY_HOP, "content-length"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", length)
+        def answer(self) -> None:
+            sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            answer = answering(self, lambda: self._of_server(sent))
+            length = len(answer.body) if answer.length is None else answer.length
+            self.send_response_only(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(length))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(body)
+                self.wfile.write(answer.body)
+                if len(answer.body) < length:
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = pass_on  # noqa: N815
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
+
+        def _of_server(self, sent: bytes) -> Answer:
+            upstream = http.client.HTTPConnection(urlsplit(server).netloc, timeout=60)
+            # With the Host of the client, which is part of its signature.
+            passed_on = {name: value for name, value in self.headers.items() if name.lower() not in OF_THE_CONNECTION}
+            upstream.request(self.command, self.path, sent, passed_on)
+            found = upstream.getresponse()
+            body, length = found.read(), found.headers.get("Content-Length")
+            upstream.close()
+            headers = {name: value for name, value in found.headers.items() if name.lower() not in OF_THE_CONNECTION}
+            return Answer(found.status, headers, body, int(length) if length and self.command == "HEAD" else None)
 
         def log_message(self, *_: object) -> None:
             pass

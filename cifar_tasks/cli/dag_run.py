@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -123,8 +122,7 @@ def _wait_for_dag(client: "ApiClient", dag_id: str, patience: float) -> None:
     deadline = time.monotonic() + patience
     while True:
         dag = find_dag(client, dag_id)
-        # Of other files' errors this DAG knows nothing; one of its own may have been mended just now.
-        broken = [error for error in import_errors(client) if PurePath(error.partition(":")[0]).stem == dag_id]
+        broken = import_errors(client, dag_id)  # which may be mended already: Airflow has to parse the file again
         if dag is not None and dag.is_paused:
             page = f"{Settings().airflow_url or client.configuration.host}/dags/{dag_id}"
             raise StackError(f"the DAG {dag_id} is paused: a run would wait. Unpause it, with the switch on {page}")

@@ -40,13 +40,13 @@ def download(url: str, target: Path, *, size: int, md5: str, report: Callable[[s
     part = target.with_name(f"{target.name}.part")
     with disk_errors(target.parent, "CIFAR_HOME"):
         target.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(target.parent, "CIFAR_HOME"), exclusive(target):
-        if target.exists() and file_digest(target, "md5") == md5:
-            return target
+        with exclusive(target):
+            if target.exists() and file_digest(target, "md5") == md5:
+                return target
 
-        _fetch(url, part, size, report, pause)
-        _verify(without_login(url), part, size, md5)
-        part.replace(target)
+            _fetch(url, part, size, report, pause)
+            _verify(without_login(url), part, size, md5)
+            part.replace(target)
     report(f"{target.name}: complete, {size / 1e6:,.0f} MB, MD5 verified")
     return target
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.deployment import stack
@@ -138,12 +138,16 @@ def paused_dags(client: "ApiClient") -> list[str]:
     return [dag.dag_id for dag in DAGApi(client).get_dags(paused=True).dags]
 
 
-def import_errors(client: "ApiClient") -> list[str]:
-    """`FILE: the last line of the error` for each DAG file that Airflow could not import."""
+def import_errors(client: "ApiClient", dag_id: str | None = None) -> list[str]:
+    """`FILE: the last line of the error` for each DAG file that Airflow could not import, or for that of one DAG."""
     from airflow_client.client.api.import_error_api import ImportErrorApi
 
     found = ImportErrorApi(client).get_import_errors().import_errors
-    return [f"{each.filename}: {(each.stack_trace.strip().splitlines() or ['no reason'])[-1]}" for each in found]
+    return [
+        f"{each.filename}: {(each.stack_trace.strip().splitlines() or ['no reason'])[-1]}"
+        for each in found
+        if dag_id in (None, PurePath(each.filename).stem)
+    ]
 
 
 MAX_NOTE = 1000

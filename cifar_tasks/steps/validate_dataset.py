@@ -2,7 +2,7 @@
 
 import logging
 
-from cifar_tasks.data.lines.line_decisions import Decider, record_version
+from cifar_tasks.data.lines.line_decisions import Decider, overtaken, record_version
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.data.lines.line_snapshot import load_snapshot
 from cifar_tasks.data.lines.line_verdicts import reject, release, waiting
@@ -11,7 +11,6 @@ from cifar_tasks.data.quality.quality_figure import quality_figure
 from cifar_tasks.data.quality.quality_page import quality_markdown
 from cifar_tasks.data.quality.quality_report import QualityReport
 from cifar_tasks.data.quality.snapshot import Snapshot
-from cifar_tasks.errors import SourceChanged
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.line_payloads import PreparedLine, RecordedVersion, ValidatedLine, Verdict
 from cifar_tasks.steps.payloads import WorkflowRun
@@ -29,7 +28,7 @@ def validate_dataset(prepared: PreparedLine, workflow: WorkflowRun) -> Validated
     store, cache = S3Store(settings.bucket), settings.home / "cache"
     log = read_line_log(store, prepared.line)
     if log.in_use() != prepared.in_use:
-        raise SourceChanged(f"another run has changed the version in use of {prepared.line} meanwhile. Check it again.")
+        raise overtaken(prepared.line)
     new = load_snapshot(store, prepared.dataset, cache)
     in_use = load_snapshot(store, prepared.in_use, cache) if prepared.in_use else None
     with runs.tracking_errors():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.errors import ConfigError, IntegrityError
 from cifar_tasks.tracking.saved_model import DIGEST_TAG, SavedModel
+from cifar_tasks.tracking.server import DATABASE_ERROR
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -105,7 +106,7 @@ def set_tag(client: "MlflowClient", name: str, key: str, value: str, version: in
     try:
         try_once()
     except MlflowException as error:
-        if error.error_code != "BAD_REQUEST":
+        if DATABASE_ERROR not in str(error):
             raise
         try_once()
 

@@ -13,7 +13,7 @@ LOG_IN = "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
 ADDRESS = "Is MLFLOW_TRACKING_URI the address of an MLflow server?"
 DELETED = "must be in the 'active' state"
 """What MLflow says of runs and experiments that somebody has deleted in its UI."""
-DATABASE = "https://sqlalche.me/"
+DATABASE_ERROR = "https://sqlalche.me/"
 """In what MLflow says of an error of its database."""
 AWAY = "Is it running (`cifar status`)?"
 
@@ -39,7 +39,7 @@ def tracking_error(error: Exception) -> TrackingError:
         return TrackingError(f"MLflow at {_shown()}: {reason} It was deleted there; a retry makes a new one.")
     status, is_mlflow = _status(error, text), "not in a valid JSON format" not in text
     # MLflow calls an error of its database, such as two writers of one row or no free connection, a bad request.
-    if is_mlflow and (worth_a_retry(status) or DATABASE in text):
+    if is_mlflow and (worth_a_retry(status) or DATABASE_ERROR in text):
         return TrackingError(f"MLflow at {_shown()} did not answer or failed: {reason}. {AWAY}")
     remedy = {401: LOG_IN, 403: LOG_IN}.get(status, ADDRESS if "Response body" in text else "")
     return TrackingRefused(f"MLflow at {_shown()} refused: {reason}. {remedy}".rstrip())

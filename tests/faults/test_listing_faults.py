@@ -3,17 +3,13 @@
 S3 is real. Between it and the steps is a proxy that can spoil the pages of a listing.
 """
 
-import http.client
 import json
 import re
-import socket
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from io import BytesIO
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -25,6 +21,7 @@ from cifar_tasks.steps.payloads import WorkflowRun
 from cifar_tasks.storage.s3 import S3Store, s3_client
 from tests.conftest import RunningStack
 from tests.dataset_lines import CLASSES, picture
+from tests.s3_proxy import Answer, s3_proxy
 
 PAGE = 1000
 """Objects of a page of S3."""
@@ -32,63 +29,32 @@ RUN = WorkflowRun(id="cifar10_dataset/one", name="one")
 LINE = "many"
 
 
-class Proxy(ThreadingHTTPServer):
+class Pages:
+    """Of the listings that the proxy passes on."""
+
     fault = ""
     """What happens to a page: `error`, `cut` or `half` to all but the first; the first one has `no token`."""
-    upstream = ""
 
-
-class Passes(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Proxy
-
-    def do_GET(self) -> None:
-        fault, later_page = self.server.fault, "continuation-token=" in self.path
-        if fault == "error" and later_page:
-            self.send_error(503)
-            return
-        status, headers, body = self._answer()
-        if fault == "no token" and not later_page:
-            body = re.sub(rb"<NextContinuationToken>.*</NextContinuationToken>", b"", body)
-        shown = body[: len(body) // 2] if later_page and fault in ("cut", "half") else body
-        self.send_response_only(status)
-        for name, value in headers.items():
-            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
-                self.send_header(name, value)
-        length = len(shown) if fault == "half" else len(body)
-        self.send_header("Content-Length", headers["Content-Length"] if self.command == "HEAD" else str(length))
-        self.send_header("Date", headers["Date"])
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(shown)
-        if len(shown) < length:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-    do_PUT = do_HEAD = do_DELETE = do_GET  # noqa: N815
-
-    def _answer(self) -> tuple[int, http.client.HTTPMessage, bytes]:
-        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        server = http.client.HTTPConnection(self.server.upstream, timeout=60)
-        server.request(self.command, self.path, sent, dict(self.headers))
-        found = server.getresponse()
-        body = found.read()
-        server.close()
-        return found.status, found.headers, body
-
-    def log_message(self, *_words: object) -> None:
-        pass
+    def answer(self, request: BaseHTTPRequestHandler, of_server: Callable[[], Answer]) -> Answer:
+        later_page = "continuation-token=" in request.path
+        if self.fault == "error" and later_page:
+            return Answer(503, {}, b"")
+        whole = of_server()
+        if self.fault == "no token" and not later_page:
+            return whole._replace(body=re.sub(rb"<NextContinuationToken>.*</NextContinuationToken>", b"", whole.body))
+        if self.fault in ("cut", "half") and later_page:
+            half = whole.body[: len(whole.body) // 2]
+            return whole._replace(body=half, length=len(whole.body) if self.fault == "cut" else None)
+        return whole
 
 
 @pytest.fixture
-def proxy(tracked: RunningStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with Proxy(("127.0.0.1", 0), Passes) as server:
-        server.upstream = urlsplit(tracked.s3_url).netloc
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+def pages(tracked: RunningStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
+    pages = Pages()
+    with s3_proxy(tracked.s3_url, pages.answer) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
         monkeypatch.setattr("cifar_tasks.storage.s3.s3_client", partial(s3_client, attempts=2))
-        yield server
-        server.shutdown()
+        yield pages
 
 
 @pytest.fixture
@@ -115,7 +81,7 @@ def deliver(store: S3Store, name: str, number: int) -> None:
 
 
 def test_a_listing_that_breaks_off_after_its_first_page_records_nothing_and_the_next_check_is_complete(
-    source: S3Store, proxy: Proxy
+    source: S3Store, pages: Pages
 ) -> None:
     store = S3Store(Settings().bucket)
 
@@ -125,12 +91,12 @@ def test_a_listing_that_breaks_off_after_its_first_page_records_nothing_and_the_
 
     def refused(fault: str) -> None:
         before = kept()
-        proxy.fault = fault
+        pages.fault = fault
         for step in partial(check_source, LINE, RUN), partial(prepare_version, LINE):
             with pytest.raises(StorageError, match=rf"s3://{source.bucket}/pets") as caught:
                 step()
             assert len(str(caught.value).splitlines()) <= 2
-        proxy.fault = ""
+        pages.fault = ""
         assert kept() == before
 
     refused("error")

@@ -1,5 +1,8 @@
 """Promotions while MLflow is stopped, and on an S3 server that refuses conditional writes."""
 
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+
 import pytest
 from mlflow import MlflowClient
 
@@ -12,7 +15,7 @@ from cifar_tasks.tracking.aliases import follow_log
 from tests.faults.test_promotion_faults import evaluated, name, second  # noqa: F401 – fixtures
 from tests.own_mlflow import own_mlflow
 from tests.promotions import aliases, log_of
-from tests.s3_proxy import proxy_without_conditional_writes
+from tests.s3_proxy import Answer, s3_proxy
 
 
 def test_mlflow_that_is_killed_between_log_and_alias_has_them_in_line_after_its_start(
@@ -62,8 +65,13 @@ def test_a_server_that_refuses_conditional_writes_gets_no_entry_and_no_alias_mov
     code,
     remedy,
 ):
+    def refuse_conditional_writes(request: BaseHTTPRequestHandler, of_server: Callable[[], Answer]) -> Answer:
+        if request.command == "PUT" and "If-None-Match" in request.headers:
+            return Answer(status, {"Content-Type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode())
+        return of_server()
+
     proposal, before = second(client, evaluated, name), aliases(client, name)
-    with proxy_without_conditional_writes(tracked.s3_url, status, code) as address, monkeypatch.context() as patch:
+    with s3_proxy(tracked.s3_url, refuse_conditional_writes) as address, monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL_S3", address)
         with pytest.raises(StorageRefused, match=f"promotions/.*{code}. {remedy}") as refused:
             record(proposal, None)

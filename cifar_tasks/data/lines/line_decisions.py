@@ -14,7 +14,7 @@ from cifar_tasks.data.lines.line_log import (
 )
 from cifar_tasks.data.lines.line_watch import mark_handled
 from cifar_tasks.data.versions import whole_version
-from cifar_tasks.errors import ConfigError, IntegrityError, SourceChanged
+from cifar_tasks.errors import ConfigError, DataError, IntegrityError
 from cifar_tasks.storage.s3 import S3Store
 
 
@@ -30,6 +30,14 @@ class Decider:
     reason: str = ""
 
 
+def overtaken(line: str) -> DataError:
+    """What another run has brought into use stays: no retry of this run can pass."""
+    return DataError(
+        f"another run has changed the version in use of {line} meanwhile. "
+        "Start the DAG cifar10_dataset for this line again."
+    )
+
+
 def record_version(
     store: S3Store,
     line: str,
@@ -41,7 +49,7 @@ def record_version(
 ) -> LineEntry:
     """Enter a version that was validated, `accepted` or `quarantined`; or find the entry that is there already.
 
-    `base`: digest of the version in use that it was prepared and validated beside. Raises `SourceChanged` if another
+    `base`: digest of the version in use that it was prepared and validated beside. Raises `DataError` if another
     run has brought another version into use since.
     """
 
@@ -54,7 +62,7 @@ def record_version(
         if in_use and in_use.dataset.digest == version.dataset.digest:
             return in_use
         if (in_use.dataset.digest if in_use else None) != base:
-            raise SourceChanged(f"another run has changed the version in use of {line} meanwhile. Check it again.")
+            raise overtaken(line)
         return LineOutcome(
             kind=kind,
             dataset=version.dataset,

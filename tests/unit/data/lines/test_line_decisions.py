@@ -9,7 +9,7 @@ from cifar_tasks.data.lines.line_decisions import Decider, record_version, roll_
 from cifar_tasks.data.lines.line_log import LineEntry, read_line_log
 from cifar_tasks.data.lines.line_settings import DatasetLine
 from cifar_tasks.data.lines.line_watch import look
-from cifar_tasks.errors import ConfigError, IntegrityError, SourceChanged
+from cifar_tasks.errors import ConfigError, DataError, IntegrityError
 from tests.dataset_lines import LINE, deliver, first_delivery, picture, prepared
 from tests.stores import InMemoryStore
 
@@ -60,8 +60,9 @@ def test_of_two_runs_at_once_one_writes_the_entry(tmp_path):
 def test_a_version_that_was_prepared_beside_another_one_than_that_in_use_is_not_entered(versions, tmp_path):
     store, (first, _, _) = versions
     late = prepared(store, first_delivery(tmp_path / "late", 30))
-    with pytest.raises(SourceChanged, match="another run has changed the version in use of pets"):
+    with pytest.raises(DataError, match="another run has changed the version in use of pets") as caught:
         record(store, late, "dag/9", base=first.dataset.digest)
+    assert not caught.value.retryable
     assert len(read_line_log(store, LINE).entries) == 3
 
 
