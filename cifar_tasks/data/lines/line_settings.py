@@ -27,7 +27,7 @@ class DatasetLine(BaseModel):
     @classmethod
     def _visible(cls, marker: str | None) -> str | None:
         if marker and marker.startswith("."):
-            raise ValueError("hidden files of a source are not looked at: give a name that begins with no dot")
+            raise ValueError("hidden files are ignored: give a name that does not begin with a dot")
         return marker
 
     @field_validator("source")

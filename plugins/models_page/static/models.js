@@ -75,9 +75,6 @@ async function trigger(form) {
   throw new Error(response.status === 403 ? `You may not start ${dag}.` : `${dag} was not started: ${detail}`);
 }
 
-/** The page that was read for a full query, which the browser's address has from now on. */
-let answered;
-
 /** Whether the page was left by one of its links: Airflow makes the component anew then. */
 let followed = false;
 
@@ -95,22 +92,15 @@ function Models({ dagId, runId }) {
   const wanted = query.toString();
 
   useEffect(() => {
-    if (answered?.query === wanted) {
-      setHtml(answered.html);
-      answered = undefined;
-      return;
-    }
     const request = new AbortController();
     load(wanted, request.signal).then(
       ({ html: text, full }) => {
         setProblem(undefined);
-        if (!full) {
-          setHtml(text);
-          return;
-        }
-        answered = { query: full.toString(), html: text };
+        setHtml(text);
+        if (!full) return;
         if (runId) ["dag_id", "run_id"].forEach((name) => full.delete(name)); // the path has them
-        navigate({ pathname, search: `?${full}` }, { replace: true });
+        // Not by the router, which would make the page anew.
+        history.replaceState(history.state, "", `${location.pathname}?${full}`);
       },
       (error) => error.name === "AbortError" || setProblem(error.message),
     );
