@@ -75,6 +75,15 @@ async function trigger(form) {
   throw new Error(response.status === 403 ? `You may not start ${dag}.` : `${dag} was not started: ${detail}`);
 }
 
+/** The page of the address that was opened. React shows a component that had to be loaded 300 ms later; the server is
+ * asked meanwhile. */
+let opened;
+if (location.pathname.endsWith("/plugin/models")) {
+  const query = new URLSearchParams(location.search).toString();
+  opened = { query, answer: load(query) };
+  opened.answer.catch(() => {}); // the component tells
+}
+
 /** Whether the page was left by one of its links: Airflow makes the component anew then. */
 let followed = false;
 
@@ -93,7 +102,9 @@ function Models({ dagId, runId }) {
 
   useEffect(() => {
     const request = new AbortController();
-    load(wanted, request.signal).then(
+    const answer = opened?.query === wanted ? opened.answer : load(wanted, request.signal);
+    opened = undefined;
+    answer.then(
       ({ html: text, full }) => {
         setProblem(undefined);
         setHtml(text);
