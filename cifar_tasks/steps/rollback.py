@@ -1,4 +1,4 @@
-"""Rollback: an earlier version becomes the champion again, after its file and what it computes were verified."""
+"""Rollback: an earlier version becomes the champion again, after its files and what it computes were verified."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 def roll_back(request: RollbackRequest, workflow: WorkflowRun) -> Promotion:
     """Make the previous champion, or the version that is asked for, the champion again.
 
-    Raises `IntegrityError` if its file was altered, or if it no longer computes its stored probabilities. Then nothing
-    has moved.
+    Raises `IntegrityError` if its files were altered, or if it no longer computes its stored probabilities. Then
+    nothing has moved.
     """
     client, store = runs.mlflow_client(), S3Store(Settings().bucket)
     name = request.registered_model
@@ -90,7 +90,7 @@ def _check_answers(store: S3Store, version: "ModelVersion") -> str:
             f"test images they differ by up to {gap:.3f}. It is not promoted; choose another version."
         )
     digest = model_registry.saved_model_of(version).sha256
-    return f"verified: its file has the SHA-256 {digest[:12]}…, and it classifies {len(chosen)} test images as it did"
+    return f"verified: its files have the SHA-256 {digest[:12]}…, and it classifies {len(chosen)} test images as it did"
 
 
 def _stored_probabilities(store: S3Store, version: "ModelVersion", data: DatasetVersion) -> NDArray[np.float16]:

@@ -1,7 +1,7 @@
 """The saved model in MLflow: an exported program (pt2), no pickle, with signature, input example and digest.
 
-`save_model` writes, reads back, compares, and only then tags the model with its digest; a model without that tag does
-not exist. `load_model` verifies the digest before it opens the file.
+`save_model` writes, reads back, compares, and only then tags the model with the digest of its files; a model without
+that tag does not exist. `load_model` verifies the digest before it opens a file.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class SavedModel:
     uri: str
     """`models:/m-…`, as MLflow names a logged model."""
     sha256: str
-    """Of the exported program."""
+    """Of its files (`digest_of_files`)."""
 
     @property
     def model_id(self) -> str:
@@ -125,16 +125,16 @@ class OpenedModel(NamedTuple):
 
     module: "torch.nn.Module"
     size: int
-    """Bytes of its file."""
+    """Bytes of its program."""
 
 
 def load_model(saved: SavedModel, device: "torch.device | None" = None) -> "torch.nn.Module":
-    """The stored model, ready to classify; `IntegrityError` if its file is not the one that was saved."""
+    """The stored model, ready to classify; `IntegrityError` if its files are not those that were saved."""
     return open_model(saved, device).module
 
 
 def open_model(saved: SavedModel, device: "torch.device | None" = None) -> OpenedModel:
-    """As `load_model`, with the size of the file."""
+    """As `load_model`, with the size of the program."""
     with _downloaded(saved.uri) as (folder, digest):
         _check_digest(saved, digest)
         model, size = _open(folder), (folder / PROGRAM).stat().st_size
@@ -142,7 +142,7 @@ def open_model(saved: SavedModel, device: "torch.device | None" = None) -> Opene
 
 
 def verify_model(saved: SavedModel) -> None:
-    """`IntegrityError` if the stored file is not the one that was saved. Loads no torch."""
+    """`IntegrityError` if the stored files are not those that were saved. Loads no torch."""
     with _downloaded(saved.uri) as (_, digest):
         _check_digest(saved, digest)
 
@@ -157,14 +157,30 @@ def _check_digest(saved: SavedModel, digest: str) -> None:
 
 @contextmanager
 def _downloaded(uri: str) -> Iterator[tuple[Path, str]]:
-    """The model's folder on this machine while it is needed, and the digest of its program."""
+    """The model's folder on this machine while it is needed, and the digest of its files."""
     import mlflow
 
     with tempfile.TemporaryDirectory(prefix="cifar-model-") as target:
         folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=target))
         if not (folder / PROGRAM).is_file():
             raise IntegrityError(f"the model stored at {uri} was deleted from storage. Train again, or restore it.")
-        yield folder, hashlib.sha256((folder / PROGRAM).read_bytes()).hexdigest()
+        yield folder, digest_of_files(folder)
+
+
+def digest_of_files(folder: Path) -> str:
+    """SHA-256 of the lines that `sha256sum` prints for the files of a model, sorted by path.
+
+    The program alone does not decide what a server does: the file `MLmodel` names code to load.
+    """
+    from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
+
+    lines = []
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != REGISTERED_MODEL_META_FILE_NAME:  # MLflow adds it to what it downloads
+            with path.open("rb") as file:
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _open(folder: Path) -> "torch.nn.Module":

@@ -46,8 +46,8 @@ def gather_evidence(
 ) -> Evidence:
     """Of a candidate, and of the champion if there is one.
 
-    Raises `IntegrityError` if the candidate's file is not the one that was registered. What is wrong with a champion is
-    part of the evidence.
+    Raises `IntegrityError` if the candidate's files are not those that were registered. What is wrong with a champion
+    is part of the evidence.
     """
     version = model_registry.get_version(client, name, candidate)
     verify_version(client, version)

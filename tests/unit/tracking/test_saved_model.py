@@ -1,5 +1,6 @@
 """A saved model on a real MLflow: it is whole or it does not exist, and is what was trained or is refused."""
 
+import subprocess
 from pathlib import Path
 
 import mlflow
@@ -14,10 +15,12 @@ from cifar_tasks.tracking.saved_model import (
     DIGEST_TAG,
     PROGRAM,
     SavedModel,
+    digest_of_files,
     find_model,
     is_stored,
     load_model,
     save_model,
+    verify_model,
 )
 
 EXAMPLE = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
@@ -72,6 +75,46 @@ def test_a_saved_model_is_found_and_computes_what_was_trained(default_client, ru
     with pytest.raises(IntegrityError, match=r"was deleted from storage"):
         load_model(saved)
     assert not is_stored(default_client, saved)
+
+
+def alter_mlmodel(folder: Path) -> None:
+    path = folder / "MLmodel"
+    path.write_text(path.read_text().replace("code: null", "code: code"))
+
+
+def add_code(folder: Path) -> None:
+    (folder / "code").mkdir()
+    (folder / "code" / "numpy.py").write_text("raise SystemExit('this code was not saved')")
+
+
+def delete_requirements(folder: Path) -> None:
+    (folder / "requirements.txt").unlink()
+
+
+def rename_requirements(folder: Path) -> None:
+    (folder / "requirements.txt").rename(folder / "requirement.txt")
+
+
+@pytest.mark.parametrize("alter", [alter_mlmodel, add_code, delete_requirements, rename_requirements])
+def test_a_model_is_not_opened_if_any_of_its_files_was_altered_added_or_deleted(default_client, run_id, alter):
+    saved = save_model(default_client, run_id, Linear(), EXAMPLE, {})
+    verify_model(saved)
+    folder = program_of(default_client, saved).parents[1]
+    before = digest_of_files(folder)
+    alter(folder)
+    assert digest_of_files(folder) != before == saved.sha256
+    for use in (verify_model, load_model):
+        with pytest.raises(IntegrityError, match=r"is damaged: SHA-256"):
+            use(saved)
+
+
+def test_the_digest_of_a_downloaded_model_can_be_computed_with_sha256sum(default_client, run_id, tmp_path):
+    saved = save_model(default_client, run_id, Linear(), EXAMPLE, {})
+    command = "find * -type f ! -name registered_model_meta | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    (tmp_path / "copy").mkdir()
+    folder = Path(mlflow.artifacts.download_artifacts(saved.uri, dst_path=str(tmp_path / "copy")))
+    done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == saved.sha256
 
 
 @pytest.mark.parametrize("wrong_by", [0.01, -1])
