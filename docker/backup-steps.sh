@@ -29,7 +29,9 @@ step() {
     ticker=$!
     code=0
     "$@" || code=$?
-    kill "$ticker" 2>/dev/null || :
+    # Not TERM: a subshell that has only begun has the trap of this shell, and forgets the signal.
+    kill -KILL "$ticker" 2>/dev/null || :
+    wait "$ticker" 2>/dev/null || :
     return "$code"
 }
 

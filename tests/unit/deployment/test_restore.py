@@ -100,6 +100,17 @@ def test_a_backup_that_is_damaged_or_cannot_be_read_changes_nothing(tree: Path, 
     assert changes(calls) == []
 
 
+def test_nothing_is_left_of_a_step_that_ends_at_once(tree: Path) -> None:
+    (tree / "docker" / "steps.sh").write_text("""\
+        . "$(dirname "$0")/backup-steps.sh"
+        for each in 1 2 3 4 5 6 7 8 9 10; do step "step $each" true; done
+        """)
+    command = ["sh", "docker/steps.sh"]
+    # It ends when no process writes to its output any more.
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stderr.splitlines() == [f"step {each}" for each in range(1, 11)]
+
+
 def test_a_restore_that_lacks_rows_says_that_it_is_not_done(tree: Path) -> None:
     status, messages, calls = restore(tree, ROWS="2")
     assert status == 1
