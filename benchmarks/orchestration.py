@@ -14,7 +14,6 @@ from benchmarks.measure import Row
 from benchmarks.temporary_stack import whole_stack
 from cifar_tasks.cli.dag_run import ENDED, trigger
 from cifar_tasks.config import Overrides
-from cifar_tasks.deployment import stack
 from cifar_tasks.deployment.airflow_api import access_to_embedded_stack, airflow
 from cifar_tasks.errors import StackError
 from cifar_tasks.steps.evaluate import evaluate_model
@@ -48,7 +47,7 @@ class Times:
 def measure(rounds: int) -> list[Row]:
     with whole_stack() as home:
         access = access_to_embedded_stack(home)
-        with airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
+        with airflow(access.url, access.user, access.password) as client:
             pairs = [
                 (run_dag(client, number), run_in_this_process(number))
                 for number in track(range(rounds + 1), "DAG runs", console=Console(stderr=True))

@@ -81,8 +81,10 @@ class Settings(BaseSettings):
     """Address of Airflow in a browser, for links; none without Airflow."""
     airflow_api: Url | None = None
     """API of the Airflow in which `cifar demo` starts its run; none for the embedded stack, which it starts."""
+    airflow_user: str = "admin"
+    """Who logs in there. For notes of DAG runs it needs the permissions to read and edit DAGs and DAG runs."""
     airflow_password: SecretStr | None = None
-    """Of the user `admin` of this Airflow."""
+    """Of this user."""
     mlflow_url: Url | None = None
     """Address of MLflow in a browser, for links, if it differs from `MLFLOW_TRACKING_URI`, which the tasks use."""
 

@@ -188,11 +188,11 @@ def _print_in_use(entry: "LineEntry") -> None:
 def _send_event(line: str) -> str:
     """Address of the run that does; it sends none if the version in use has one."""
     from cifar_tasks.cli.dag_run import trigger
-    from cifar_tasks.deployment import airflow_api, stack
+    from cifar_tasks.deployment import airflow_api
     from cifar_tasks.settings import read_settings
 
     access = airflow_api.access_to_airflow(read_settings())
-    with airflow_api.airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
+    with airflow_api.airflow(access.url, access.user, access.password) as client:
         return trigger(client, {"line": line, "event_only": True}, airflow_api.DATASET_DAG).url
 
 

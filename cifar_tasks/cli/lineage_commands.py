@@ -144,7 +144,7 @@ def backfill(
     from cifar_tasks.cli import dag_run
     from cifar_tasks.data.lines.line_log import read_line_log
     from cifar_tasks.data.lines.line_versions import used_versions
-    from cifar_tasks.deployment import airflow_api, stack
+    from cifar_tasks.deployment import airflow_api
     from cifar_tasks.storage.s3 import S3Store
 
     fields = {"profile": profile, "registered_model": registered_model, "start_from": start_from}
@@ -156,7 +156,7 @@ def backfill(
     if not chosen:
         raise ConfigError(f"the log of the dataset line {line} has no version that was in use from {first} on.")
     access = airflow_api.access_to_airflow(settings)
-    with airflow_api.airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
+    with airflow_api.airflow(access.url, access.user, access.password) as client:
         for entry in chosen:
             past = request.model_copy(update={"dataset_version": entry.dataset.digest[:16]})
             run = dag_run.trigger(client, past.as_form())

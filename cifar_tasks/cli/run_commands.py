@@ -110,7 +110,7 @@ def demo(
     from cifar_tasks.cli.request import build_request, check_source
     from cifar_tasks.cli.summary import print_summary
     from cifar_tasks.cli.watch import AWAITING_INPUT
-    from cifar_tasks.deployment import airflow_api, stack
+    from cifar_tasks.deployment import airflow_api
 
     request = build_request(
         source,
@@ -139,7 +139,7 @@ def demo(
     if stored:
         check_source(request)
     give_up_soon()
-    with airflow_api.airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
+    with airflow_api.airflow(access.url, access.user, access.password) as client:
         run = dag_run.trigger(client, request.as_form())
         _follow(run)
         if run.is_skipped():

@@ -22,11 +22,12 @@ REQUEST_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Access:
-    """An Airflow, the password of its admin, and hints for the user."""
+    """An Airflow, who logs in to it, and hints for the person."""
 
     url: str
     password: str = field(repr=False)
     hints: Mapping[str, str]
+    user: str = stack.AIRFLOW_USER
 
 
 def access_to_deployment(settings: Settings) -> Access | None:
@@ -36,10 +37,10 @@ def access_to_deployment(settings: Settings) -> Access | None:
     if not settings.airflow_password:
         raise ConfigError(
             f"CIFAR_AIRFLOW_API is {settings.airflow_api}, and CIFAR_AIRFLOW_PASSWORD is not set. Set the password "
-            "of its admin, or unset the address to use the embedded stack."
+            f"of {settings.airflow_user}, or unset the address to use the embedded stack."
         )
     hints = {"Log in": "user admin, password in .env: AIRFLOW_ADMIN_PASSWORD (MLflow: MLFLOW_ADMIN_PASSWORD)"}
-    return Access(settings.airflow_api, settings.airflow_password.get_secret_value(), hints)
+    return Access(settings.airflow_api, settings.airflow_password.get_secret_value(), hints, settings.airflow_user)
 
 
 def access_to_embedded_stack(home: Path) -> Access:
@@ -163,7 +164,7 @@ def set_note(settings: Settings, dag_id: str, run_id: str, lines: list[str]) -> 
     from airflow_client.client.api.dag_run_api import DagRunApi
     from airflow_client.client.models.dag_run_patch_body import DAGRunPatchBody
 
-    with airflow(access.url, stack.AIRFLOW_USER, access.password) as client:
+    with airflow(access.url, access.user, access.password) as client:
         api = DagRunApi(client)
         note = api.get_dag_run(dag_id, run_id).note or ""  # a person may have written one
         for line in lines:

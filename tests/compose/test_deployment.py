@@ -58,6 +58,19 @@ def test_models_are_registered_and_the_better_one_is_champion(tracking: Tracking
     assert accuracies[champion.tags["cifar.model"]] == max(accuracies.values())
 
 
+def test_the_note_of_the_promotion_has_its_reasons(deployment: Deployment, tracking: Tracking, trained: dict[str, str]):
+    client = tracking("reader")
+    wait_until(lambda: "champion" in client.get_registered_model(MODEL).aliases, 300)
+    runs = f"{deployment.airflow_url}/api/v2/dags/cifar10_promotion/dagRuns"
+
+    def notes() -> list[str]:
+        found = requests.get(runs, headers={"Authorization": f"Bearer {deployment.token()}"}, timeout=30).json()
+        return [run["note"] for run in found["dag_runs"] if run["note"]]
+
+    wait_until(notes, 60)
+    assert "becomes the champion" in notes()[0] or "is the champion" in notes()[0]
+
+
 def test_the_models_page_answers_who_is_logged_in(deployment: Deployment, tracking: Tracking, trained: dict[str, str]):
     first, second = sorted(v.version for v in tracking("reader").search_model_versions(f"name = '{MODEL}'"))[:2]
     page = f"{deployment.airflow_url}/models-page/page?registered_model={MODEL}"

@@ -124,6 +124,8 @@ def test_workers_know_no_password_that_they_do_not_need():
     assert "TRAINER" not in str(SERVICES["api-server"]["environment"])
     webhook = {name for name, settings in SERVICES.items() if "WEBHOOK_TOKEN" in str(settings["environment"])}
     assert webhook == {"storage", "api-server"}
+    notes = {name for name, settings in SERVICES.items() if "AIRFLOW_WORKER_PASSWORD" in str(settings["environment"])}
+    assert notes == {"init", "worker", "promotion-worker"}
     promoters = {name for name, settings in SERVICES.items() if "PROMOTER" in str(settings["environment"])}
     assert promoters == {"storage", "init", "promotion-worker", "cifar"}
 

@@ -1,4 +1,4 @@
-"""The set-up of the deployment: Airflow's tables, admin and pool, buckets with their policies, MLflow's users.
+"""The set-up of the deployment: Airflow's tables, users and pool, buckets with their policies, MLflow's users.
 
 Runs before each start and changes only what differs; a password that was changed in `.env` is changed here.
 """
@@ -17,7 +17,9 @@ from cifar_tasks.deployment.probes import ProbeError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store, canonical_json, s3_client
 
-ADMIN = "admin"
+ADMIN, WORKER = "admin", "worker"
+NOTES = (("can_read", "DAGs"), ("can_edit", "DAGs"), ("can_read", "DAG Runs"), ("can_edit", "DAG Runs"))
+"""Airflow's permissions to write the note of a DAG run: none to start or delete one, or to see connections."""
 MAY_DELETE = ("arn:aws:s3:::cifar/runs/*/checkpoints/*", "arn:aws:s3:::cifar/runs/*/lease.json")
 """What a training deletes itself. Nobody but the admin deletes datasets, results and logs."""
 PROMOTIONS = "arn:aws:s3:::cifar/promotions/*"
@@ -26,7 +28,7 @@ PROMOTIONS = "arn:aws:s3:::cifar/promotions/*"
 def main() -> None:
     steps: dict[str, Callable[[], object]] = {
         "Airflow's tables and the pool gpu": airflow_setup.main,
-        "Airflow's admin, with the password of .env": create_admin,
+        "Airflow's users, with the passwords of .env": create_airflow_users,
         "buckets, and who may write and delete": create_buckets,
         "fingerprints of the secrets that all components share": record_secrets,
         "MLflow's users": create_mlflow_users,
@@ -36,17 +38,21 @@ def main() -> None:
         step()
 
 
-def create_admin() -> None:
+def create_airflow_users() -> None:
+    """`admin`, and `worker`, as whom tasks write notes."""
     from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
     from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
     def create() -> None:
         with get_application_builder() as builder:
-            users, password = builder.sm, os.environ["AIRFLOW_ADMIN_PASSWORD"]
-            if (user := users.find_user(ADMIN)) is not None:
-                users.reset_password(user.id, password)
-            elif not users.add_user(ADMIN, "Admin", "", "admin@localhost", users.find_role("Admin"), password):
-                sys.exit("init: Airflow's admin could not be created")
+            users = builder.sm
+            users.bulk_sync_roles([{"role": WORKER, "perms": NOTES}])
+            for name, role in ((ADMIN, "Admin"), (WORKER, WORKER)):
+                password = os.environ[f"AIRFLOW_{name.upper()}_PASSWORD"]
+                if (user := users.find_user(name)) is not None:
+                    users.reset_password(user.id, password)
+                elif not users.add_user(name, name, "", f"{name}@localhost", users.find_role(role), password):
+                    sys.exit(f"init: Airflow's user {name} could not be created")
 
     providers_configuration_loaded(create)()
 

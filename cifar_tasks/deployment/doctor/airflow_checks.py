@@ -2,7 +2,7 @@
 
 import os
 
-from cifar_tasks.deployment import probes, stack
+from cifar_tasks.deployment import probes
 from cifar_tasks.deployment.airflow_api import DAG, find_dag, import_errors, longest_task, paused_dags, pool_slots
 from cifar_tasks.deployment.compose.airflow_component import wrong_secrets
 from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, judge
@@ -14,7 +14,7 @@ def airflow_login(deployment: Deployment) -> str:
     judge("no password of Airflow's admin: CIFAR_AIRFLOW_PASSWORD is not set", skipped=not deployment.airflow_password)
     refused = refuse_anonymous(deployment, f"{deployment.airflow_url}/api/v2/dags")
     with deployment.airflow():
-        return f"{stack.AIRFLOW_USER} logs in; {refused}"
+        return f"{deployment.settings.airflow_user} logs in; {refused}"
 
 
 def gpu_pool(deployment: Deployment) -> str:

@@ -57,7 +57,7 @@ class Deployment:
         return S3Store(self.settings.bucket, s3_client(attempts=1, read_timeout=self.timeout))
 
     def airflow(self) -> AbstractContextManager[Any]:
-        return airflow_api.airflow(self.airflow_url, stack.AIRFLOW_USER, self.airflow_password, self.timeout)
+        return airflow_api.airflow(self.airflow_url, self.settings.airflow_user, self.airflow_password, self.timeout)
 
     def hints(self, services: Collection[str]) -> dict[str, str]:
         """What a remedy may hold in braces. `start` has these services, and where to read why they stopped."""

@@ -85,8 +85,15 @@ def test_a_deployment_is_used_where_its_address_and_its_password_are_known() -> 
     assert access_to_deployment(Settings(airflow_password=password)) is None
     access = access_to_deployment(Settings(airflow_api="http://airflow:8080/", airflow_password=password))
     assert access is not None
-    assert (access.url, access.password) == ("http://airflow:8080", "s3cret-of-the-admin")
+    assert (access.url, access.user, access.password) == ("http://airflow:8080", "admin", "s3cret-of-the-admin")
     assert "s3cret" not in repr(access)
+
+
+def test_tasks_log_in_as_the_user_of_the_settings() -> None:
+    settings = Settings(airflow_api="http://airflow:8080", airflow_user="worker", airflow_password=SecretStr("word"))
+    access = access_to_deployment(settings)
+    assert access is not None
+    assert access.user == "worker"
 
 
 class LogsInSlowly(LogsInOnly):
