@@ -53,6 +53,7 @@ WITH_AIRFLOW = (
     "tests/faults/test_marked_runs.py",
     "tests/faults/test_models_page_forms.py",
     "tests/faults/test_models_page_names.py",
+    "tests/faults/test_models_page_views.py",
     "tests/faults/test_promotion_run.py",
     "tests/faults/test_running_stack.py",
     "tests/integration/test_doctor_airflow.py",

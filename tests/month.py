@@ -73,6 +73,11 @@ class Month(WatchedLine):
         wait_until(lambda: len(self.trainings()) >= number, RUN_SECONDS)
         return DagRun(self.client, str(self.trainings()[number - 1].dag_run_id))
 
+    def sources(self, run: DagRun) -> list[int]:
+        """Entries of the log of the line whose events have started a training."""
+        found = DagRunApi(self.client).get_upstream_asset_events(DAG, run.run_id).asset_events
+        return [event.extra["entry"] for event in found]
+
     def decisions(self, at_least: int = 0) -> tuple[Entry, ...]:
         """Of the promotion log, once it has so many entries."""
         wait_until(lambda: len(read_log(self.store, MODEL).entries) >= at_least, RUN_SECONDS)

@@ -8,17 +8,14 @@ from playwright.sync_api import expect
 from cifar_tasks.cli.dag_run import trigger
 from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
 from cifar_tasks.tracking import runs
-from tests.browser.conftest import keep, needs_chromium, page  # noqa: F401 – fixtures
+from tests.browser.conftest import needs_chromium
 from tests.faults.test_promotion_run import champion, ended, last_entry, registered_as, wait_for_person
 
 pytestmark = needs_chromium
 
 
 def test_a_person_sees_the_comparison_with_its_figure_and_the_approval_moves_the_champion(
-    page,  # noqa: F811
-    keep,  # noqa: F811
-    dag_run,
-    connected,
+    page, keep, dag_run, connected
 ):
     client, name = runs.mlflow_client(), "approved-in-the-browser"
     rows = sorted(dag_run.result("report")["rows"], key=lambda row: row["test_accuracy"])

@@ -12,7 +12,7 @@ from cifar_tasks.cli.dag_run import DAG, DagRun
 from cifar_tasks.deployment.airflow_api import PROMOTION_DAG, ROLLBACK_DAG
 from cifar_tasks.storage.promotion_log import Entry, read_log
 from cifar_tasks.storage.s3 import S3Store
-from tests.browser.conftest import keep, needs_chromium, page  # noqa: F401 – fixtures
+from tests.browser.conftest import needs_chromium
 from tests.conftest import COLOURS, picture
 from tests.dags.test_dag_run import wait_for
 from tests.faults.test_promotion_run import wait_for_person
@@ -36,12 +36,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_from_the_form_over_a_running_task_and_an_approval_to_a_rollback(
-    page,  # noqa: F811
-    keep,  # noqa: F811
-    stack,
-    airflow,
-    connected,
-    pictures,
+    page, keep, stack, airflow, connected, pictures
 ):
     run = start_training(page, airflow, f"{stack.airflow_url}/dags/{DAG}", pictures)
     follow_link_of_running_task(page, run)
@@ -58,7 +53,7 @@ def test_from_the_form_over_a_running_task_and_an_approval_to_a_rollback(
     keep("forms-timeline")
 
 
-def start_training(page: Page, airflow, dag: str, pictures: Path) -> DagRun:  # noqa: F811
+def start_training(page: Page, airflow, dag: str, pictures: Path) -> DagRun:
     """By the form of the DAG; asks a person about the promotion."""
     page.goto(dag)
     page.get_by_role("button", name="Trigger Dag").click()
@@ -73,13 +68,13 @@ def start_training(page: Page, airflow, dag: str, pictures: Path) -> DagRun:  # 
     return DagRun(airflow, re.search("/runs/([^/?]+)", page.url)[1].replace("%3A", ":").replace("%2B", "+"))
 
 
-def choose(page: Page, field: str, value: str) -> None:  # noqa: F811
+def choose(page: Page, field: str, value: str) -> None:
     """In a field of the form that has choices."""
     page.locator(f"#element_{field}").click()
     page.get_by_role("option", name=value, exact=True).click()
 
 
-def follow_link_of_running_task(page: Page, run: DagRun) -> None:  # noqa: F811
+def follow_link_of_running_task(page: Page, run: DagRun) -> None:
     """From a training to MLflow, whose run leads back."""
 
     def is_training() -> bool:
@@ -98,7 +93,7 @@ def follow_link_of_running_task(page: Page, run: DagRun) -> None:  # noqa: F811
     opened.value.close()
 
 
-def approve(page: Page, promotion: DagRun, version: int) -> None:  # noqa: F811
+def approve(page: Page, promotion: DagRun, version: int) -> None:
     wait_for_person(promotion)
     page.goto(f"{promotion.url}/tasks/approve/required_actions")
     expect(page.get_by_text(f"Promote version {version} of {NAME}?")).to_be_visible()
@@ -107,7 +102,7 @@ def approve(page: Page, promotion: DagRun, version: int) -> None:  # noqa: F811
     assert last_entry().champion == version
 
 
-def look_at_an_image_on_which_they_differ(page: Page, comparison: str) -> None:  # noqa: F811
+def look_at_an_image_on_which_they_differ(page: Page, comparison: str) -> None:
     page.goto(comparison)
     expect(page.get_by_role("heading", name=re.compile("would (not )?replace version"))).to_be_visible()
     expect(page.locator(".cifar-charts .main-svg").first).to_be_visible()
@@ -118,7 +113,7 @@ def look_at_an_image_on_which_they_differ(page: Page, comparison: str) -> None: 
     assert len(set(answers)) == 2, "both answers, of which one is right"
 
 
-def force_and_roll_back(page: Page, models: str, candidate: int, other: int) -> None:  # noqa: F811
+def force_and_roll_back(page: Page, models: str, candidate: int, other: int) -> None:
     """By the forms of the page; the timeline has both, and the approval before."""
     form = page.get_by_role("form", name=f"Promote version {other}")
     form.get_by_label("Mode").select_option("force")

@@ -11,7 +11,7 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.storage.promotion_log import Outcome, append, read_log
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
-from tests.browser.conftest import needs_chromium, page  # noqa: F401 – a fixture
+from tests.browser.conftest import needs_chromium
 from tests.models_page_app import NASTY, Registered, register
 from tests.unit.data.sources import NoiseSource
 
@@ -41,7 +41,7 @@ def delete_all(client: MlflowClient, *names: str) -> None:
         client.delete_registered_model(name)
 
 
-def test_markup_in_names_is_text_on_each_view_and_in_the_charts(page: Page, stack, nasty):  # noqa: F811
+def test_markup_in_names_is_text_on_each_view_and_in_the_charts(page: Page, stack, nasty):
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
 

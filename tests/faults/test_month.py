@@ -60,6 +60,7 @@ def test_the_first_delivery_is_trained_and_its_model_is_the_champion(month: Mont
     assert (entry.number, entry.kind, entry.diff.new) == (1, "accepted", 120)
     assert [(event["entry"], event["digest"]) for event in month.events()] == [(1, entry.dataset.digest)]
     states = month.ended(month.training(1))
+    assert month.sources(month.training(1)) == [1]
     assert (states["prepare"], states["report"], states["promote"]) == ("success", "success", "success")
     assert [(each.action, each.champion) for each in month.decisions(1)] == [("promote", 1)]
     wait_until(lambda: month.champion() == 1)
@@ -168,6 +169,7 @@ def test_grey_pictures_are_quarantined_and_trained_once_a_person_releases_them(m
     assert (entry.kind, entry.by, entry.reason) == ("released", embedded.AIRFLOW_USER, "an old camera")
     assert (entry.dataset, entry.diff.new) == (quarantined.dataset, 60)
     assert month.ended(month.training(5))["report"] == "success"
+    assert month.sources(month.training(5)) == [entry.number]
     assert month.decisions(4)[-1].candidate == 4
     assert month.versions()[-1].tags["cifar.dataset"] == entry.dataset.digest
     one_each = dict.fromkeys(("events", "trainings", "mlflow runs", "versions", "decisions"), 1)
