@@ -20,6 +20,8 @@ from cifar_tasks.tracking import runs
 from tests.trainings import workflow
 from tests.waiting import wait_until
 
+FORCE = {"mode": "force", "reason": "a test"}
+
 
 def registered_as(client: MlflowClient, evaluated: EvaluatedModel, name: str) -> RegisteredModel:
     """One more version with this model, as if another run had trained it."""
@@ -36,6 +38,11 @@ def proposed(registered: RegisteredModel, limits: Limits | None = None, **reques
         registered_model=registered.name, version=registered.version, limits=limits or Limits(), **request
     )
     return propose(asked, workflow(f"promotion-{uuid.uuid4().hex[:8]}"))
+
+
+def second(client: MlflowClient, evaluated: EvaluatedModel, name: str) -> Proposal:
+    """Of one more version, which becomes the champion when it is recorded."""
+    return proposed(registered_as(client, evaluated, name), **FORCE)
 
 
 def promote(registered: RegisteredModel, answer: Answer | None = None, **request: Any) -> Promotion:

@@ -7,58 +7,32 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
-from mlflow import MlflowClient
 
 from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding
 from cifar_tasks.errors import IntegrityError
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.payloads import EvaluatedModel
 from cifar_tasks.steps.promote import record
 from cifar_tasks.steps.promotion_payloads import Proposal
-from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage import promotion_log
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.aliases import follow_log
 from cifar_tasks.tracking.evaluations import read_evaluation, read_probabilities
-from tests.conftest import RunningStack, connect
-from tests.promotions import aliases, log_of, promote, proposed, registered_as, rolled_back
-from tests.trainings import Background, as_json, prepared, train_plan
+from tests.promotions import FORCE, aliases, log_of, promote, registered_as, rolled_back, second
+from tests.trainings import Background, as_json
 from tests.unit.deployment.doctor.deployments import find
 from tests.waiting import wait_until
 
-FORCE = {"mode": "force", "reason": "a test"}
 HANG = "tests.promotions:record_and_hang_before_the_champion_moves"
 ROUNDS = "tests.promotions:record_in_rounds"
-
-
-@pytest.fixture(scope="module")
-def evaluated(backend: RunningStack, pictures: Path) -> EvaluatedModel:
-    """One model; each test registers versions of it, and the mode force moves the champion."""
-    with pytest.MonkeyPatch.context() as patch:
-        connect(patch, backend.environment)
-        return evaluate_model(train_model(train_plan(prepared(pictures, "promotion-faults"), epochs=1)))
-
-
-@pytest.fixture
-def name(client: MlflowClient, evaluated: EvaluatedModel, request: pytest.FixtureRequest) -> str:
-    """A registered model of which version 1 is the champion."""
-    name = re.sub(r"\W", "-", request.node.name)[-90:].strip("-_")
-    promote(registered_as(client, evaluated, name))
-    return name
 
 
 def doctor() -> Finding:
     """What it says of the logs of all registered models, those of other tests among them."""
     return find("promotion logs", Deployment(Settings(), embedded=True))
-
-
-def second(client: MlflowClient, evaluated: EvaluatedModel, name: str) -> Proposal:
-    return proposed(registered_as(client, evaluated, name), **FORCE)
 
 
 def kill_between_log_and_alias(proposal: Proposal) -> None:

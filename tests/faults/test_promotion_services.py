@@ -12,18 +12,13 @@ from cifar_tasks.steps.promote import record
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.aliases import follow_log
-from tests.faults.test_promotion_faults import evaluated, name, second  # noqa: F401 – fixtures
 from tests.own_mlflow import own_mlflow
-from tests.promotions import aliases, log_of
+from tests.promotions import aliases, log_of, second
 from tests.s3_proxy import Answer, s3_proxy
 
 
 def test_mlflow_that_is_killed_between_log_and_alias_has_them_in_line_after_its_start(
-    client,
-    evaluated,  # noqa: F811
-    name,  # noqa: F811
-    monkeypatch,
-    tmp_path,
+    client, evaluated, name, monkeypatch, tmp_path
 ):
     proposal, set_alias = second(client, evaluated, name), MlflowClient.set_registered_model_alias
     with own_mlflow(tmp_path / "mlflow.log") as server, monkeypatch.context() as patch:
@@ -56,14 +51,7 @@ def test_mlflow_that_is_killed_between_log_and_alias_has_them_in_line_after_its_
     ],
 )
 def test_a_server_that_refuses_conditional_writes_gets_no_entry_and_no_alias_moves(
-    client,
-    tracked,
-    evaluated,  # noqa: F811
-    name,  # noqa: F811
-    monkeypatch,
-    status,
-    code,
-    remedy,
+    client, tracked, evaluated, name, monkeypatch, status, code, remedy
 ):
     def refuse_conditional_writes(request: BaseHTTPRequestHandler, of_server: Callable[[], Answer]) -> Answer:
         if request.command == "PUT" and "If-None-Match" in request.headers:
