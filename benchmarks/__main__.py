@@ -1,8 +1,6 @@
 """`python -m benchmarks`: everything in a few minutes, as one table."""
 
 import importlib
-import os
-import sys
 import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cifar_tasks.steps.process import STEP_ENV
+from cifar_tasks.steps.process import restart_in_step_environment
 
 if TYPE_CHECKING:
     from benchmarks.measure import Row
@@ -50,7 +48,7 @@ def main(
     (hours), python -m benchmarks.search_efficiency and python -m benchmarks.seed_trainings (half an hour each), python
     -m benchmarks.delivery_checks (ten minutes).
     """
-    _use_step_env()
+    restart_in_step_environment()
     import torch
 
     chosen = benchmarks or [each for each in Benchmark if each is not Benchmark.GPU or torch.cuda.is_available()]
@@ -62,12 +60,6 @@ def main(
     except KeyboardInterrupt:
         _notes.print("interrupted; measured so far:")
     Console().print(table)
-
-
-def _use_step_env() -> None:
-    """Start again in the environment that the product's steps have: libraries read it only when a process starts."""
-    if any(os.environ.get(name) != value for name, value in STEP_ENV.items()):
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], {**os.environ, **STEP_ENV})  # noqa: S606
 
 
 def _hardware() -> str:

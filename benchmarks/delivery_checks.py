@@ -30,6 +30,7 @@ from cifar_tasks.data.quality.snapshot import ImageSet, Snapshot, image_set
 from cifar_tasks.data.source import open_source
 from cifar_tasks.data.spool import spooled
 from cifar_tasks.settings import Settings
+from cifar_tasks.steps.process import restart_in_step_environment
 
 IN_USE, DELIVERY, CLEAN_DELIVERIES = 10_000, 500, 20
 MISSING = 3
@@ -174,4 +175,5 @@ def main(data: Annotated[Path, typer.Option(help="CIFAR-10 as class folders: an 
 
 
 if __name__ == "__main__":
+    restart_in_step_environment()
     typer.run(main)

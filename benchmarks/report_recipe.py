@@ -26,6 +26,7 @@ from cifar_tasks.data.spool import RawDataset, spooled
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier, build_classifier, load_pretrained
 from cifar_tasks.settings import Settings
+from cifar_tasks.steps.process import restart_in_step_environment
 from cifar_tasks.storage.weights import fetch_weights
 from cifar_tasks.training.device import autocast, choose_device, depthwise_in_float32, describe
 from cifar_tasks.training.logits import compute_logits
@@ -196,4 +197,5 @@ def summary(curve: list[Epoch]) -> str:
 
 
 if __name__ == "__main__":
+    restart_in_step_environment()
     typer.run(main)

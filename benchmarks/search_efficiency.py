@@ -26,6 +26,7 @@ from cifar_tasks.steps.inputs import TrainingImages, initial_model, load_trainin
 from cifar_tasks.steps.payloads import RunRequest, WorkflowRun
 from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.prepare import prepare_data
+from cifar_tasks.steps.process import restart_in_step_environment
 from cifar_tasks.training.device import choose_device, describe
 from cifar_tasks.training.setup import to_split
 from cifar_tasks.training.transfer import fit_classifier
@@ -184,4 +185,5 @@ def _write(curve: list[Spent], path: Path) -> None:
 
 
 if __name__ == "__main__":
+    restart_in_step_environment()
     typer.run(main)

@@ -28,6 +28,7 @@ from cifar_tasks.evaluation.calibration import to_float16
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import build_classifier
 from cifar_tasks.settings import Settings
+from cifar_tasks.steps.process import restart_in_step_environment
 from cifar_tasks.training.callbacks import Callback, Snapshot
 from cifar_tasks.training.device import choose_device, describe
 from cifar_tasks.training.logits import predict_logits
@@ -107,4 +108,5 @@ def decide_pairs(trained: list[Probabilities], labels: NDArray[np.int64], classe
 
 
 if __name__ == "__main__":
+    restart_in_step_environment()
     typer.run(main)

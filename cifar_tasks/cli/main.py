@@ -1,6 +1,5 @@
 """The `cifar` command. Each command imports heavy modules when it runs."""
 
-import os
 import sys
 
 import typer
@@ -17,7 +16,7 @@ from cifar_tasks.cli import (
 from cifar_tasks.cli.terminal import errors
 from cifar_tasks.errors import CifarError
 from cifar_tasks.evaluation.names import printable
-from cifar_tasks.steps.process import STEP_ENV
+from cifar_tasks.steps.process import restart_in_step_environment
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,9 +31,8 @@ for part in (stack_commands, run_commands, result_commands, promotion_commands, 
 
 def main() -> None:
     """Entry point. A `CifarError` is printed without a traceback."""
-    if sys.argv[1:2] == ["run"] and not STEP_ENV.items() <= os.environ.items():
-        # It trains in this process, and libraries read these variables when a process starts.
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | STEP_ENV)  # noqa: S606
+    if sys.argv[1:2] == ["run"]:  # it trains in this process
+        restart_in_step_environment()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names may not fit the terminal
     try:

@@ -71,6 +71,12 @@ def run_step(
         return _result(step, process.returncode, result.read())
 
 
+def restart_in_step_environment() -> None:
+    """Begin this command again in the environment of a step, unless it has it: libraries read it when they start."""
+    if not STEP_ENV.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | STEP_ENV)  # noqa: S606
+
+
 def start_step(step: str, **arguments: Any) -> None:
     """Start a step that may outlive this process. Nobody waits for its result."""
     with tempfile.TemporaryFile("w+") as given:
