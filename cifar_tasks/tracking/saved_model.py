@@ -111,8 +111,8 @@ def save_model(
             tags={key: str(value) for key, value in tags.items()},
             metadata=metadata,
         )
-    with _downloaded(info.model_uri) as (folder, digest), torch.inference_mode():
-        stored = _open(folder)(torch.from_numpy(example))
+    with _downloaded(info.model_uri) as folder, torch.inference_mode():
+        digest, stored = digest_of_files(folder), _open(folder)(torch.from_numpy(example))
     if not torch.allclose(stored, expected, rtol=1e-3, atol=1e-4):
         gap = (stored - expected).abs().max().item()
         raise IntegrityError(f"the model stored at {info.model_uri} differs from the trained one: logits by {gap:.3g}")
@@ -135,20 +135,22 @@ def load_model(saved: SavedModel, device: "torch.device | None" = None) -> "torc
 
 def open_model(saved: SavedModel, device: "torch.device | None" = None) -> OpenedModel:
     """As `load_model`, with the size of the program."""
-    with _downloaded(saved.uri) as (folder, digest):
-        _check_digest(saved, digest)
+    with _downloaded(saved.uri) as folder:
+        _check_digest(saved, folder)
         model, size = _open(folder), (folder / PROGRAM).stat().st_size
     return OpenedModel(model if device is None else model.to(device), size)
 
 
 def verify_model(saved: SavedModel) -> None:
     """`IntegrityError` if the stored files are not those that were saved. Loads no torch."""
-    with _downloaded(saved.uri) as (_, digest):
-        _check_digest(saved, digest)
+    with _downloaded(saved.uri) as folder:
+        _check_digest(saved, folder)
 
 
-def _check_digest(saved: SavedModel, digest: str) -> None:
-    if digest != saved.sha256:
+def _check_digest(saved: SavedModel, folder: Path) -> None:
+    digest = digest_of_files(folder)
+    # Models from before have the digest of the program alone; that of all files is never equal to it.
+    if saved.sha256 not in (digest, _sha256(folder / PROGRAM)):
         raise IntegrityError(
             f"the model stored at {saved.uri} is damaged: SHA-256 {digest[:12]}… instead of {saved.sha256[:12]}…. "
             "Train again, or restore the object."
@@ -156,15 +158,15 @@ def _check_digest(saved: SavedModel, digest: str) -> None:
 
 
 @contextmanager
-def _downloaded(uri: str) -> Iterator[tuple[Path, str]]:
-    """The model's folder on this machine while it is needed, and the digest of its files."""
+def _downloaded(uri: str) -> Iterator[Path]:
+    """The model's folder on this machine while it is needed."""
     import mlflow
 
     with tempfile.TemporaryDirectory(prefix="cifar-model-") as target:
         folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=target))
         if not (folder / PROGRAM).is_file():
             raise IntegrityError(f"the model stored at {uri} was deleted from storage. Train again, or restore it.")
-        yield folder, digest_of_files(folder)
+        yield folder
 
 
 def digest_of_files(folder: Path) -> str:
@@ -174,13 +176,15 @@ def digest_of_files(folder: Path) -> str:
     """
     from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
-    lines = []
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != REGISTERED_MODEL_META_FILE_NAME:  # MLflow adds it to what it downloads
-            with path.open("rb") as file:
-                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    files.pop(REGISTERED_MODEL_META_FILE_NAME, None)  # MLflow adds it to what it downloads
+    lines = [f"{_sha256(files[name])}  {name}\n" for name in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open(folder: Path) -> "torch.nn.Module":

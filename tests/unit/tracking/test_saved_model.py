@@ -1,5 +1,6 @@
 """A saved model on a real MLflow: it is whole or it does not exist, and is what was trained or is refused."""
 
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -106,6 +107,18 @@ def test_a_model_is_not_opened_if_any_of_its_files_was_altered_added_or_deleted(
     for use in (verify_model, load_model):
         with pytest.raises(IntegrityError, match=r"is damaged: SHA-256"):
             use(saved)
+
+
+def test_a_model_whose_program_alone_has_a_digest_is_opened_and_refused_if_the_program_was_altered(
+    default_client, run_id
+):
+    uri = save_model(default_client, run_id, Linear(), EXAMPLE, {}).uri
+    program = program_of(default_client, SavedModel(uri, ""))
+    earlier = SavedModel(uri, hashlib.sha256(program.read_bytes()).hexdigest())
+    verify_model(earlier)
+    program.write_bytes(program.read_bytes()[:-1])
+    with pytest.raises(IntegrityError, match=r"is damaged: SHA-256"):
+        verify_model(earlier)
 
 
 def test_the_digest_of_a_downloaded_model_can_be_computed_with_sha256sum(default_client, run_id, tmp_path):
