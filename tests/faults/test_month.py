@@ -169,7 +169,6 @@ def test_grey_pictures_are_quarantined_and_trained_once_a_person_releases_them(m
     assert (entry.kind, entry.by, entry.reason) == ("released", embedded.AIRFLOW_USER, "an old camera")
     assert (entry.dataset, entry.diff.new) == (quarantined.dataset, 60)
     assert month.ended(month.training(5))["report"] == "success"
-    assert month.sources(month.training(5)) == [entry.number]
     assert month.decisions(4)[-1].candidate == 4
     assert month.versions()[-1].tags["cifar.dataset"] == entry.dataset.digest
     one_each = dict.fromkeys(("events", "trainings", "mlflow runs", "versions", "decisions"), 1)
