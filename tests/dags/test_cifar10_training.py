@@ -1,5 +1,6 @@
 """The training DAG as Airflow reads it: its flow, what its form refuses, how its tasks are run."""
 
+import copy
 import inspect
 import json
 from types import SimpleNamespace
@@ -19,9 +20,12 @@ from step_tasks import form_request
 from tests.dags.parsing import parse_elsewhere
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def dag():
-    return cifar10_training.cifar10_training()
+    """A copy for each test: a parameter keeps the value that it has resolved."""
+    dag = cifar10_training.cifar10_training()
+    dag.params = copy.deepcopy(dag.params)
+    return dag
 
 
 def test_the_flow_is_one_line_with_a_branch_around_the_search(dag):
