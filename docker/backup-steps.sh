@@ -29,7 +29,7 @@ step() {
     ticker=$!
     code=0
     "$@" || code=$?
-    # Not TERM: a subshell that has only begun has the trap of this shell, and forgets the signal.
+    # Not TERM: a subshell that has just started still has the trap of this shell, and can lose the signal.
     kill -KILL "$ticker" 2>/dev/null || :
     wait "$ticker" 2>/dev/null || :
     return "$code"

@@ -149,7 +149,7 @@ def verify_model(saved: SavedModel) -> None:
 
 def _check_digest(saved: SavedModel, folder: Path) -> None:
     digest = digest_of_files(folder)
-    # Models from before have the digest of the program alone; that of all files is never equal to it.
+    # Older models were tagged with the digest of the program alone.
     if saved.sha256 not in (digest, _sha256(folder / PROGRAM)):
         raise IntegrityError(
             f"the model stored at {saved.uri} is damaged: SHA-256 {digest[:12]}… instead of {saved.sha256[:12]}…. "

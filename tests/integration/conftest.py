@@ -14,7 +14,7 @@ from tests.unit.data.sources import NoiseSource
 
 sys.path.append(str(PROJECT / "plugins"))  # as Airflow does
 
-from models_page import reading, version_table
+from models_page import class_recalls, pairs, promotion_history, reading, trainings, version_table
 from models_page.routes import create_app
 
 
@@ -26,8 +26,10 @@ def registered(client, tracked: RunningStack, tmp_path: Path) -> Registered:
 @pytest.fixture
 def page(tracked: RunningStack) -> Iterator[TestClient]:
     """The app, for a person who may read the DAG."""
-    for cached in (version_table.versions, version_table.registered_models):
-        cached.clear()
+    for module in (class_recalls, pairs, promotion_history, trainings, version_table):
+        for cached in vars(module).values():
+            if isinstance(cached, reading.Cached):
+                cached.clear()
     reading._away.clear()
     with TestClient(create_app(lambda: None), raise_server_exceptions=True) as client:
         yield client
