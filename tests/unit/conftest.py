@@ -1,7 +1,9 @@
-"""A real MLflow without a server: its client on a database and a folder of the tests."""
+"""A port without a server, and a real MLflow without one: its client on a database and a folder of the tests."""
 
 import os
 import shutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,14 @@ import pytest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Nobody listens there, and no other test can start a server there meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks.temporary_stack import free_port
 from cifar_tasks.cli.main import app
 from cifar_tasks.cli.stack_commands import print_findings
 from cifar_tasks.deployment.doctor import CHECKS
@@ -29,9 +28,9 @@ RESULTS = [
 
 
 @pytest.fixture
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def nowhere(closed_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of the servers of a deployment that does not run."""
-    address = f"http://127.0.0.1:{free_port()}"
+    address = f"http://127.0.0.1:{closed_port}"
     for name in ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.setenv(name, address)
     monkeypatch.setenv("CIFAR_HOME", str(tmp_path))

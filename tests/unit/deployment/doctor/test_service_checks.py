@@ -11,7 +11,6 @@ from threading import Thread
 
 import pytest
 
-from benchmarks.temporary_stack import free_port
 from tests.unit.deployment.doctor.deployments import COMPOSE, EMBEDDED, Server, answering, find, handled_by
 
 DATABASES = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CELERY__RESULT_BACKEND", "MLFLOW_BACKEND_STORE_URI")
@@ -64,8 +63,8 @@ def test_a_version_of_what_is_not_installed_is_no_warning(monkeypatch: pytest.Mo
         assert find("Airflow", replace(COMPOSE, airflow_url=address)).status == "ok"
 
 
-def test_airflow_that_is_not_there_is_a_failure_and_no_airflow_at_all_is_skipped() -> None:
-    gone = find("Airflow", replace(COMPOSE, airflow_url=f"http://127.0.0.1:{free_port()}"))
+def test_airflow_that_is_not_there_is_a_failure_and_no_airflow_at_all_is_skipped(closed_port: int) -> None:
+    gone = find("Airflow", replace(COMPOSE, airflow_url=f"http://127.0.0.1:{closed_port}"))
     assert gone.status == "failure"
     assert "docker compose up -d api-server" in gone.remedy
     assert find("Airflow", COMPOSE).status == "skipped"
@@ -96,10 +95,12 @@ def test_no_database_in_the_environment_is_a_failure(monkeypatch: pytest.MonkeyP
     assert "docker compose up -d postgres" in result.remedy
 
 
-def test_a_database_that_cannot_be_reached_is_a_failure_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_cannot_be_reached_is_a_failure_with_the_reason(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in DATABASES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CIFAR_STUDIES_URL", f"postgresql://optuna:word@127.0.0.1:{free_port()}/optuna")
+    monkeypatch.setenv("CIFAR_STUDIES_URL", f"postgresql://optuna:word@127.0.0.1:{closed_port}/optuna")
     result = find("PostgreSQL", COMPOSE)
     assert result.status == "failure"
     assert "no role can log in: " in result.message
@@ -135,8 +136,10 @@ def test_s3_is_named_as_it_calls_itself(
     assert f"{address}, bucket cifar, as trainer" in result.message
 
 
-def test_s3_that_is_not_there_has_how_to_start_it_in_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_s3(f"http://127.0.0.1:{free_port()}", monkeypatch)
+def test_s3_that_is_not_there_has_how_to_start_it_in_its_remedy(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_s3(f"http://127.0.0.1:{closed_port}", monkeypatch)
     result = find("S3", COMPOSE)
     assert result.status == "failure"
     assert "docker compose up -d storage" in result.remedy

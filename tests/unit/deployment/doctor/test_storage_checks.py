@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.temporary_stack import free_port
 from cifar_tasks.deployment.doctor.check_runner import Check, Deployment, run_checks
 from cifar_tasks.deployment.doctor.storage_checks import clock
 from cifar_tasks.errors import StorageError, StorageRefused
@@ -74,8 +73,8 @@ def test_whole_seconds_of_a_date_header_are_no_difference(here: float, message: 
     assert ("NTP" in result.remedy) == (off > 30)
 
 
-def test_a_clock_of_a_server_that_does_not_answer_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+def test_a_clock_of_a_server_that_does_not_answer_is_skipped(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
     assert find("clock of MLflow", COMPOSE).status == "skipped"
 
 
