@@ -137,7 +137,7 @@ def build(name: str, classes: int, train: Split, input_size: int) -> ImageClassi
         # No mean and unit deviation: what is left of the preprocessing is the division by 255.
         return ImageClassifier(spec.build(config, classes), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     config = with_values(config, {"input_size": input_size})
-    model = build_classifier(config, classes, *channel_statistics(train.images.numpy()))
+    model = build_classifier(config, classes, *channel_statistics(train.images.cpu().numpy()))
     load_pretrained(model, config, fetch_weights(spec, Settings(), print)[0], print)
     return model
 

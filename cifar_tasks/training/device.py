@@ -1,7 +1,5 @@
-"""Where training runs, in which precision, and whether compiling pays there."""
+"""Where training runs, and in which precision."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -15,8 +13,6 @@ CIFAR_PIXELS = 32 * 32
 GPU_INFERENCE_BATCH, CPU_INFERENCE_BATCH = 500, 64
 """Images of CIFAR-10 in a batch without gradients. On a CPU more are slower, because activations leave the cache, and
 take more memory: EfficientNet-Lite0 at 96 pixels 1.4 GB for 500 (docs/benchmarks.md)."""
-COMPILED_FROM_STEPS = 500
-"""Below, compiling takes longer than it saves."""
 
 
 def choose_device() -> torch.device:
@@ -81,19 +77,6 @@ def inference_batches(images: torch.Tensor, device: torch.device) -> tuple[torch
     return torch.split(
         images, images_at_once(images, GPU_INFERENCE_BATCH if device.type == "cuda" else CPU_INFERENCE_BATCH)
     )
-
-
-def compiled(model: nn.Module, device: torch.device, steps: int) -> nn.Module:
-    """`model` compiled if that saves time over this many steps; the parameters are the same.
-
-    Compiling takes half a minute or more and a C compiler. On CPUs the result is no faster than eager channels_last
-    (docs/training-log.md).
-    """
-    pays = device.type == "cuda" and steps >= COMPILED_FROM_STEPS
-    if not pays or not shutil.which(os.environ.get("CC", "gcc")):
-        return model
-    faster: nn.Module = torch.compile(model)  # type: ignore[assignment]
-    return faster
 
 
 def describe(device: torch.device) -> str:

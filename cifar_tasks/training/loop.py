@@ -15,7 +15,7 @@ from cifar_tasks.errors import TrainingError
 from cifar_tasks.training import distributed
 from cifar_tasks.training.augment import steps_per_epoch, training_batches
 from cifar_tasks.training.callbacks import Callback, Progress, Snapshot, running
-from cifar_tasks.training.device import autocast, compiled, depthwise_in_float32, images_at_once
+from cifar_tasks.training.device import autocast, depthwise_in_float32, images_at_once
 from cifar_tasks.training.logits import compute_logits
 from cifar_tasks.training.sharpness import sam_perturbation, sharpness_aware
 from cifar_tasks.training.state import EpochMetrics, TrainingState
@@ -67,8 +67,7 @@ def started(state: TrainingState, callbacks: Sequence[Callback]) -> Iterator[Non
 def train_epochs(state: TrainingState, train: Split, validation: Split, callbacks: Sequence[Callback]) -> None:
     """What `fit` does between `on_train_start` and `on_train_end`."""
     device = next(state.model.parameters()).device
-    steps = state.config.epochs * steps_per_epoch(len(train.images), state.config)
-    network = compiled(distributed.wrap(state.model, device), device, steps)
+    network = distributed.wrap(state.model, device)
     while not state.finished:
         epoch = len(state.history) + 1
         with depthwise_in_float32(state.model, device):

@@ -6,10 +6,8 @@ from torch import nn
 
 from cifar_tasks.training import distributed
 from cifar_tasks.training.device import (
-    COMPILED_FROM_STEPS,
     autocast,
     choose_device,
-    compiled,
     depthwise_in_float32,
     describe,
     images_at_once,
@@ -77,22 +75,6 @@ def test_as_many_images_are_taken_at_once_as_need_the_memory_of_a_batch_of_cifar
 def test_a_cpu_infers_in_small_batches():
     batches = inference_batches(torch.zeros(200, 32, 32, 3, dtype=torch.uint8), CPU)
     assert [len(batch) for batch in batches] == [64, 64, 64, 8]
-
-
-@pytest.mark.parametrize(
-    ("device", "steps", "compiler", "pays"),
-    [
-        ("cuda", COMPILED_FROM_STEPS, "/usr/bin/gcc", True),
-        ("cuda", COMPILED_FROM_STEPS - 1, "/usr/bin/gcc", False),
-        ("cuda", COMPILED_FROM_STEPS, None, False),
-        ("cpu", COMPILED_FROM_STEPS, "/usr/bin/gcc", False),
-    ],
-    ids=["long training", "short training", "no compiler", "on a CPU"],
-)
-def test_a_long_training_on_a_gpu_is_compiled_where_there_is_a_compiler(device, steps, compiler, pays, monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda _: compiler)
-    model = nn.Linear(2, 2)
-    assert (compiled(model, torch.device(device), steps) is not model) == pays
 
 
 def test_the_record_of_a_figure_names_the_processor_its_threads_and_the_precision(monkeypatch):
