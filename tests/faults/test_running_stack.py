@@ -150,6 +150,16 @@ def test_a_run_that_is_refused_fails_in_one_try_with_one_line_and_shows_its_mlfl
     assert "error_detail" not in first
 
 
+def test_tasks_start_after_all_idle_workers_of_the_executor_were_killed(client, stack, airflow: "ApiClient"):
+    idle = [process for process in marked(stack.home) if "LocalExecutor: <idle>" in command_line(process)]
+    assert idle
+    for worker in idle:
+        kill(worker)
+    run = trigger(airflow, {"source": "s3://no-such-bucket/pictures.zip"})
+    wait_for(lambda: run.state() in ENDED, 60)
+    assert {str(task.task_id): task.state.value for task in run.tasks()}["prepare"] == "failed"
+
+
 def test_one_model_alone_is_trained_and_promoted_too(client, pictures, airflow: "ApiClient"):
     conf = {"source": str(pictures), "models": ["cnn"], "epochs": 1, "registered_model": "alone"}
     run = trigger(airflow, conf)

@@ -19,6 +19,7 @@ from cifar_tasks.storage.hosts import without_login
 HOST = "127.0.0.1"
 MLFLOW_BUCKET = "mlflow"
 AIRFLOW_USER = "admin"
+EXECUTOR = "cifar_tasks.deployment.stack.executor.LocalExecutor"
 S3_INNER_PORTS = 9
 
 _SERVICE_PREFIXES = (
@@ -191,7 +192,7 @@ def _airflow(home: Path, options: StackOptions, secret: Mapping[str, str]) -> di
             "PLUGINS_FOLDER": PROJECT / "plugins",
             "LOAD_EXAMPLES": False,
             "DAGS_ARE_PAUSED_AT_CREATION": False,
-            "EXECUTOR": "LocalExecutor",
+            "EXECUTOR": EXECUTOR,
             "PARALLELISM": options.gpu_slots + 1,  # each idle worker keeps 145 MB
             "FERNET_KEY": secret["airflow_fernet"],
             "SIMPLE_AUTH_MANAGER_USERS": f"{AIRFLOW_USER}:admin",

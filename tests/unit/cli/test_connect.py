@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from benchmarks.temporary_stack import free_ports
 from cifar_tasks.cli.connect import connect, limit_threads, require_servers
 from cifar_tasks.cli.main import app
-from cifar_tasks.deployment.stack.environment import create_secrets, record_options
+from cifar_tasks.deployment.stack.environment import EXECUTOR, create_secrets, record_options
 from cifar_tasks.errors import ConfigError, StackError, StorageError
 from cifar_tasks.settings import Settings
 
@@ -43,7 +43,7 @@ def test_the_embedded_stack_wins_over_the_servers_that_the_shell_names_and_says_
     }
     printed = connected(shell, monkeypatch)
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
-    assert os.environ["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    assert os.environ["AIRFLOW__CORE__EXECUTOR"] == EXECUTOR
     assert not {*shell} - {"CIFAR_HOME", "MLFLOW_TRACKING_URI", "AIRFLOW__CORE__EXECUTOR"} & {*os.environ}
     assert "note: MLFLOW_TRACKING_URI=https://mlflow.example.com is not used" in printed
     assert "AWS_ENDPOINT_URL=https://s3.example.com is not used" in printed
