@@ -5,8 +5,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from click.testing import Result
 from mlflow import MlflowClient
+from typer.testing import CliRunner
 
+from cifar_tasks.cli.main import app
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
@@ -56,6 +59,13 @@ def rolled_back(name: str, version: int | None = None, reason: str = "it is slow
 
 def log_of(name: str) -> Log:
     return read_log(S3Store(Settings().bucket), name)
+
+
+def cifar(*words: str) -> Result:
+    """The command in this process; it must succeed."""
+    done = CliRunner().invoke(app, words, env={"COLUMNS": "250"})
+    assert done.exit_code == 0, done.output
+    return done
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, int]:

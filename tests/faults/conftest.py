@@ -1,5 +1,6 @@
-"""Fixtures of several files: the browser, for pages that are slow or wait for a person, and a champion."""
+"""Fixtures of several files: the browser, for pages that are slow or wait for a person, and models to promote."""
 
+import os
 import re
 from pathlib import Path
 
@@ -27,9 +28,39 @@ def evaluated(backend: RunningStack, pictures: Path, request: pytest.FixtureRequ
         return evaluate_model(train_model(train_plan(data, epochs=1)))
 
 
+@pytest.fixture(scope="session")
+def weak_and_strong(backend: RunningStack, pictures: Path) -> tuple[EvaluatedModel, EvaluatedModel]:
+    with pytest.MonkeyPatch.context() as patch:
+        connect(patch, backend.environment)
+        data = prepared(pictures, f"weak-and-strong-{os.getpid()}")  # of each worker, which run at once
+        weak, strong = (
+            evaluate_model(train_model(train_plan(data, **values)))
+            for values in ({"epochs": 1, "learning_rate": 1e-6}, {"epochs": 3})
+        )
+        assert (weak.test_accuracy < 0.7, strong.test_accuracy > 0.9) == (True, True)
+        return weak, strong
+
+
 @pytest.fixture
-def name(client: MlflowClient, evaluated: EvaluatedModel, request: pytest.FixtureRequest) -> str:
+def weak(weak_and_strong: tuple[EvaluatedModel, EvaluatedModel]) -> EvaluatedModel:
+    """A model that has learnt nothing."""
+    return weak_and_strong[0]
+
+
+@pytest.fixture
+def strong(weak_and_strong: tuple[EvaluatedModel, EvaluatedModel]) -> EvaluatedModel:
+    """A model that knows nearly all test images."""
+    return weak_and_strong[1]
+
+
+@pytest.fixture
+def new_name(request: pytest.FixtureRequest) -> str:
+    """Of a registered model without versions."""
+    return re.sub(r"\W", "-", request.node.name)[-90:].strip("-_")
+
+
+@pytest.fixture
+def name(client: MlflowClient, evaluated: EvaluatedModel, new_name: str) -> str:
     """A registered model of which version 1 is the champion."""
-    name = re.sub(r"\W", "-", request.node.name)[-90:].strip("-_")
-    promote(registered_as(client, evaluated, name))
-    return name
+    promote(registered_as(client, evaluated, new_name))
+    return new_name
