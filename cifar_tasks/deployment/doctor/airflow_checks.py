@@ -14,7 +14,7 @@ def airflow_login(deployment: Deployment) -> str:
     judge("no password of Airflow's admin: CIFAR_AIRFLOW_PASSWORD is not set", skipped=not deployment.airflow_password)
     refused = refuse_anonymous(deployment, f"{deployment.airflow_url}/api/v2/dags")
     with deployment.airflow():
-        return f"{deployment.settings.airflow_user} logs in; {refused}"
+        return f"{deployment.airflow_user} logs in; {refused}"
 
 
 def gpu_pool(deployment: Deployment) -> str:

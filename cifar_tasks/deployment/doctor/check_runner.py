@@ -38,6 +38,7 @@ class Deployment:
     settings: Settings
     embedded: bool  # the embedded stack has one user, one S3 identity, one database role, and no Celery
     airflow_url: str = ""
+    airflow_user: str = stack.AIRFLOW_USER
     airflow_password: str = field(default="", repr=False)
     now: Callable[[], float] = time.time  # the clock of this machine
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)  # of the user's shell
@@ -57,7 +58,7 @@ class Deployment:
         return S3Store(self.settings.bucket, s3_client(attempts=1, read_timeout=self.timeout))
 
     def airflow(self) -> AbstractContextManager[Any]:
-        return airflow_api.airflow(self.airflow_url, self.settings.airflow_user, self.airflow_password, self.timeout)
+        return airflow_api.airflow(self.airflow_url, self.airflow_user, self.airflow_password, self.timeout)
 
     def hints(self, services: Collection[str]) -> dict[str, str]:
         """What a remedy may hold in braces. `start` has these services, and where to read why they stopped."""
@@ -72,13 +73,16 @@ class Deployment:
 
 def find_deployment(settings: Settings, variables: Mapping[str, str] | None = None) -> Deployment:
     """The deployment of which this process is a client, or `StackError`. `variables` are those of the user's shell."""
-    server, home, given = os.environ.get("MLFLOW_TRACKING_URI"), settings.home, settings.airflow_password
+    server, home = os.environ.get("MLFLOW_TRACKING_URI"), settings.home
     if not server:
         raise StackError("There is no deployment here: `cifar up`, or `docker compose run --rm cifar doctor`.")
     embedded = stack.exists(home) and stack.environment(home)["MLFLOW_TRACKING_URI"] == server
-    password = given.get_secret_value() if given else stack.airflow_password(home) if embedded else ""
+    user, given = settings.airflow_user, settings.airflow_password
+    password = given.get_secret_value() if given else ""
+    if embedded and not settings.airflow_api:
+        user, password = stack.AIRFLOW_USER, stack.airflow_password(home)
     airflow_url = settings.airflow_api or settings.airflow_url or ""
-    return Deployment(settings, embedded, airflow_url, password, variables=variables or {})
+    return Deployment(settings, embedded, airflow_url, user, password, variables=variables or {})
 
 
 @dataclass(frozen=True)

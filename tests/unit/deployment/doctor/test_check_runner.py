@@ -175,17 +175,22 @@ def test_without_a_deployment_the_command_says_how_to_start_one(
 def test_another_server_of_mlflow_is_another_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     monkeypatch.setenv("CIFAR_AIRFLOW_PASSWORD", "correct horse")
+    monkeypatch.setenv("CIFAR_AIRFLOW_USER", "ada")
     monkeypatch.setenv("CIFAR_AIRFLOW_API", "http://api-server:8080/")
     monkeypatch.setenv("CIFAR_AIRFLOW_URL", "http://localhost:8080")
     found = find_deployment(Settings(home=tmp_path))
     assert not found.embedded
     assert (found.airflow_url, found.airflow_password) == ("http://api-server:8080", "correct horse")
+    assert found.airflow_user == "ada"
 
 
-def test_the_embedded_stack_has_its_own_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_stack_has_its_own_admin_whatever_the_shell_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     create_secrets(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", environment(tmp_path)["MLFLOW_TRACKING_URI"])
-    monkeypatch.delenv("CIFAR_AIRFLOW_PASSWORD", raising=False)
+    monkeypatch.setenv("CIFAR_AIRFLOW_USER", "ada")
+    monkeypatch.setenv("CIFAR_AIRFLOW_PASSWORD", "correct horse")
     found = find_deployment(Settings(home=tmp_path))
     assert found.embedded
-    assert found.airflow_password == read_secrets(tmp_path)["airflow_password"]
+    assert (found.airflow_user, found.airflow_password) == ("admin", read_secrets(tmp_path)["airflow_password"])
