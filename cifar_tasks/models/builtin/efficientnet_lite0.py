@@ -79,7 +79,7 @@ FULL = TrainConfig(
     model="efficientnet_lite0",
     epochs=4,
     batch_size=64,
-    input_size=144,
+    input_size=160,
     optimizer=OptimizerConfig(optimizer="adamw", learning_rate=1e-3, weight_decay=0.02),
     augmentation=AugmentationConfig(crop_padding=4),
     transfer=TransferConfig(pretrained="required", head_epochs=3),
