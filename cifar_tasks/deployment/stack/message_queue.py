@@ -1,8 +1,8 @@
 """A queue between processes, any of which may be killed."""
 
 import pickle
-import select
 import socket
+from multiprocessing.connection import wait
 from typing import Any
 
 LARGEST_MESSAGE = 1 << 20
@@ -27,7 +27,7 @@ class MessageQueue:
         return pickle.loads(self._reader.recv(LARGEST_MESSAGE))  # noqa: S301  # of this process or of one it started
 
     def empty(self) -> bool:
-        return not select.select([self._reader], [], [], 0)[0]
+        return not wait([self._reader], timeout=0)
 
     def close(self) -> None:
         self._reader.close()
