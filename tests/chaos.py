@@ -41,13 +41,13 @@ from cifar_tasks.tracking.runs import MODEL, WORKFLOW
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
-MODELS = ("cnn", "resnet50")
+MODELS = ("cnn", "efficientnet_lite0")
 CONF = {"source": "digits", "models": list(MODELS), "epochs": 3, "pretrained": "none", "registered_model": "chaos"}
 CONF |= {"force": True}  # each run trains the same
 FAULTS = 6
 """Of one DAG run, at most: a task has three tries."""
 DISK = "3g"
-"""Size of the file system in memory: a run needs a third of it."""
+"""Size of the file system in memory."""
 STEP = "cifar_tasks.steps.process"
 RUN_SECONDS = 1800.0
 """Within which a DAG run must end once the faults have stopped."""

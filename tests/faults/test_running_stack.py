@@ -160,6 +160,26 @@ def test_tasks_start_after_all_idle_workers_of_the_executor_were_killed(client, 
     assert {str(task.task_id): task.state.value for task in run.tasks()}["prepare"] == "failed"
 
 
+def test_a_task_whose_worker_is_killed_before_it_starts_is_tried_again(client, stack, airflow: "ApiClient"):
+    def busy() -> list[psutil.Process]:
+        workers = (process for process in marked(stack.home) if "LocalExecutor: " in command_line(process))
+        return [process for process in workers if "<idle>" not in command_line(process)]
+
+    run = trigger(airflow, {"source": "s3://no-such-bucket/pictures.zip"})
+    # Until Airflow's API server answers, a worker that has taken a task cannot start it.
+    server = psutil.Process(pids(stack.home)["airflow-api-server"])
+    server.suspend()
+    try:
+        wait_for(lambda: busy() != [], 30)
+        for worker in busy():
+            kill(worker)
+    finally:
+        server.resume()
+    wait_for(lambda: run.state() in ENDED, 120)
+    (prepare,) = [task for task in run.tasks() if task.task_id == "prepare"]
+    assert (prepare.state.value, prepare.try_number) == ("failed", 2)
+
+
 def test_one_model_alone_is_trained_and_promoted_too(client, pictures, airflow: "ApiClient"):
     conf = {"source": str(pictures), "models": ["cnn"], "epochs": 1, "registered_model": "alone"}
     run = trigger(airflow, conf)
