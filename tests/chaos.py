@@ -149,7 +149,8 @@ def dag_run(home: Path, cause_fault: Callable[[], str] | None = None) -> tuple[s
 
 def metrics_of(client: MlflowClient, run_id: str) -> dict[str, list[tuple[int, float]]]:
     """All but what depends on the time."""
-    names = [name for name in client.get_run(run_id).data.metrics if "images_per_second" not in name]
+    timed = ("images_per_second", "latency")
+    names = [name for name in client.get_run(run_id).data.metrics if not any(part in name for part in timed)]
     return {name: sorted({(m.step, m.value) for m in client.get_metric_history(run_id, name)}) for name in names}
 
 
