@@ -1,7 +1,7 @@
 """Airflow's LocalExecutor, any process of which may be killed.
 
 Airflow's own (3.3.2) does not survive that. Its workers wait for tasks under one lock: an idle worker that is killed
-keeps it, and no task starts any more. The task of a worker that is killed before it has started it stays queued.
+keeps it, and no task starts any more. And a task stays queued if its worker is killed before the task has begun.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from cifar_tasks.deployment.stack.message_queue import MessageQueue
 
 
 class TaskQueue(MessageQueue):
-    """Tells who has taken a task."""
+    """Its `taken` tells which worker has taken a task."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,17 +24,21 @@ class TaskQueue(MessageQueue):
 
     def get(self) -> Any:
         workload = super().get()
-        if workload is not None:  # the end of the worker
+        if workload is not None:  # which tells the worker to end
             self.taken.put((workload.key, os.getpid()))
         return workload
 
+    def close(self) -> None:
+        super().close()
+        self.taken.close()
+
 
 class LocalExecutor(local_executor.LocalExecutor):
-    """Airflow's, with queues that have no lock, and with an end for the tasks of dead workers."""
+    """Airflow's, with queues that have no lock. A task whose worker has died has failed, so Airflow tries it again."""
 
     activity_queue: TaskQueue  # type: ignore[assignment]
     worker_of: dict[Any, int]
-    """Its process id, by the key of a task that was taken and has no result."""
+    """Key of a task that was taken and has no result → process id of its worker."""
 
     def start(self) -> None:
         self.activity_queue = TaskQueue()
