@@ -93,11 +93,12 @@ class RunningStack:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def settings_of_nobody() -> Iterator[None]:
-    """Tests see the default settings, whatever the developer has set."""
+def settings_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests see the default settings, whatever the developer has set, and not the developer's stack."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("CIFAR_", "WANDB_"))]:
             patch.delenv(name)
+        patch.setenv("CIFAR_HOME", str(tmp_path_factory.mktemp("home")))
         yield
 
 

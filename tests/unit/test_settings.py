@@ -164,3 +164,7 @@ def test_cores_are_counted_in_one_place() -> None:
     files = [path for path in Path(PROJECT, "cifar_tasks").rglob("*.py") if any(c in path.read_text() for c in counts)]
     assert [path.name for path in files] == ["settings.py"]
     assert cpu_cores() <= len(os.sched_getaffinity(0))
+
+
+def test_tests_do_not_see_the_stack_that_the_developer_has_started():
+    assert PROJECT not in Settings().home.parents
