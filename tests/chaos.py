@@ -139,6 +139,10 @@ def dag_run(home: Path, cause_fault: Callable[[], str] | None = None) -> tuple[s
             faults -= 1
             console.print(f"  {name}: {cause_fault()}", markup=False)
             up(home)
+        elif ended := [service.name for service in stack.status(home) if not service.answering]:
+            # A full disk makes the scheduler end, but only after the tasks that it runs.
+            console.print(f"  {name}: cifar up, for {', '.join(ended)}", markup=False)
+            up(home)
         elif time.monotonic() > deadline:
             raise SystemExit(f"{name} does not end; it is {state}")
         else:
