@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status demo test test-faults test-mutants chaos bench lint lock clean secrets compose-demo compose-doctor backup restore test-compose
+.PHONY: help setup up down status demo test test-faults test-mutants chaos chaos-compose bench lint lock clean secrets compose-demo compose-doctor backup restore test-compose
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -33,8 +33,13 @@ test-faults: setup ## Run the fault tests, which kill and damage trainings and s
 test-mutants: setup ## Break MODULE=… (data/splits, data; else all) in SAMPLE=40 places, SEED=0, and count what its tests notice
 	@$(BIN)/python -m tests.mutants $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+CHAOS = $(if $(RUNS),--runs $(RUNS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
 chaos: setup ## Disturb RUNS=3 DAG runs by random faults, at most SECONDS=25 apart, SEED=7; then check what must hold
-	@$(BIN)/python -m tests.chaos $(if $(RUNS),--runs $(RUNS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.chaos embedded $(CHAOS)
+
+chaos-compose: setup ## The same with the containers of a compose deployment of its own (needs a Docker engine)
+	@COMPOSE="$(COMPOSE)" $(BIN)/python -m tests.chaos compose $(CHAOS)
 
 bench: setup ## Run the benchmarks; ARGS=… names some of them, or --help
 	@$(BIN)/python -m benchmarks $(ARGS)

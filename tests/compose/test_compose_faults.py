@@ -9,7 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from cifar_tasks.cli.dag_run import DagRun
-from tests.compose.conftest import EXPERIMENT, Deployment, finish, start
+from tests.compose.conftest import EXPERIMENT, finish, start
+from tests.compose.deployment import Deployment
 
 if not os.environ.get("COMPOSE"):
     pytest.skip("needs a Docker engine and 40 minutes: `make test-compose`", allow_module_level=True)

@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from benchmarks.temporary_stack import free_port
-from tests.compose.conftest import EXPERIMENT, MODEL, Deployment, finish, kept, start
+from tests.compose.conftest import EXPERIMENT, MODEL, finish, kept, start
+from tests.compose.deployment import Deployment
 from tests.waiting import wait_until
 
 if not os.environ.get("COMPOSE"):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from mlflow import MlflowClient
 
-from tests.compose.conftest import Deployment, finish, kept, start
+from tests.compose.conftest import finish, kept, start
+from tests.compose.deployment import Deployment
 
 if not os.environ.get("COMPOSE"):
     pytest.skip("needs a Docker engine and 40 minutes: `make test-compose`", allow_module_level=True)

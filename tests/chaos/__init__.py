@@ -1,0 +1,1 @@
+"""Random faults while DAG runs go on, then the checks of what must hold: `make chaos`, `make chaos-compose`."""
