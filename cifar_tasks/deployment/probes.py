@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from hashlib import md5
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,10 @@ import requests
 
 from cifar_tasks.errors import CifarError
 from cifar_tasks.storage.s3 import s3_client
+
+DATABASES = 8
+PROBE_FOLDERS = tuple(f".probe-{number}" for number in range(64))
+"""More than enough for one in each of the databases."""
 
 
 class ProbeError(CifarError):
@@ -26,6 +31,10 @@ class ProbeError(CifarError):
         super().__init__(reason)
         self.code = code
         """Its own error code if it answers (`401`, `NoSuchBucket`, `AuthenticationError`), None if it does not."""
+
+
+class RestartNeeded(ProbeError):
+    """The service answers, but will work only after a restart."""
 
 
 def postgres(url: str, timeout: float = 5) -> int:
@@ -73,6 +82,30 @@ def s3(*buckets: str, environment: Mapping[str, str] | None = None, timeout: flo
     except BotoCoreError as error:
         raise ProbeError(f"does not answer at {client.meta.endpoint_url}") from error
     return str(answer["ResponseMetadata"]["HTTPHeaders"].get("server", ""))
+
+
+def seaweedfs_writes(bucket: str, environment: Mapping[str, str] | None = None, timeout: float = 5) -> None:
+    """Write an empty object into each of the databases in which SeaweedFS keeps names; `RestartNeeded` if one refuses.
+
+    After a full disk a database (LevelDB) refuses every write until SeaweedFS has started again. Its filer store
+    leveldb2 takes the database from the MD5 of the folder (`weed/filer/leveldb2`, 4.48).
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    folders = {
+        md5(f"/buckets/{bucket}/{name}".encode(), usedforsecurity=False).digest()[-1] % DATABASES: name
+        for name in PROBE_FOLDERS
+    }
+    client = s3_client(attempts=1, read_timeout=timeout, environment=environment)
+    try:
+        for name in folders.values():
+            client.put_object(Bucket=bucket, Key=f"{name}/empty", Body=b"")
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        kind = RestartNeeded if code == "InternalError" else ProbeError
+        raise kind(f"does not write: {code}", code) from error
+    except BotoCoreError as error:
+        raise ProbeError(f"does not answer at {client.meta.endpoint_url}") from error
 
 
 def mlflow(address: str, login: tuple[str, str] | None = None, timeout: float = 5) -> str:

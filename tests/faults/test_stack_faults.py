@@ -1,6 +1,7 @@
 """Embedded stacks of their own, which these tests break: taken ports, dead supervisors, full stops."""
 
 import os
+import resource
 import signal
 import socket
 import time
@@ -13,7 +14,8 @@ from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.stack import supervise
 from cifar_tasks.deployment.stack.environment import HOST, started_with
 from cifar_tasks.deployment.stack.supervisord import Supervisor, marked
-from cifar_tasks.errors import StackError
+from cifar_tasks.errors import StackError, StorageError
+from cifar_tasks.storage.s3 import S3Store
 from tests.conftest import connect
 from tests.integration.test_doctor_checks import command
 from tests.integration.test_stack import PLAIN, command_line, listening, processes
@@ -66,6 +68,44 @@ def test_a_service_that_runs_and_does_not_get_ready_is_named_with_the_reason(
     monkeypatch.setattr(supervise, "START_SECONDS", 2)
     with pytest.raises(StackError, match=r"s3 is not ready after 2 s: refuses the request: NoSuchBucket. Log: "):
         embedded.up(own_home, print, without=(*PLAIN, "postgres"))
+
+
+def test_storage_that_does_not_write_after_a_full_disk_is_started_again(own_home: Path) -> None:
+    embedded.up(own_home, print, without=(*PLAIN, "postgres"))
+    embedded.use(own_home)
+    before = s3_status(own_home)
+    server, store = psutil.Process(before.pid), S3Store("cifar")
+    store.put("kept", b"from before")
+    server.rlimit(psutil.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))  # as on a full disk, every write to a file fails
+    with pytest.raises(StorageError, match="InternalError"):
+        store.put("lost", b"")
+    server.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with pytest.raises(StorageError, match="InternalError"):  # SeaweedFS has closed its database
+        store.put("lost", b"")
+    assert not s3_status(own_home).answering
+
+    reported: list[str] = []
+    embedded.up(own_home, reported.append, without=(*PLAIN, "postgres"))
+
+    assert reported[0] == "s3 does not write: InternalError: it is started again"
+    after = s3_status(own_home)
+    assert (after.answering, after.pid == before.pid) == (True, False)
+    store.put("written", b"")
+    assert store.get("kept") == b"from before"
+    embedded.up(own_home, reported.append, without=(*PLAIN, "postgres"))
+    assert s3_status(own_home).pid == after.pid
+
+
+def test_on_a_full_disk_nothing_is_started(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "MIN_FREE", psutil.disk_usage(str(own_home)).total)
+    with pytest.raises(StackError, match=rf"The disk of {own_home} is full \(\d+ MB free\). Free at least"):
+        embedded.up(own_home, print)
+    assert processes(own_home) == []
+
+
+def s3_status(home: Path) -> embedded.ServiceStatus:
+    (found,) = [service for service in embedded.status(home) if service.name == "s3"]
+    return found
 
 
 def test_without_its_database_mlflow_runs_and_is_not_well(own_home: Path) -> None:

@@ -56,7 +56,7 @@ def services(home: Path, options: StackOptions) -> list[Service]:
         Service(
             "s3",
             _seaweed(home, options),
-            lambda environment, _: probes.s3(*_buckets(), environment=environment, timeout=2),
+            lambda environment, _: _storage_works(environment),
             group="s3",
             ports=_port("CIFAR_S3_PORT", options.s3_port) | {"CIFAR_S3_INNER_PORT": inner_ports(options)},
             url=_url(options.s3_port),
@@ -84,6 +84,12 @@ def services(home: Path, options: StackOptions) -> list[Service]:
         _airflow("dag-processor"),
         _airflow("triggerer", "--skip-serve-logs"),
     ]
+
+
+def _storage_works(environment: Mapping[str, str]) -> None:
+    buckets = _buckets()
+    probes.s3(*buckets, environment=environment, timeout=2)
+    probes.seaweedfs_writes(buckets[0], environment, timeout=2)
 
 
 def _airflow(

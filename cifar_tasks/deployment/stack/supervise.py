@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from cifar_tasks.deployment.probes import ProbeError
+from cifar_tasks.deployment.probes import ProbeError, RestartNeeded
 from cifar_tasks.deployment.stack import postgres
 from cifar_tasks.deployment.stack.environment import (
     HOST,
@@ -31,6 +31,8 @@ from cifar_tasks.errors import ConfigError, StackError
 
 START_SECONDS = 180
 """Longest wait for one service; all of them together take a third of it on two cores."""
+MIN_FREE = 100_000_000
+"""Bytes on the disk, without which no service is started."""
 MAX_SOCKET_PATH = 90
 """Bytes: the path of a Unix socket has at most 104 on macOS, and supervisord first appends its process id."""
 
@@ -56,6 +58,7 @@ def up(home: Path, report: Report, without: Collection[str] = ()) -> None:
     """
     home = _prepare(home)
     with _lock(home):
+        _refuse_full_disk(home)
         create_secrets(home)
         supervisor = Supervisor(home)
         if supervisor.pid() is None:
@@ -127,7 +130,12 @@ class _Start:
             return "starts"
         # A heartbeat from before the start of the service, or of what it needs, does not count.
         since = max(processes[name]["start"] for name in (service.name, *service.needs))
-        return _why_not_well(service, self.variables, since)
+        problem = _problem(service, self.variables, since)
+        if isinstance(problem, RestartNeeded) and service.name not in self.started:
+            self.report(f"{service.name} {problem}: it is started again")
+            self.supervisor.stop(service)
+            self._restart(service)
+        return str(problem) if problem else None
 
     def _restart(self, service: Service) -> None:
         sweep(self.supervisor.home, service.name)
@@ -141,14 +149,14 @@ class _Start:
         return StackError("\n".join([f"{name} {what}. Log: {log}", *(f"  {line}" for line in lines)]))
 
 
-def _why_not_well(service: Service, variables: dict[str, str], since: float) -> str | None:
-    """The reason of its probe, None if the service works."""
+def _problem(service: Service, variables: dict[str, str], since: float) -> ProbeError | None:
+    """What its probe finds, None if the service works."""
     if service.probe is None:
-        return "is not done"
+        return ProbeError("is not done")
     try:
         service.probe(variables, since)
     except ProbeError as error:
-        return str(error)
+        return error
     return None
 
 
@@ -164,7 +172,7 @@ def status(home: Path) -> list[ServiceStatus]:
             continue
         process = processes.get(service.name, {"statename": "STOPPED", "pid": 0, "start": 0})
         running = process["statename"] == "RUNNING"
-        answering = running and _why_not_well(service, variables, process["start"]) is None
+        answering = running and _problem(service, variables, process["start"]) is None
         state, pid = process["statename"].lower(), process["pid"] or None
         found.append(ServiceStatus(service.name, state, pid, service.url, answering, log_path(home, service.name)))
     return found
@@ -223,6 +231,15 @@ def _lock(home: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise StackError(f"Another `cifar up` or `cifar down` is busy in {home}. Try again when it is done.") from None
+
+
+def _refuse_full_disk(home: Path) -> None:
+    free = psutil.disk_usage(str(home)).free
+    if free < MIN_FREE:
+        raise StackError(
+            f"The disk of {home} is full ({free / 1e6:.0f} MB free). Free at least {MIN_FREE / 1e6:.0f} MB, "
+            "then run `cifar up` again."
+        )
 
 
 def _refuse_other_options(home: Path) -> None:

@@ -54,6 +54,10 @@ class Supervisor:
                 f"{service.name} could not be started: {fault.faultString}. Log: {log_path(self.home, service.name)}"
             ) from None
 
+    def stop(self, service: Service) -> None:
+        """Returns when it has ended."""
+        self._call("stopProcess", f"{service.group}:{service.name}")
+
     def shutdown(self) -> None:
         """Stop every service, the last started first, then supervisord itself."""
         pid = self.pid()
