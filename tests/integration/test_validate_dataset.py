@@ -2,30 +2,19 @@
 
 import json
 import re
-import zipfile
 from datetime import UTC, datetime
 
-import numpy as np
 import pytest
 
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.dataset_line import accept_version, prepare_version
-from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.line_payloads import ValidatedLine, Verdict
 from cifar_tasks.steps.payloads import WorkflowRun
-from cifar_tasks.steps.register import register_model
-from cifar_tasks.steps.report import report
-from cifar_tasks.steps.train import train_model
 from cifar_tasks.steps.validate_dataset import quarantine_version, record_verdict, validate_dataset
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.approval_figures import read_figure
-from cifar_tasks.tracking.runs import NOTE
-from tests.conftest import COLOURS
-from tests.conftest import picture as coloured
 from tests.dataset_lines import deliver, first_delivery, picture
-from tests.promotions import promote
-from tests.trainings import prepared, train_plan
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -111,34 +100,3 @@ def test_an_answer_after_another_decision_changes_nothing(line, quarantined):
     record_verdict(quarantined, Verdict(release=False, by="ada", at=AT), workflow(3))
     recorded = record_verdict(quarantined, Verdict(release=True, by="bob", at=AT), workflow(2))
     assert (recorded.kind, kinds(line)) == ("rejected", ["accepted", "quarantined", "rejected"])
-
-
-def test_a_champion_names_its_delivery_and_looks_for_wrong_labels_in_the_next_one(
-    client, monkeypatch, tmp_path, pictures
-):
-    """Its own line: 60 images of each of three colours, then twenty blue ones in the folder of the red ones."""
-    root = tmp_path / "colours"
-    with zipfile.ZipFile(pictures) as archive:
-        archive.extractall(root)
-    line = {"source": str(root), "settle_seconds": 0}
-    monkeypatch.setenv("CIFAR_DATASET_LINES", json.dumps({"colours": line}))
-    monkeypatch.setenv("CIFAR_REGISTERED_MODEL", "colours")
-    accept_version(prepare_version("colours"), workflow(11))
-    plan = train_plan(prepared("line:colours", "colours", registered_model="colours"))
-    delivery, parent = "[Delivery](http://localhost/run)", plan.data.parent_run_id
-    assert delivery in client.get_run(parent).data.tags[NOTE]
-    registered = register_model(evaluate_model(train_model(plan)))
-    assert delivery in client.get_model_version("colours", str(registered.version)).description
-    report([registered], [plan])
-    assert delivery in client.get_run(parent).data.tags[NOTE]
-    assert promote(registered).action == "promote"
-    random = np.random.default_rng(7)
-    for number in range(40):
-        name, colour = ("red", "blue") if number < 20 else ("green", "green")
-        (root / f"train/{name}/more{number}.png").write_bytes(coloured(COLOURS[colour], random))
-    validated = validate_dataset(prepare_version("colours"), workflow(12))
-    wrong = [reason for reason in validated.reasons if reason.startswith("label errors (version 1)")]
-    assert len(wrong) == 1
-    digest = validated.prepared.dataset.digest
-    kept = json.loads(S3Store(Settings().bucket).get(f"lines/colours/reports/{digest[:16]}.json"))
-    assert {each["why"] for each in kept["suspicious"][:15]} == {"looks like blue"}

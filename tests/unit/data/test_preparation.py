@@ -1,10 +1,8 @@
 """From a source to a dataset version: once, whole, and named by its content."""
 
 import threading
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from io import BytesIO
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from cifar_tasks.data.digits import DigitsSource
 from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.data.images import ImageStream, Report
 from cifar_tasks.data.loading import load_split
-from cifar_tasks.data.preparation import SHARD_BYTES, find_prepared, prepare
+from cifar_tasks.data.preparation import find_prepared, prepare
 from cifar_tasks.data.source import Source, open_source
 from cifar_tasks.data.spool import spooled
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
@@ -24,7 +22,7 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import ObjectRef
 from tests.stores import FailingStore, FolderStore, InMemoryStore
 from tests.unit.data.pictures import class_files, directory_of, zip_of
-from tests.unit.data.sources import GeneratedSource, NoiseSource, load_splits, noise, prepare_in_a_process, quiet
+from tests.unit.data.sources import NoiseSource, load_splits, noise, quiet
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 WRITES = 8
@@ -247,17 +245,6 @@ def test_a_source_that_is_refused_writes_nothing(store: InMemoryStore, tmp_path:
     with pytest.raises(DataError, match=r"broken\.jpg"):
         prepare(open_source(str(root), Settings(), quiet), store, 0, quiet)
     assert store.objects == {}
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc on this machine")
-def test_many_large_images_are_prepared_in_little_memory(tmp_path: Path) -> None:
-    """12,000 images of 128 × 128 pixels, 590 MB, in a process of its own."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        version, megabytes = pool.submit(prepare_in_a_process, GeneratedSource(12_000, 128), tmp_path, 128).result()
-    sizes = [entry.size for entry in FolderStore(tmp_path).entries(f"datasets/{version.digest[:16]}/")]
-    assert sum(sizes) > 12_000 * 128 * 128 * 3
-    assert max(sizes) <= SHARD_BYTES == 64 * 2**20
-    assert megabytes < 400
 
 
 @pytest.mark.parametrize(

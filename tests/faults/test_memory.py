@@ -1,7 +1,8 @@
-"""Preparing stays under 1 GB whatever the input, in a process as the product starts it, and says that it goes on."""
+"""Preparing and evaluating stay under 1 GB whatever the input, in a process of their own."""
 
 import bz2
 import gzip
+import multiprocessing
 import os
 import struct
 import subprocess
@@ -9,15 +10,23 @@ import sys
 import tarfile
 import zipfile
 import zlib
+from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from cifar_tasks.data.preparation import SHARD_BYTES
+from cifar_tasks.evaluation import plots
+from cifar_tasks.evaluation.calibration import calibrate, to_float16
+from cifar_tasks.evaluation.metrics import confused_pairs, cross_entropy, evaluate
 from cifar_tasks.steps.process import STEP_ENV
 from tests.stores import FolderStore
 from tests.unit.data.pictures import class_files, directory_of, encoded, png, tar_of, zip_of
+from tests.unit.data.sources import GeneratedSource, peak_megabytes, prepare_in_a_process
 
 LIMIT_MEGABYTES = 1000
 MEBIBYTE = 2**20
@@ -91,6 +100,18 @@ class Bomb:
 
     def flush(self) -> bytes:
         return b"" if self._method == zipfile.ZIP_BZIP2 else b"\3\0"
+
+
+def evaluation_of_1000_classes(answers: Any) -> None:
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(5000, 1000)).astype(np.float32), np.arange(5000) % 1000
+    names = tuple(f"{number} " + "x" * 200 for number in range(1000))
+    cross_entropy(logits, labels)
+    plots.reliability_diagram(calibrate(to_float16(logits), labels), "title")
+    result = evaluate(logits.argmax(axis=1), labels, names)
+    confused_pairs(result.confusion, names)
+    plots.confusion_matrix(result.confusion, names, "title").savefig(BytesIO())
+    answers.put((len(result.report["classes"]), peak_megabytes()))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's peak of memory")
@@ -172,3 +193,22 @@ class TestMemory:
         path.write_bytes(header.tobuf())
         os.truncate(path, 1100 * MEBIBYTE)
         assert "has a header of 1,073,741,824 bytes" in prepared(path, tmp_path / "store")
+
+    def test_many_large_images_are_prepared_in_400_megabytes(self, tmp_path: Path) -> None:
+        """12,000 images of 128 × 128 pixels, 590 MB, in a process of its own."""
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            version, megabytes = pool.submit(prepare_in_a_process, GeneratedSource(12_000, 128), tmp_path, 128).result()
+        sizes = [entry.size for entry in FolderStore(tmp_path).entries(f"datasets/{version.digest[:16]}/")]
+        assert sum(sizes) > 12_000 * 128 * 128 * 3
+        assert max(sizes) <= SHARD_BYTES == 64 * 2**20
+        assert megabytes < 400
+
+    def test_1000_classes_are_evaluated_and_drawn(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        answers = context.Queue()
+        process = context.Process(target=evaluation_of_1000_classes, args=(answers,))
+        process.start()
+        classes, megabytes = answers.get(timeout=120)
+        process.join()
+        assert classes == 1000
+        assert megabytes < LIMIT_MEGABYTES
