@@ -40,7 +40,8 @@ def main(
 
         def cause_fault() -> str:
             time.sleep(chance.uniform(1, seconds))
-            fault = deployment.fault(chance)
+            while (fault := deployment.fault(chance)) is None:
+                pass
             faults[fault] += 1
             return fault
 

@@ -41,7 +41,7 @@ class ComposeDeployment:
         listed = self.deployment.compose("ps", "--format", "json").stdout.splitlines()
         return sorted((each["ID"], each["Service"]) for each in map(json.loads, listed) if each["State"] == "running")
 
-    def fault(self, chance: random.Random) -> str:
+    def fault(self, chance: random.Random) -> str | None:
         container, service = chance.choice(self.containers())
         kind = chance.choice(["SIGKILL container", "SIGKILL process", "pause", "network cut"])
         docker = self.deployment.docker
@@ -59,17 +59,17 @@ class ComposeDeployment:
             docker("network", "connect", "--alias", service, self.network, container)
         return f"{kind} {service}"
 
-    def kill_process(self, container: str, service: str, chance: random.Random) -> str:
+    def kill_process(self, container: str, service: str, chance: random.Random) -> str | None:
         """Any but the first, whose end is that of the container."""
         inside = ["exec", container, "sh", "-c"]
-        found = self.deployment.docker(*inside, "echo /proc/[0-9]*", check=False).split()
-        ids = sorted(int(path.rpartition("/")[2]) for path in found)
-        if len(ids) <= 1:
-            return f"none: {service} has no other process"
-        process = chance.choice(ids[1:])
-        command = self.deployment.docker(*inside, f"cat /proc/{process}/cmdline; kill -9 {process}", check=False)
-        name = "step" if STEP in command else service
-        return f"SIGKILL process of {name}" if command else "none: the process had ended"
+        found = self.deployment.docker(*inside, "ls -d /proc/[0-9]*; echo $$", check=False).split()
+        own = found.pop() if found else ""
+        processes = [path.removeprefix("/proc/") for path in found]
+        if not (others := sorted(set(processes) - {"1", own})):
+            return None
+        process = chance.choice(others)
+        command = self.deployment.docker(*inside, f"cat /proc/{process}/cmdline && kill -9 {process}", check=False)
+        return f"SIGKILL process of {'step' if STEP in command else service}" if command else None
 
     def steps(self) -> list[str]:
         found = [

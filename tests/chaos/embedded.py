@@ -36,7 +36,7 @@ class EmbeddedStack:
     def ended(self) -> list[str]:
         return [service.name for service in stack.status(self.home) if not service.answering]
 
-    def fault(self, chance: random.Random) -> str:
+    def fault(self, chance: random.Random) -> str | None:
         kind = chance.choices(["SIGKILL", "SIGSTOP", "disk full"], [6, 3, 1 if self.may_fill_disk else 0])[0]
         if kind == "disk full":
             self.fill_disk(chance)
@@ -52,7 +52,7 @@ class EmbeddedStack:
                 time.sleep(chance.uniform(3, 15))
                 process.resume()
             return f"{kind} {name}"
-        return "none: the process had ended"
+        return None
 
     def fill_disk(self, chance: random.Random) -> None:
         ballast = self.home / "ballast"

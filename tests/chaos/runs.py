@@ -38,8 +38,8 @@ class Deployment(Protocol):
     def ended(self) -> list[str]:
         """Services that run no more."""
 
-    def fault(self, chance: random.Random) -> str:
-        """Cause one; what it was, for the table."""
+    def fault(self, chance: random.Random) -> str | None:
+        """Cause one; what it was, for the table. None if the process that was chosen had ended."""
 
     def steps(self) -> list[str]:
         """Processes of steps."""
