@@ -11,7 +11,7 @@ from cifar_tasks.promotion.page import comparison_page
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import WorkflowRun
 from cifar_tasks.steps.promotion_payloads import Answer, Promotion, PromotionRequest, Proposal
-from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append, uses_of
+from cifar_tasks.storage.promotion_log import Log, Outcome, challenger_after, decide_and_append, uses_of
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.aliases import follow_log, read_registry
@@ -76,8 +76,7 @@ def _outcome(client: "MlflowClient", store: S3Store, proposal: Proposal, answer:
     candidate = request.version
     if promote:
         verify_version(client, model_registry.get_version(client, request.registered_model, candidate))
-        # An alias is never deleted: the champion that it replaces takes the place of the version that lost.
-        challenger = champion if challenger == candidate else challenger
+        challenger = challenger_after(last, candidate)
         champion, previous = candidate, previous if champion is None else champion
     elif champion != candidate and (proposal.challenger or proposal.promote):
         challenger = candidate
@@ -93,6 +92,7 @@ def _outcome(client: "MlflowClient", store: S3Store, proposal: Proposal, answer:
         reason=request.reason,
         who=answer.by if answer else proposal.workflow.by if request.mode == "force" else None,
         answer_reason=" ".join(answer.reason.split()) if answer else "",
+        answered=answer.at if answer else None,
         workflow=proposal.workflow.id,
         url=proposal.comparison_url or proposal.workflow.url,
         test_set=proposal.test_set,

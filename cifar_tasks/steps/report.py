@@ -55,6 +55,7 @@ def report(registered: list[RegisteredModel], plans: list[TrainPlan]) -> RunRepo
             rows=[_row(model, model is candidate) for model in registered],
             banner=data.banner,
             warnings=[*skipped, *version.warnings],
+            skipped=skipped,
             reasons=[_ranking(registered)],
             promotion=PromotionRequest(
                 registered_model=candidate.name,

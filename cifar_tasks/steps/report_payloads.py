@@ -28,6 +28,8 @@ class RunReport(Payload):
     banner: str | None
     warnings: list[str] = Field(default_factory=list)
     """Of the data."""
+    skipped: list[str] = Field(default_factory=list)
+    """Why the run did without some of its models; also among the warnings."""
     reasons: list[str]
     """Why this candidate."""
     promotion: PromotionRequest

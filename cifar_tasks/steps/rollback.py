@@ -12,7 +12,7 @@ from cifar_tasks.errors import ConfigError, IntegrityError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import WorkflowRun
 from cifar_tasks.steps.promotion_payloads import Promotion, RollbackRequest
-from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append
+from cifar_tasks.storage.promotion_log import Log, Outcome, challenger_after, decide_and_append
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.aliases import follow_log, read_registry
@@ -118,7 +118,7 @@ def _outcome(
     checked: str,
 ) -> Outcome:
     last, reason = log.last, request.reason.strip()
-    champion, previous, challenger = (last.champion, last.previous, last.challenger) if last else (None, None, None)
+    champion, previous = (last.champion, last.previous) if last else (None, None)
     if champion == target:
         raise ConfigError(f"version {target} of {request.registered_model} is the champion already: give another one.")
     registry = read_registry(client, request.registered_model)
@@ -128,7 +128,7 @@ def _outcome(
         candidate=target,
         champion=target,
         previous=champion or previous,
-        challenger=champion if challenger == target else challenger,
+        challenger=challenger_after(last, target),
         registry_created=registry.created if registry else None,
         reason=reason,
         who=workflow.by,

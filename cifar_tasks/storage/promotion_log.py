@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -39,6 +40,8 @@ class Outcome(BaseModel):
     """The person who decided; none if a run did."""
     answer_reason: str = ""
     """Written by the person who was asked."""
+    answered: datetime | None = None
+    """When that person answered."""
     workflow: str | None = None
     """The run that decided; its retry finds this entry."""
     url: str | None = None
@@ -53,6 +56,17 @@ class Outcome(BaseModel):
 
     def aliases(self) -> dict[str, int | None]:
         return {"champion": self.champion, "previous": self.previous, "challenger": self.challenger}
+
+
+def challenger_after(last: Outcome | None, champion: int) -> int | None:
+    """The challenger once `champion` has become the champion.
+
+    An alias is never deleted: if that version was the challenger, the champion that it replaces takes its place, and
+    without one it keeps both aliases.
+    """
+    if last is None or last.challenger != champion:
+        return last.challenger if last else None
+    return last.champion or champion
 
 
 class Entry(Outcome, LogEntry):

@@ -58,6 +58,19 @@ def test_nothing_runs_as_root_or_may_become_root(service):
         assert settings["user"] not in ("root", "0"), name
 
 
+@pytest.mark.parametrize("name", ["worker", "gpu-worker"])
+def test_workers_that_download_keep_what_they_fetched_and_may_use_a_proxy_for_other_hosts_than_ours(name):
+    settings = SERVICES[name]
+    assert "outside" in settings["networks"]
+    assert "work:/data" in settings["volumes"]
+    assert settings["environment"]["CIFAR_HOME"] == "/data"
+    assert settings["environment"]["HTTPS_PROXY"] == "${HTTPS_PROXY:-}"
+    direct = settings["environment"]["NO_PROXY"].split(",")
+    hosts = set(re.findall(r"https?://([a-z-]+):\d", " ".join(map(str, settings["environment"].values()))))
+    assert {"mlflow", "storage", "api-server"} <= hosts <= set(direct)
+    assert direct[-1] == "${NO_PROXY:-}"
+
+
 def test_every_image_of_ours_ends_as_another_user_than_root():
     stages = re.split(r"^FROM ", (PROJECT / "docker" / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
     users = {re.search(r"AS (\S+)", stage)[1]: re.findall(r"^USER (\S+)", stage, re.MULTILINE) for stage in stages}

@@ -71,6 +71,15 @@ def test_a_training_has_its_share_of_the_cores_and_an_evaluation_all_of_them(dag
     assert given["trainings"] == trainings
 
 
+@pytest.mark.parametrize("skipped", [[], ["resnet50 is not trained"]])
+def test_the_report_notes_models_that_were_skipped_where_their_workers_may_not(dag, monkeypatch, skipped):
+    noted: list[str] = []
+    monkeypatch.setattr(cifar10_training, "run_task_step", lambda step, **arguments: {"skipped": skipped})
+    monkeypatch.setattr(cifar10_training, "show_in_note", noted.extend)
+    assert dag.get_task("report").python_callable(registered=[], plans=[]) == {"skipped": skipped}
+    assert noted == skipped
+
+
 @pytest.mark.parametrize("approval", [False, True])
 def test_the_command_line_does_the_same_steps_in_the_same_order(monkeypatch, approval):
     """`cifar run` and the DAGs are two ways through one flow."""

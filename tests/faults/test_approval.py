@@ -62,9 +62,20 @@ def test_in_the_mode_approve_a_person_decides(client, name, weak, strong, answer
     assert promotion.reasons[-1].startswith(reason)
     entry = log_of(name).last
     assert (entry.who, entry.answer_reason) == (answer and answer.by, "unfair to cats" if answer is NO else "")
+    assert entry.answered == (answer and answer.at)
     assert reason in client.get_model_version(name, "2").description
     moved = {"champion": 2, "previous": 1} if action == "promote" else {"champion": 1, "challenger": 2}
     assert aliases(client, name) == moved
+
+
+def test_a_first_version_that_was_rejected_is_promoted_when_it_is_approved_later(client, name, strong, weak):
+    first = registered_as(client, strong, name)
+    assert promote(first, NO, mode="approve").action == "reject"
+    assert aliases(client, name) == {"challenger": 1}
+    assert promote(first, YES, mode="approve").action == "promote"
+    assert aliases(client, name) == {"champion": 1, "challenger": 1}  # an alias is never deleted
+    assert promote(registered_as(client, weak, name)).action == "keep"
+    assert aliases(client, name) == {"champion": 1, "challenger": 2}
 
 
 def test_the_person_who_is_asked_sees_one_figure_of_the_comparison_also_after_a_retry(client, name, weak, strong):

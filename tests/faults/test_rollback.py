@@ -79,3 +79,12 @@ def test_rollback_says_what_it_verified_and_logs_the_person(client, name, weak):
 
 def evaluation_key(evaluation: StoredEvaluation) -> str:
     return f"{evaluation.probabilities.key.rpartition('/')[0]}/evaluation.json"
+
+
+def test_without_a_champion_a_rollback_to_the_challenger_makes_it_the_champion(client, name, weak, strong):
+    promote(registered_as(client, strong, name))
+    promote(registered_as(client, weak, name))
+    assert aliases(client, name) == {"champion": 1, "challenger": 2}
+    client.delete_model_version(name, "1")
+    assert rolled_back(name, 2).champion == 2
+    assert aliases(client, name) == {"champion": 2, "challenger": 2}

@@ -8,7 +8,7 @@ import pytest
 
 from cifar_tasks.errors import IntegrityError, StorageRefused
 from cifar_tasks.storage import promotion_log
-from cifar_tasks.storage.promotion_log import Log, Outcome, decide_and_append, read_log, uses_of
+from cifar_tasks.storage.promotion_log import Log, Outcome, challenger_after, decide_and_append, read_log, uses_of
 from cifar_tasks.storage.s3 import S3Store
 from tests.stores import InMemoryStore
 
@@ -38,6 +38,15 @@ def test_entries_are_numbered_and_each_holds_the_digest_of_the_one_before():
 @pytest.mark.parametrize(("champion", "previous", "earlier"), [(2, 1, 1), (2, 2, None), (2, None, None), (None, 1, 1)])
 def test_the_earlier_champion_is_another_version_than_the_champion(champion, previous, earlier):
     assert written_one(champion, previous).last.earlier_champion == earlier
+
+
+@pytest.mark.parametrize(
+    ("champion", "challenger", "now", "after"),
+    [(1, 2, 3, 2), (1, None, 3, None), (1, 2, 2, 1), (None, 2, 2, 2), (None, 2, 3, 2)],
+)
+def test_the_champion_that_is_replaced_takes_the_place_of_a_challenger_that_wins(champion, challenger, now, after):
+    assert challenger_after(outcome(champion, challenger=challenger), now) == after
+    assert challenger_after(None, now) is None
 
 
 def written_one(champion: int | None, previous: int | None) -> Log:
