@@ -23,9 +23,10 @@ _log = logging.getLogger(__name__)
 def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
     """A version for this training run, tagged with what it comes from and how it scores."""
     trained = evaluated.trained
-    name, source = trained.plan.data.request.registered_model, trained.plan.params_source
+    data, source = trained.plan.data, trained.plan.params_source
+    name = data.request.registered_model
     client, store = runs.mlflow_client(), S3Store(Settings().bucket)
-    version = load_version(store, trained.plan.data.dataset_uri)
+    version = load_version(store, data.dataset_uri)
     evaluation = read_evaluation(store, evaluated.test_set, trained.saved.sha256)
     if evaluation is None:
         raise IntegrityError(
@@ -35,7 +36,7 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
     tags = {
         MODEL: trained.plan.config.model,
         DATASET: version.digest,
-        PROFILE: trained.plan.data.request.profile,
+        PROFILE: data.request.profile,
         "cifar.dataset_uri": version.uri,
         **model_registry.class_tags(version.classes),
         "cifar.placeholder": str(version.placeholder).lower(),
@@ -43,7 +44,7 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         "cifar.resize": version.resize,
         CONFIG: trained.config_sha256,
         CODE: trained.code_sha256,
-        START_FROM: trained.plan.data.request.start_from,
+        START_FROM: data.request.start_from,
         INITIAL_WEIGHTS: trained.initial_weights,
         "cifar.parameters": trained.parameters,
         "cifar.validation_accuracy": trained.validation_accuracy,
@@ -58,12 +59,12 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         "cifar.latency_measured_on": evaluation.latency.hardware,
         "cifar.size_mb": evaluation.size_mb,
         "cifar.params_source": source.text if source else "recipe",
-        WORKFLOW: trained.plan.data.workflow.id,
+        WORKFLOW: data.workflow.id,
         "cifar.mlflow_url": trained.mlflow_url,
-        "cifar.workflow_mlflow_url": trained.plan.data.mlflow_url,
-        "cifar.airflow_url": trained.plan.data.workflow.url or "",
+        "cifar.report_url": runs.run_url(data.parent_run_id, data.experiment_id, runs.REPORT_PAGE),
+        "cifar.airflow_url": data.workflow.url or "",
     }
-    if line := trained.plan.data.line:
+    if line := data.line:
         tags |= line.tags()
     if source:
         tags |= {"cifar.tuned_params": json.dumps(source.params), "cifar.study": source.study or ""}

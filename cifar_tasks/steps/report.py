@@ -22,7 +22,6 @@ from cifar_tasks.tracking.endings import end_runs
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PAGE = "report.html"
 FIGURES = {
     "learning_curves.png": "Learning curves",
     "evaluation/confusion_matrix.png": "Confusion matrix",
@@ -66,9 +65,9 @@ def report(registered: list[RegisteredModel], plans: list[TrainPlan]) -> RunRepo
             airflow_url=data.workflow.url,
             mlflow_url=data.mlflow_url,
             compare_url=runs.compare_url(run_ids, data.experiment_id),
-            report_url=runs.run_url(data.parent_run_id, data.experiment_id, PAGE),
+            report_url=runs.run_url(data.parent_run_id, data.experiment_id, runs.REPORT_PAGE),
         )
-        client.log_text(data.parent_run_id, _page(client, registered, version, summary), PAGE)
+        client.log_text(data.parent_run_id, _page(client, registered, version, summary), runs.REPORT_PAGE)
         by_model = {f"{row.model}_test_accuracy": row.test_accuracy for row in summary.rows}
         accuracy = candidate.evaluated.test_accuracy
         runs.log_metrics(client, data.parent_run_id, {"accuracy": accuracy, "test_accuracy": accuracy, **by_model})

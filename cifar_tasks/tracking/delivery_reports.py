@@ -21,6 +21,7 @@ from cifar_tasks.evaluation.names import markdown
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
+from cifar_tasks.tracking.airflow_links import DAG_RUN, markdown_links
 from cifar_tasks.tracking.saved_model import load_model
 
 if TYPE_CHECKING:
@@ -128,8 +129,9 @@ def keep_report(
     with runs.closing(client, run):
         result = "passed" if report.passed else "failed"
         lines = [f"- {markdown(reason)}" for reason in report.reasons]
-        note = "\n".join([f"**{markdown(headline(report))}**", "", *lines])
-        runs.log_tags(client, run, {QUALITY: result, runs.NOTE: note})
+        link = markdown_links({"Airflow run": workflow_url})
+        note = "\n".join([f"**{markdown(headline(report))}**", "", *lines, *(["", link] if link else [])])
+        runs.log_tags(client, run, {QUALITY: result, runs.NOTE: note, DAG_RUN: workflow_url})
         measured = {row.check: row.value for row in report.rows if row.value is not None}
         runs.log_metrics(client, run, {re.sub(r"[^\w .-]", "", name): value for name, value in measured.items()})
         client.log_text(run, content, "report.json")

@@ -183,7 +183,7 @@ def _links(row: registry.Version) -> list[tuple[str, str]]:
     links = [("MLflow", row.url)]
     tags = {
         "training": "cifar.mlflow_url",
-        "report": "cifar.workflow_mlflow_url",
+        "report": "cifar.report_url",
         "Airflow run": "cifar.airflow_url",
         "delivery": "cifar.line_url",
     }

@@ -13,7 +13,9 @@ from cifar_tasks.steps.line_payloads import ValidatedLine, Verdict
 from cifar_tasks.steps.payloads import WorkflowRun
 from cifar_tasks.steps.validate_dataset import quarantine_version, record_verdict, validate_dataset
 from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking.airflow_links import DAG_RUN
 from cifar_tasks.tracking.approval_figures import read_figure
+from cifar_tasks.tracking.runs import NOTE
 from tests.dataset_lines import deliver, first_delivery, picture
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -67,6 +69,8 @@ def test_a_version_that_fails_is_quarantined_with_a_report_in_s3_and_mlflow(clie
     )
     assert (run.data.tags["cifar.dataset"], run.info.status) == (digest, "FINISHED")
     assert run.data.metrics["grey images"] > 0.9
+    assert run.data.tags[DAG_RUN] == "http://localhost/run"
+    assert "[Airflow run](http://localhost/run)" in run.data.tags[NOTE]
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"report.html", "report.json"}
     assert run.info.run_id in quarantined.report_url
     entry = read_line_log(store, line).last
