@@ -111,6 +111,7 @@ def test_every_mlflow_run_and_every_version_leads_to_its_dag_run_and_to_the_mode
     for row in dag_run.result("report")["rows"]:
         version = client.get_model_version(Settings().registered_model, str(row["version"]))
         assert version.tags["cifar.airflow_url"] == dag_run.url
+        assert version.tags["cifar.report_url"] == dag_run.result("report")["report_url"]
         assert version.tags[MODELS_PAGE].endswith(f"view=compare&a={row['version']}")
         assert f"]({dag_run.url})" in version.description
         assert f"]({page}" in version.description
