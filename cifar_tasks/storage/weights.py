@@ -71,7 +71,7 @@ def _downloaded(model: str, source: str, expected: str, folder: Path, report: Re
 
 
 def _from_hub(name: str, cache: Path, report: Report) -> tuple[Path, str]:
-    """The hub's client locks its cache, resumes a partial file, and names a file by the SHA-256 that the hub tells."""
+    """The hub's client locks its cache, and names a file by the SHA-256 that the hub tells."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     repository, file = published_at(name)

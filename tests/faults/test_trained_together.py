@@ -9,14 +9,17 @@ from typing import NamedTuple
 import pytest
 
 from cifar_tasks.errors import ConfigError
+from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import TrainedModel
 from cifar_tasks.steps.process import run_step
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
+from cifar_tasks.training import distributed
 from tests.conftest import RunningStack, connect
 from tests.trainings import TRAIN, as_json, child_run, prepared, train_plan
+from tests.unit import ranks_of_a_test as ranks
 
 
 class Together(NamedTuple):
@@ -74,3 +77,16 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused_before_a_run_is_opened
     with pytest.raises(ConfigError, match=r"batch of 32 images .* by 3 processes"):
         train_model(train_plan(data, epochs=1))
     assert child_run(runs.mlflow_client(), "test/unequal") == []
+
+
+@pytest.mark.parametrize("kind", ["resnet50", "efficientnet_lite0", "timm/resnet10t.c3_in1k"])
+def test_the_last_stages_of_every_kind_move_alone_and_alike_in_two_processes(kind, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    first, second = distributed.run(ranks.train_kind, 2, kind=kind, head_epochs=1, trained_stages=1)
+    assert first == second
+    spec = get_model(kind)
+    network = spec.build(spec.recipes["demo"], ranks.CLASSES)
+    stages = spec.stages_to_head(network)
+    last = {name.rpartition(".")[0] for name, stage in stages.items() if stage <= 1}
+    moved = {name.removeprefix("network.").rpartition(".")[0] for name in first["moved"]}
+    assert moved == last

@@ -18,7 +18,7 @@ from timm.layers import BatchNormAct2d
 from cifar_tasks.config import TrainConfig, with_values
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.models import get_model
-from cifar_tasks.models.classifier import ImageClassifier
+from cifar_tasks.models.classifier import ImageClassifier, build_classifier
 from cifar_tasks.training import device, distributed
 from cifar_tasks.training.augment import training_batches
 from cifar_tasks.training.callbacks import Callback, Snapshot
@@ -93,6 +93,19 @@ def _trained(settings: TrainConfig, *callbacks: Callback, learnable: bool = True
     metrics = [dataclasses.asdict(epoch) for epoch in state.history]
     weights = {name: value.tolist() for name, value in model.state_dict().items()}
     return _of_all({"metrics": metrics, "weights": weights, "ending": state.ending})
+
+
+def train_kind(kind: str, **values: Any) -> list[dict[str, Any]]:
+    """For each process: the names of what has moved in a network of this kind, and the digest of all of it."""
+    plain = {"input_size": 0, "batch_size": 32, "epochs": 1, "label_smoothing": 0.0}
+    settings = with_values(get_model(kind).recipes["demo"], {**plain, **values})
+    torch.manual_seed(0)
+    model = build_classifier(settings, CLASSES, HALF, HALF)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fit_classifier(model, settings, split(64, 0), split(63, 1))
+    after = model.state_dict()
+    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in after.values())).hexdigest()
+    return _of_all({"moved": [name for name in after if not torch.equal(after[name], before[name])], "digest": digest})
 
 
 def _stopped() -> list[dict[str, Any]]:
