@@ -86,7 +86,7 @@ def test_a_trainer_makes_versions_and_moves_no_alias_and_the_promoter_does(
 ) -> None:
     trainer = log_in(monkeypatch, server, "trainer")
     first, second = (trainer.create_model_version(MODEL, "s3://bucket/model").version for _ in range(2))
-    with pytest.raises(MlflowException, match="trainer may not move aliases: start the DAG cifar10_promotion"):
+    with pytest.raises(MlflowException, match=r"trainer may not move aliases .* start the DAG cifar10_promotion"):
         trainer.set_registered_model_alias(MODEL, "champion", first)
     promoter = log_in(monkeypatch, server, "promoter")
     promoter.set_registered_model_alias(MODEL, "champion", first)
@@ -95,10 +95,22 @@ def test_a_trainer_makes_versions_and_moves_no_alias_and_the_promoter_does(
     for move in (
         lambda: trainer.set_registered_model_alias(MODEL, "champion", second),
         lambda: trainer.delete_registered_model_alias(MODEL, "champion"),
+        lambda: trainer.set_registered_model_tag(MODEL, "cifar.promotion", "9"),
+        lambda: trainer.delete_registered_model_tag(MODEL, "cifar.promotion"),
+        lambda: trainer.rename_registered_model(MODEL, "other"),
+        lambda: trainer.update_registered_model(MODEL, "new description"),
+        lambda: trainer.delete_model_version(MODEL, first),
+        lambda: trainer.delete_registered_model(MODEL),
     ):
         with pytest.raises(MlflowException, match="trainer may not move aliases"):
             move()
     assert trainer.get_model_version_by_alias(MODEL, "champion").version == first
+    assert trainer.get_registered_model(MODEL).tags["cifar.promotion"] == "1"
+    trainer.create_registered_model("its-own")
+    own = trainer.create_model_version("its-own", "s3://bucket/model").version
+    with pytest.raises(MlflowException, match="trainer may not move aliases"):
+        trainer.delete_model_version("its-own", own)
+    trainer.set_model_version_tag("its-own", own, "cifar.model", "cnn")
     reader = log_in(monkeypatch, server, "reader")
     with pytest.raises(MlflowException, match="403"):
         reader.set_registered_model_alias(MODEL, "champion", second)

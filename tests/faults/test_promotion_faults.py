@@ -21,7 +21,7 @@ from cifar_tasks.storage import promotion_log
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.aliases import follow_log
 from cifar_tasks.tracking.evaluations import read_evaluation, read_probabilities
-from tests.promotions import FORCE, aliases, log_of, promote, registered_as, rolled_back, second
+from tests.promotions import FORCE, aliases, cifar, log_of, promote, registered_as, rolled_back, second
 from tests.trainings import Background, as_json
 from tests.unit.deployment.doctor.deployments import find
 from tests.waiting import wait_until
@@ -58,6 +58,14 @@ def test_the_next_promotion_finishes_one_that_was_killed(client, evaluated, name
     noted = client.get_model_version(name, "2")
     assert json.loads(noted.tags["cifar.decision"])["number"] == 2
     assert "Entry 2 of the promotion log" in noted.description
+
+
+def test_the_command_repair_finishes_one_that_was_killed(client, evaluated, name):
+    kill_between_log_and_alias(second(client, evaluated, name))
+    said = cifar("promotions", "repair", "--registered-model", name).output
+    assert "entry 2" in said
+    assert aliases(client, name) == {"champion": 2, "previous": 1}
+    assert len(log_of(name).entries) == 2
 
 
 def test_the_doctor_finishes_one_that_was_killed_and_says_so(client, evaluated, name):

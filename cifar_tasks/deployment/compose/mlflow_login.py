@@ -1,8 +1,10 @@
-"""Log-in of the MLflow server where a training has no right to move an alias: `authorization_function` in auth.ini.
+"""Log-in of the MLflow server where a training may create versions and no more: `authorization_function` in auth.ini.
 
-MLflow's permissions do not tell creating a version, which every training does, from moving an alias.
+MLflow's permissions do not tell creating a version, which every training does, from moving an alias; and who creates a
+registered model may do everything with it. Deleting a version deletes its aliases.
 """
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
     from werkzeug.datastructures import Authorization
 
 TRAINER = "trainer"
+REFUSED = re.compile(r"/(registered-models/(alias|rename|update|delete|set-tag|delete-tag)|model-versions/delete)/?$")
+"""Ends of the addresses that change what is promoted."""
 
 
 def authenticate() -> "Authorization | Response":
@@ -18,10 +22,12 @@ def authenticate() -> "Authorization | Response":
     from mlflow.server.auth import authenticate_request_basic_auth
 
     user = authenticate_request_basic_auth()
-    moves_alias = request.method != "GET" and request.path.rstrip("/").endswith("/registered-models/alias")
-    if getattr(user, "username", None) != TRAINER or not moves_alias:
+    if getattr(user, "username", None) != TRAINER or request.method == "GET" or not REFUSED.search(request.path):
         return user
-    message = "the user trainer may not move aliases: start the DAG cifar10_promotion or cifar10_rollback"
+    message = (
+        "the user trainer may not move aliases or change a registered model: start the DAG cifar10_promotion or "
+        "cifar10_rollback"
+    )
     refused = jsonify(error_code="PERMISSION_DENIED", message=message)
     refused.status_code = 403
     return refused
