@@ -1,24 +1,21 @@
 """Evaluation of the model that was saved, loaded back from storage, and of no other."""
 
-import json
 import logging
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cifar_tasks.data.images import LabelledImages
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.versions import load_version
 from cifar_tasks.errors import IntegrityError
-from cifar_tasks.evaluation import plots
-from cifar_tasks.evaluation.metrics import agrees, confused_positions, evaluate
+from cifar_tasks.evaluation.metrics import Evaluation, agrees
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.inputs import earlier_result, sample
 from cifar_tasks.steps.payloads import EvaluatedModel, TrainedModel
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.evaluation_figures import log_figures
 from cifar_tasks.tracking.evaluations import StoredEvaluation, ensure_evaluated, read_evaluation, read_probabilities
 from cifar_tasks.tracking.saved_model import open_model
 from cifar_tasks.training.device import choose_device
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 
 CLASSES_IN_LOG = 50
 """With more classes the table is in MLflow only."""
-PAIRS_SHOWN = 8
 
 _log = logging.getLogger(__name__)
 
@@ -57,8 +53,11 @@ def evaluate_model(trained: TrainedModel) -> EvaluatedModel:
         probabilities = read_probabilities(store, evaluation)
         _log_scores(client, trained, evaluation)
         runs.log_dataset(client, trained.run_id, version, "testing")
-        _log_predictions(client, trained, test.labels, probabilities.argmax(axis=1), version.classes)
-        _log_pictures(client, trained, test, probabilities, evaluation)
+        config = trained.plan.config
+        result = log_figures(
+            client, trained.run_id, evaluation, test, probabilities, model=config.model, seed=config.seed
+        )
+        _log_averages(client, trained, result)
     evaluated = EvaluatedModel(
         trained=trained,
         mlflow_url=trained.mlflow_url,
@@ -107,53 +106,8 @@ def _log_scores(client: "MlflowClient", trained: TrainedModel, evaluation: Store
     _log.info("%.2f MB, %s", evaluation.size_mb, latency)
 
 
-def _log_predictions(
-    client: "MlflowClient",
-    trained: TrainedModel,
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    classes: tuple[str, ...],
-) -> None:
-    run_id, result = trained.run_id, evaluate(predicted, labels, classes)
+def _log_averages(client: "MlflowClient", trained: TrainedModel, result: Evaluation) -> None:
     averages = {f"test_macro_{name}": result.report["macro avg"][name] for name in ("precision", "recall", "f1-score")}
-    runs.log_metrics(client, run_id, averages, model_id=trained.saved.model_id)
-    title = f"{trained.plan.config.model} on the test images"
-    matrix = plots.confusion_matrix(result.confusion, classes, title)
-    client.log_figure(run_id, matrix, "evaluation/confusion_matrix.png")
-    counts = {"classes": list(classes), "rows": "true", "counts": result.confusion.tolist()}
-    client.log_text(run_id, json.dumps(counts), "evaluation/confusion_matrix.json")  # log_dict has a line per number
-    client.log_dict(run_id, result.report, "evaluation/classification_report.json")
-    client.log_text(run_id, result.table, "evaluation/classification_report.txt")
-    if len(classes) <= CLASSES_IN_LOG:
+    runs.log_metrics(client, trained.run_id, averages, model_id=trained.saved.model_id)
+    if len(result.report["classes"]) <= CLASSES_IN_LOG:
         _log.info("%s", result.table)
-
-
-def _log_pictures(
-    client: "MlflowClient",
-    trained: TrainedModel,
-    test: LabelledImages,
-    probabilities: NDArray[np.float16],
-    evaluation: StoredEvaluation,
-) -> None:
-    """Reliability diagram, the most confused pairs, and 32 random test images."""
-    config, classes, predicted = trained.plan.config, evaluation.test_set.classes, probabilities.argmax(axis=1)
-    reliability = plots.reliability_diagram(evaluation.calibration, f"{config.model} on the test images")
-    client.log_figure(trained.run_id, reliability, "evaluation/reliability.png")
-    pairs = [
-        (pair.true, pair.predicted, pair.images, test.images[examples])
-        for pair in evaluation.confused[:PAIRS_SHOWN]
-        for examples in [
-            confused_positions(test.labels, probabilities, *map(classes.index, (pair.true, pair.predicted)))
-        ]
-    ]
-    title = f"{config.model}: the most confused pairs, true → predicted, the most confident mistakes first"
-    client.log_figure(trained.run_id, plots.confused_images(pairs, title), "evaluation/confused_images.png")
-    chosen = plots.sample_indices(len(test), config.seed)
-    shown = test.take(chosen)
-    grid = plots.image_grid(
-        shown.images,
-        [classes[label] for label in shown.labels],
-        [classes[label] for label in predicted[chosen]],
-        title=f"{config.model}: 32 random test images, true → predicted",
-    )
-    client.log_figure(trained.run_id, grid, "evaluation/test_images.png")

@@ -3,9 +3,11 @@
 Stored evaluations are used; a model that was not evaluated on these images is evaluated now, which loads torch.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.versions import DatasetVersion, load_version
 from cifar_tasks.errors import ConfigError, IntegrityError
 from cifar_tasks.evaluation.comparison import Comparison, compare
@@ -26,6 +28,8 @@ from cifar_tasks.tracking.saved_model import is_stored, verify_model
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+_log = logging.getLogger(__name__)
 
 TEST_SET = "cifar.test_set"
 """Tag of a version: digest of the test images that it was evaluated on when it was registered."""
@@ -162,6 +166,31 @@ def _champion(
     except IntegrityError as error:
         return Unscored(version=number, reason=str(error), gone=True)
     try:
-        return version, evaluate_version(store, version, data if classes == data.classes else load_version(store, uri))
+        images = data if classes == data.classes else load_version(store, uri)
+        evaluation = evaluate_version(store, version, images)
+        _keep_figures(client, store, version, evaluation, images)
+        return version, evaluation
     except (IntegrityError, ConfigError) as error:  # test images are damaged, or its dataset version was deleted
         return Unscored(version=number, reason=str(error), gone=False)
+
+
+def _keep_figures(
+    client: "MlflowClient", store: S3Store, version: "ModelVersion", evaluation: StoredEvaluation, data: DatasetVersion
+) -> None:
+    """In the MLflow run of the training, once: those of the task `evaluate` are of other test images."""
+    from mlflow.exceptions import MlflowException
+
+    from cifar_tasks.tracking.evaluation_figures import FOLDER, LAST, log_figures
+
+    digest, run_id = evaluation.test_set.digest, version.run_id
+    if version.tags.get(TEST_SET) == digest or not run_id:
+        return
+    folder = f"{FOLDER}-{digest[:16]}"
+    try:
+        if any(file.path.endswith(LAST) for file in client.list_artifacts(run_id, folder)):
+            return
+        test = load_split(store, data, "test", Settings().home / "cache")
+        probabilities = read_probabilities(store, evaluation)
+        log_figures(client, run_id, evaluation, test, probabilities, model=tag(version, MODEL), folder=folder)
+    except MlflowException as error:  # a deleted run; the decision needs no figures
+        _log.warning("the figures of version %s on these test images are not kept: %s", version.version, error)

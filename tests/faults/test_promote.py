@@ -155,6 +155,18 @@ def test_a_champion_of_other_test_images_is_scored_on_those_of_the_run(client, n
     compared = log_of(name).last.decision
     assert compared["comparison"]["images"] == 30
     assert compared["champion"]["accuracy"] == pytest.approx(1 / 3, abs=0.1)
+    folder = f"evaluation-{log_of(name).last.test_set[:16]}"
+    champion = client.get_model_version(name, "1").run_id
+    kept = {file.path.partition("/")[2] for file in client.list_artifacts(champion, folder)}
+    assert kept == {
+        "classification_report.json",
+        "classification_report.txt",
+        "confused_images.png",
+        "confusion_matrix.json",
+        "confusion_matrix.png",
+        "reliability.png",
+        "test_images.png",
+    }
 
 
 def test_promotions_lists_who_was_champion_when_and_why(client, name, weak):
