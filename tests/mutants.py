@@ -115,6 +115,10 @@ def copy_tree(target: Path) -> None:
         if (PROJECT / name).is_file() and not name.endswith((".png", ".lock")):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(PROJECT / name, target / name)
+    # A training records its commit.
+    commit = ["commit", "--quiet", "--allow-empty", "--message", "copy"]
+    for words in (["init", "--quiet"], ["-c", "user.name=tests", "-c", "user.email=tests", *commit]):
+        subprocess.run(["git", *words], cwd=target, check=True)
 
 
 def choose(module: Path, sample: int, seed: int) -> list[MutationSpec]:

@@ -53,8 +53,12 @@ def name_what_is_wrong(name: str) -> None:
     raise ConfigError(f"cannot use {name}\nrename it")
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def die(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def leave(code: int) -> None:
+    os._exit(code)
 
 
 def wait_with_child(note: str) -> None:

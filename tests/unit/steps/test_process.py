@@ -14,7 +14,7 @@ import pytest
 from cifar_tasks.errors import ConfigError, PayloadError, Stopped, StorageError, WorkerLost
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.settings import cpu_cores
-from cifar_tasks.steps.process import run_step
+from cifar_tasks.steps.process import STEP_ENV, run_step
 from tests.names import NASTY_NAMES
 
 pytestmark = pytest.mark.timeout(120)  # seconds: a step that nobody ends would run for five minutes
@@ -120,9 +120,33 @@ def test_any_other_error_leaves_its_traceback_in_the_log_and_may_be_tried_again(
     assert caught.value.retryable
 
 
-def test_a_killed_step_is_told_from_a_failed_one():
-    with pytest.raises(WorkerLost, match="SIGKILL"):
-        run("die")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_a_killed_step_is_told_from_a_failed_one(number):
+    with pytest.raises(WorkerLost, match=f"ended by signal {number.name} and left no result"):
+        run("die", number=int(number))
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_step_that_leaves_its_process_has_lost_its_result(code):
+    with pytest.raises(WorkerLost, match=f"ended with exit status {code} and left no result"):
+        run("leave", code=code)
+
+
+def test_a_command_begins_again_with_its_arguments_in_the_environment_of_a_step_once(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys\n"
+        "from cifar_tasks.steps.process import STEP_ENV, restart_in_step_environment\n"
+        "print(os.getpid(), flush=True)\n"
+        "restart_in_step_environment()\n"
+        "print(sys.argv[1:], STEP_ENV.items() <= os.environ.items(), flush=True)\n"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in STEP_ENV}
+    command = [sys.executable, program, "--some", "value"]
+    for environment, times in ((plain, 2), (plain | STEP_ENV, 1)):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+        *pids, last = done.stdout.splitlines()
+        assert (len(pids), len(set(pids)), last) == (times, 1, "['--some', 'value'] True")
 
 
 def test_sigterm_reaches_the_step_and_leaves_no_process(tmp_path):
