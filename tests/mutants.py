@@ -51,6 +51,7 @@ MODULES = (
 ALSO = {
     "data/validation": ["data/test_folders.py", "data/test_near_duplicates.py"],
     "steps/inputs": ["steps/test_warm_start.py"],
+    "steps/report": ["steps/test_train.py"],
     "storage/lease_terms": ["storage/test_lease.py"],
     "training/state": ["training/test_callbacks.py", "training/test_loop.py"],
 }

@@ -2,6 +2,7 @@
 
 from html.parser import HTMLParser
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -71,8 +72,9 @@ def test_the_description_of_the_parent_run_has_the_table_and_the_links(name: str
     assert len(text.splitlines()) == 9
 
 
-def model(version: int, validation: float, test: float, parameters: int) -> SimpleNamespace:
-    trained = SimpleNamespace(validation_accuracy=validation, parameters=parameters)
+def model(version: int, validation: float, test: float, parameters: int, name: str = "cnn") -> SimpleNamespace:
+    plan = SimpleNamespace(config=SimpleNamespace(model=name))
+    trained = SimpleNamespace(validation_accuracy=validation, parameters=parameters, plan=plan)
     return SimpleNamespace(version=version, evaluated=SimpleNamespace(trained=trained, test_accuracy=test))
 
 
@@ -87,3 +89,18 @@ def model(version: int, validation: float, test: float, parameters: int) -> Simp
 )
 def test_the_candidate_is_chosen_on_validation_and_not_on_test_images(models, chosen) -> None:
     assert report.choose_candidate(models).version == chosen
+
+
+def test_the_reason_names_all_models_the_best_one_first() -> None:
+    models = [model(1, 0.8, 0.9, 5), model(2, 0.9, 0.8, 5, "resnet50"), model(3, 0.85, 0.8, 5, "timm/resnet18")]
+    assert report._ranking(models) == (
+        "validation accuracy: resnet50 90.00% (version 2), timm/resnet18 85.00% (version 3), cnn 80.00% (version 1); "
+        "version 2 is the candidate"
+    )
+
+
+def test_a_figure_stands_in_the_page_itself_and_one_that_was_deleted_is_left_out(services: Any) -> None:
+    run = services.client.create_run(services.experiment).info.run_id
+    services.client.log_text(run, "pixels", "evaluation/reliability.png")
+    assert report._image(services.client, run, "evaluation/reliability.png") == "data:image/png;base64,cGl4ZWxz"
+    assert report._image(services.client, run, "evaluation/confusion_matrix.png") == ""
