@@ -9,6 +9,9 @@ import pytest
 from cifar_tasks.data.versions import DatasetVersion
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.steps import report
+from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel, TrainedModel
+from cifar_tasks.steps.plan import plan_training
+from cifar_tasks.tracking.saved_model import SavedModel
 from tests.names import NASTY_NAMES
 from tests.unit.cli.test_summary import REPORT, ROW
 
@@ -104,3 +107,24 @@ def test_a_figure_stands_in_the_page_itself_and_one_that_was_deleted_is_left_out
     services.client.log_text(run, "pixels", "evaluation/reliability.png")
     assert report._image(services.client, run, "evaluation/reliability.png") == "data:image/png;base64,cGl4ZWxz"
     assert report._image(services.client, run, "evaluation/confusion_matrix.png") == ""
+
+
+def test_one_model_of_the_run_is_the_candidate_and_is_promoted(services: Any) -> None:
+    plans = plan_training(services.prepared(models=["cnn", "efficientnet_lite0"], promotion="approve"))
+    registered = []
+    for number, (plan, validation) in enumerate(zip(plans, (0.6, 0.7), strict=True), start=1):
+        run = services.client.create_run(services.experiment).info.run_id
+        fields = {"run_id": run, "mlflow_url": run, "prefix": "", "saved": SavedModel("models:/m-1", "0" * 64)}
+        fields |= {"initial_weights": "random", "parameters": 5, "epochs": 2, "config_sha256": "", "code_sha256": ""}
+        trained = TrainedModel(plan=plan, validation_accuracy=validation, validation_images=10, **fields)
+        evaluated = EvaluatedModel(
+            trained=trained, mlflow_url=run, test_set="", test_loss=1, test_accuracy=0.9 - validation
+        )
+        registered.append(RegisteredModel(evaluated=evaluated, mlflow_url=run, name="mine", version=number))
+    done = report.report(registered, plans)
+    assert [(row.model, row.candidate) for row in done.rows] == [("cnn", False), ("efficientnet_lite0", True)]
+    assert (done.promotion.version, done.promotion.mode, done.skipped) == (2, "approve", [])
+    metrics = services.client.get_run(plans[0].data.parent_run_id).data.metrics
+    assert metrics == pytest.approx(
+        {"accuracy": 0.2, "test_accuracy": 0.2, "cnn_test_accuracy": 0.1, "efficientnet_lite0_test_accuracy": 0.2}
+    )
