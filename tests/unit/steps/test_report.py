@@ -126,5 +126,5 @@ def test_one_model_of_the_run_is_the_candidate_and_is_promoted(services: Any) ->
     assert (done.promotion.version, done.promotion.mode, done.skipped) == (2, "approve", [])
     metrics = services.client.get_run(plans[0].data.parent_run_id).data.metrics
     assert metrics == pytest.approx(
-        {"accuracy": 0.2, "test_accuracy": 0.2, "cnn_test_accuracy": 0.1, "efficientnet_lite0_test_accuracy": 0.2}
+        {"accuracy": 0.2, "test_accuracy": 0.2, "cnn_test_accuracy": 0.3, "efficientnet_lite0_test_accuracy": 0.2}
     )
