@@ -18,7 +18,6 @@ from cifar_tasks.tracking.saved_model import DIGEST_TAG
 from cifar_tasks.tracking.version_evidence import TEST_SET
 from tests.models_page_app import numbers, read
 
-
 LIMIT = 3 + 1.5
 """Seconds: 3 as the page promises, and some for a machine that runs other tests as well."""
 
