@@ -19,7 +19,7 @@ from rich.table import Table
 from tests.chaos.checks import problems
 from tests.chaos.compose import compose_deployment
 from tests.chaos.embedded import embedded_stack
-from tests.chaos.runs import Deployment, console, dag_run, wait_for_promotions
+from tests.chaos.runs import Disturbed, console, dag_run, wait_for_promotions
 
 
 class Kind(StrEnum):
@@ -35,7 +35,7 @@ def main(
 ) -> None:
     """Disturb DAG runs on a deployment of their own, then check what must hold."""
     chance, faults = random.Random(seed), Counter[str]()  # noqa: S311 – not a secret
-    start: AbstractContextManager[Deployment] = embedded_stack() if kind == Kind.EMBEDDED else compose_deployment()
+    start: AbstractContextManager[Disturbed] = embedded_stack() if kind == Kind.EMBEDDED else compose_deployment()
     with start as deployment:
 
         def cause_fault() -> str:

@@ -11,10 +11,10 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import sha256_hex
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.runs import MODEL, WORKFLOW
-from tests.chaos.runs import MODELS, Deployment
+from tests.chaos.runs import MODELS, Disturbed
 
 
-def problems(deployment: Deployment, finished: list[tuple[str, str]]) -> Iterator[str]:
+def problems(deployment: Disturbed, finished: list[tuple[str, str]]) -> Iterator[str]:
     """What does not hold; `finished` are names and states of DAG runs, of which the first was not disturbed."""
     client = runs.mlflow_client()
     experiment = client.get_experiment_by_name(Settings().experiment).experiment_id
@@ -48,7 +48,7 @@ def problems(deployment: Deployment, finished: list[tuple[str, str]]) -> Iterato
         yield f"a step is left: {step}"
 
 
-def unneeded_objects(deployment: Deployment, finished: list[tuple[str, str]]) -> Iterator[str]:
+def unneeded_objects(deployment: Disturbed, finished: list[tuple[str, str]]) -> Iterator[str]:
     """Checkpoints and leases of runs that succeeded, and objects of runs that nobody knows."""
     runs_by_folder = {sha256_hex(f"{DAG}/{name}".encode())[:16]: (name, state) for name, state in finished}
     for key in deployment.keys("cifar", "runs/"):

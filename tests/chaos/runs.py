@@ -26,7 +26,7 @@ RUN_SECONDS = 1800.0
 console = Console(highlight=False)
 
 
-class Deployment(Protocol):
+class Disturbed(Protocol):
     """What is disturbed. It belongs to this test alone."""
 
     airflow_url: str
@@ -48,7 +48,7 @@ class Deployment(Protocol):
         """Of all objects."""
 
 
-def up(deployment: Deployment) -> None:
+def up(deployment: Disturbed) -> None:
     """As a person would: again if it fails."""
     for attempt in range(5):
         try:
@@ -61,7 +61,7 @@ def up(deployment: Deployment) -> None:
     raise SystemExit("the deployment cannot be repaired")
 
 
-def ask(deployment: Deployment, question: Callable[["ApiClient"], Any]) -> Any:
+def ask(deployment: Disturbed, question: Callable[["ApiClient"], Any]) -> Any:
     """Airflow's answer, with a new log-in; it may be away for two minutes."""
 
     def once() -> Any:
@@ -71,7 +71,7 @@ def ask(deployment: Deployment, question: Callable[["ApiClient"], Any]) -> Any:
     return Retrying(stop=stop_after_delay(120), wait=wait_fixed(2), reraise=True)(once)
 
 
-def dag_run(deployment: Deployment, cause_fault: Callable[[], str] | None = None) -> tuple[str, str]:
+def dag_run(deployment: Disturbed, cause_fault: Callable[[], str] | None = None) -> tuple[str, str]:
     """Id and last state of a DAG run, disturbed by at most six faults."""
     name = str(ask(deployment, lambda client: trigger(client, CONF)).run_id)
     faults, deadline = FAULTS if cause_fault else 0, time.monotonic() + RUN_SECONDS
@@ -100,7 +100,7 @@ def unfinished(client: "ApiClient") -> list[str]:
     return [f"{run.dag_id} {run.dag_run_id}" for run in found]
 
 
-def wait_for_promotions(deployment: Deployment, seconds: float = 300) -> list[str]:
+def wait_for_promotions(deployment: Disturbed, seconds: float = 300) -> list[str]:
     """Those that have not ended by then: a training does not wait for its promotion."""
     deadline = time.monotonic() + seconds
     while (left := ask(deployment, unfinished)) and time.monotonic() < deadline:
