@@ -10,6 +10,7 @@ import pytest
 from cifar_tasks.deployment import probes
 from cifar_tasks.deployment.probes import ProbeError
 from cifar_tasks.settings import PROJECT
+from cifar_tasks.storage.s3 import S3Store
 from tests.conftest import RunningStack
 
 NOBODY = "127.0.0.1:1"
@@ -23,6 +24,18 @@ def test_each_service_tells_its_version(backend: RunningStack) -> None:
     assert probes.postgres(database(backend)) // 10_000 == 18
     assert "SeaweedFS" in probes.s3("cifar", "mlflow", environment=backend.environment)
     assert probes.mlflow(backend.mlflow_url) == version("mlflow-skinny")
+
+
+def test_an_object_is_written_into_each_database_of_seaweedfs(backend: RunningStack, s3_store: S3Store) -> None:
+    def written() -> dict[str, int]:
+        databases = (backend.home / "s3" / "filerldb2").iterdir()
+        return {each.name: sum(file.stat().st_size for file in each.glob("*.log")) for each in databases}
+
+    before = written()
+    probes.seaweedfs_writes(s3_store.bucket, backend.environment)
+    after = written()
+    assert len(after) == probes.DATABASES
+    assert [name for name in after if after[name] <= before[name]] == []
 
 
 def test_a_wrong_password_of_the_database_is_the_reason(backend: RunningStack) -> None:
