@@ -85,7 +85,7 @@ def s3(*buckets: str, environment: Mapping[str, str] | None = None, timeout: flo
 
 
 def seaweedfs_writes(bucket: str, environment: Mapping[str, str] | None = None, timeout: float = 5) -> None:
-    """Write an empty object into each of the databases in which SeaweedFS keeps names; `RestartNeeded` if one refuses.
+    """Write and delete an object in each database in which SeaweedFS keeps names; `RestartNeeded` if one refuses.
 
     After a full disk a database (LevelDB) refuses every write until SeaweedFS has started again. Its filer store
     leveldb2 takes the database from the MD5 of the folder (`weed/filer/leveldb2`, 4.48).
@@ -100,6 +100,7 @@ def seaweedfs_writes(bucket: str, environment: Mapping[str, str] | None = None, 
     try:
         for name in folders.values():
             client.put_object(Bucket=bucket, Key=f"{name}/empty", Body=b"")
+            client.delete_object(Bucket=bucket, Key=f"{name}/empty")
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         kind = RestartNeeded if code == "InternalError" else ProbeError

@@ -36,6 +36,7 @@ def test_an_object_is_written_into_each_database_of_seaweedfs(backend: RunningSt
     after = written()
     assert len(after) == probes.DATABASES
     assert [name for name in after if after[name] <= before[name]] == []
+    assert list(s3_store.keys("")) == []
 
 
 def test_a_wrong_password_of_the_database_is_the_reason(backend: RunningStack) -> None:
