@@ -1,5 +1,6 @@
 """What the checks of deliveries find in real images, and how often they are wrong. Takes some minutes."""
 
+import numpy as np
 import pytest
 
 from benchmarks.delivery_checks import (
@@ -23,6 +24,11 @@ def data() -> Data:
     if not ARCHIVE.exists():
         pytest.skip(f"{ARCHIVE.name} is not on this machine (it is looked for in ../shared/data)")
     return read_data(ARCHIVE)
+
+
+def test_cifar10_has_its_50_000_and_10_000_images(data):
+    assert (len(data.images), len(data.in_use.test)) == (50_000, 10_000)
+    assert set(np.bincount(data.labels)) == {5_000}
 
 
 def test_most_flipped_labels_are_among_the_most_suspicious(data):

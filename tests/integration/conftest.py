@@ -24,12 +24,17 @@ def registered(client, tracked: RunningStack, tmp_path: Path) -> Registered:
 
 
 @pytest.fixture
-def page(tracked: RunningStack) -> Iterator[TestClient]:
-    """The app, for a person who may read the DAG."""
+def nothing_read() -> None:
+    """As after a start: nothing is cached, no server was away."""
     for module in (class_recalls, pairs, promotion_history, trainings, version_table):
         for cached in vars(module).values():
             if isinstance(cached, reading.Cached):
                 cached.clear()
     reading._away.clear()
+
+
+@pytest.fixture
+def page(nothing_read: None, tracked: RunningStack) -> Iterator[TestClient]:
+    """The app, for a person who may read the DAG."""
     with TestClient(create_app(lambda: None), raise_server_exceptions=True) as client:
         yield client

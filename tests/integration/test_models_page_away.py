@@ -1,5 +1,6 @@
 """What the page "Models" shows while MLflow, S3 or the disk does not work."""
 
+import re
 import socket
 import time
 import uuid
@@ -107,8 +108,9 @@ def test_200_versions_wait_once_for_an_s3_that_does_not_answer(tracked, monkeypa
 
 
 def content(html: str) -> str:
-    """What stands below the problems."""
-    return html[html.index("<h1") :].replace("\n", "")
+    """What stands below the problems, without the list of registered models: other tests make some meanwhile."""
+    below = html[html.index("<h1") :].replace("\n", "")
+    return re.sub(r'<select name="registered_model".*?</select>', "", below)
 
 
 def test_while_s3_does_not_answer_many_readers_wait_once(page, registered, monkeypatch, silent_server):

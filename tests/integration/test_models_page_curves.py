@@ -7,7 +7,7 @@ from models_page import trainings
 from cifar_tasks.tracking import runs
 
 
-def test_the_last_epoch_of_a_curve_is_its_own_and_not_the_best_one_s(client, tracked):
+def test_the_last_epoch_of_a_curve_is_its_own_and_not_the_best_one_s(client, nothing_read):
     run = client.create_run("0").info.run_id
     for epoch, accuracy in enumerate((0.5, 0.7, 0.6), start=1):
         runs.log_metrics(client, run, {"validation_accuracy": accuracy}, step=epoch)
@@ -17,7 +17,7 @@ def test_the_last_epoch_of_a_curve_is_its_own_and_not_the_best_one_s(client, tra
     assert client.get_run(run).data.metrics["validation_accuracy"] == 0.7
 
 
-def test_parameters_and_data_that_differ_stand_beside_each_other(client, tracked):
+def test_parameters_and_data_that_differ_stand_beside_each_other(client, nothing_read):
     versions = []
     for rate, dataset, only in (("0.1", "a" * 64, {"flip": "True"}), ("0.2", "b" * 64, {})):
         run = client.create_run("0").info.run_id

@@ -18,13 +18,13 @@ from cifar_tasks.data.source import Source, open_source
 from cifar_tasks.data.spool import spooled
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
 from cifar_tasks.errors import DataError, SourceChanged, StorageError
-from cifar_tasks.settings import Settings
+from cifar_tasks.settings import PROJECT, Settings
 from cifar_tasks.storage.s3 import ObjectRef
 from tests.stores import FailingStore, FolderStore, InMemoryStore
 from tests.unit.data.pictures import class_files, directory_of, zip_of
 from tests.unit.data.sources import NoiseSource, load_splits, noise, quiet
 
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
+SHARED = PROJECT.parent / "shared" / "data" / "cifar10-images-small.zip"
 WRITES = 8
 """Of a small version: images and labels of three splits, the manifest, and what the source became."""
 
@@ -247,17 +247,11 @@ def test_a_source_that_is_refused_writes_nothing(store: InMemoryStore, tmp_path:
     assert store.objects == {}
 
 
-@pytest.mark.parametrize(
-    ("archive", "sizes"),
-    [("cifar10-images-small.zip", (1_800, 200, 500)), ("cifar10-images.zip", (45_000, 5_000, 10_000))],
-)
-def test_cifar10_as_class_folders_becomes_its_three_splits(
-    store: InMemoryStore, tmp_path: Path, archive: str, sizes: tuple[int, int, int]
-) -> None:
-    path = SHARED / archive
-    if not path.exists():
-        pytest.skip(f"{archive} is not on this machine (it is looked for in ../shared/data)")
-    version = prepare(open_source(str(path), Settings(), quiet), store, 0, quiet)
+def test_cifar10_as_class_folders_becomes_its_three_splits(store: InMemoryStore, tmp_path: Path) -> None:
+    if not SHARED.exists():
+        pytest.skip(f"{SHARED.name} is not on this machine (it is looked for in ../shared/data)")
+    version = prepare(open_source(str(SHARED), Settings(), quiet), store, 0, quiet)
+    sizes = (1_800, 200, 500)
     for split, images, size in zip(SPLITS, load_splits(store, version, tmp_path), sizes, strict=True):
         assert set(version.counts[split].values()) == {size // 10}
         assert len(images) == size

@@ -26,7 +26,7 @@ class Refuses(BaseHTTPRequestHandler):
 
 def test_a_refused_log_in_names_the_user_and_not_the_password() -> None:
     with HTTPServer(("127.0.0.1", 0), Refuses) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
         try:
             with (
                 pytest.raises(StackError, match=r"refused the log-in of admin \(401\)") as refused,
@@ -112,7 +112,7 @@ def test_a_server_that_stops_answering_is_not_waited_for_without_end(monkeypatch
         monkeypatch.setattr("cifar_tasks.deployment.airflow_api.REQUEST_SECONDS", default)
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         LogsInOnly.given_up.clear()
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
         began = time.monotonic()
         try:
             with (

@@ -20,7 +20,7 @@ def studies(request: dict[str, Any], start_response: Callable[..., Any]) -> Iter
 def port() -> Iterator[int]:
     with make_server(HOST, 0, studies, handler_class=_QuietHandler) as server:
         server.set_app(for_this_machine(studies, server.server_port))
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
         yield server.server_port
         server.shutdown()
 
