@@ -3,7 +3,6 @@
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import (
     Asset,
@@ -20,6 +19,7 @@ from airflow.sdk import (
 )
 from airflow.sdk.exceptions import AirflowSkipException
 
+from approval import answer_fields, approval
 from cifar_tasks.steps.line_payloads import LineRequest
 from step_tasks import (
     DATASET_DAG,
@@ -43,7 +43,7 @@ SETTLE = max((line.settle_seconds for line in LINES.values()), default=0.0)
 ALREADY = 100
 """Events of a line that are looked at, newest first."""
 
-RELEASE, REJECT = "Release", "Reject"
+RELEASE = "Release"
 
 ABOUT = """\
 Checks the source of a dataset line. If something is new there, waits until the delivery is complete, prepares a dataset
@@ -211,14 +211,11 @@ def cifar10_dataset():
     branch_on_line() >> [check, start_lines, announced]
     check >> wait_for_delivery() >> prepared
     validated = validate(prepared)
-    approve = HITLOperator(
+    approve = approval(
+        RELEASE,
         task_id="approve",
         subject="Use the quarantined version of {{ params.line }}?",
         body="{{ ti.xcom_pull('validate')['markdown'] }}",
-        options=[RELEASE, REJECT],
-        defaults=REJECT,  # what Airflow answers when nobody does; the version stays quarantined then
-        params={"reason": Param("", type=["null", "string"], maxLength=2_000, title="Reason")},
-        response_timeout=timedelta(hours=SETTINGS.approval_hours),
         doc_md="Wait for a person, who sees the checks on the tab *Required Actions*.",
     )
     accepted, quarantined = accept(prepared), quarantine(validated)
@@ -230,13 +227,7 @@ def cifar10_dataset():
 
 def verdict(response: Any) -> dict[str, Any]:
     """What a person answered to the task `approve`; nobody did if `by` is none."""
-    person, given = response["responded_by_user"], response.get("params_input") or {}
-    return {
-        "release": response["chosen_options"] == [RELEASE],
-        "by": person and person["name"],
-        "reason": given.get("reason") or "",
-        "at": response["responded_at"].isoformat(),
-    }
+    return {"release": response["chosen_options"] == [RELEASE], **answer_fields(response)}
 
 
 cifar10_dataset()

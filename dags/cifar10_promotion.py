@@ -1,11 +1,10 @@
 """Promotion: compare a model version with the champion, ask a person if that is wanted, record the decision."""
 
-from datetime import timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
-from airflow.sdk import Param, TriggerRule, dag, task
+from airflow.sdk import TriggerRule, dag, task
 
+from approval import answer_fields, approval
 from cifar_tasks.steps.promotion_payloads import PromotionRequest
 from step_tasks import (
     GPU,
@@ -20,8 +19,7 @@ from step_tasks import (
     workflow_run,
 )
 
-REASON = "answer_reason"
-"""Field of the person who is asked."""
+APPROVE = "Approve"
 ABOUT = """\
 Compares a version of a registered model with its champion on the same test images, and decides by the limits of the
 form. The promotion log keeps each decision with its evidence; the aliases `champion`, `previous` and `challenger` in
@@ -30,7 +28,7 @@ MLflow follow the log. No other DAG moves them, except *Model rollback*.
 **Start:** each training starts one for its best version. To decide about any other version, click ▶ Trigger.
 
 **Approval:** in the mode `approve` the task *approve* waits for a person. Its tab *Required Actions* shows the
-comparison, and a field for the reason, which may stay empty. No answer in time is a no.
+comparison, and a field for the reason; a rejection needs one. No answer in time is a no.
 
 **Results:** the note of the run has the reasons, the tab *Details* of a task a button to the comparison.
 """
@@ -77,16 +75,11 @@ def cifar10_promotion():
         return recorded
 
     proposal = propose()
-    # Not an `ApprovalOperator`: it skips `record` after a no, which the log keeps as well.
-    approve = HITLOperator(
+    approve = approval(
+        APPROVE,
         task_id="approve",
         subject="Promote version {{ params.version }} of {{ params.registered_model }}?",
         body="{{ ti.xcom_pull('propose')['markdown'] }}",
-        options=[ApprovalOperator.APPROVE, ApprovalOperator.REJECT],
-        defaults=ApprovalOperator.REJECT,
-        # Not `reason`: Airflow would take the answer's from the form of the run.
-        params={REASON: Param("", type=["null", "string"], maxLength=2_000, title="Reason")},
-        response_timeout=timedelta(hours=SETTINGS.approval_hours),
         doc_md="Wait for a person, who sees the comparison on the tab *Required Actions*. No answer in time is a no.",
     )
     branch_on_approval(proposal) >> [approve, record(proposal, approve.output)]
@@ -96,13 +89,7 @@ def answer(response: Any) -> dict[str, Any] | None:
     """The answer of a person to the task `approve`; nobody has answered if `by` is none. None if none was asked."""
     if response is None:
         return None
-    person, given = response["responded_by_user"], response.get("params_input") or {}
-    return {
-        "approved": response["chosen_options"] == [ApprovalOperator.APPROVE],
-        "by": person and person["name"],
-        "at": response["responded_at"].isoformat(),
-        "reason": given.get(REASON) or "",
-    }
+    return {"approved": response["chosen_options"] == [APPROVE], **answer_fields(response)}
 
 
 cifar10_promotion()

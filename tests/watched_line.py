@@ -91,7 +91,7 @@ class WatchedLine:
         return self.ended(run)
 
     def respond(self, run: DagRun, option: str, reason: str) -> None:
-        payload = UpdateHITLDetailPayload(chosen_options=[option], params_input={"reason": reason})
+        payload = UpdateHITLDetailPayload(chosen_options=[option], params_input={"answer_reason": reason})
         TaskInstanceApi(self.client).update_hitl_detail(run.dag_id, run.run_id, "approve", -1, payload)
 
     def log(self) -> LineLog:

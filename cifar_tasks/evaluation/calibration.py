@@ -1,6 +1,6 @@
 """Whether probabilities can be believed: of the predictions with 80 % confidence, are 80 % right?"""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,19 +36,38 @@ class Calibration(BaseModel):
 
 def calibrate(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> Calibration:
     """Of probabilities (N, classes), of any precision, and labels (N,)."""
+    return summarize(per_image(probabilities, labels))
+
+
+class PerImage(NamedTuple):
+    """What calibration is made of; arrays (N,)."""
+
+    bin: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    squares: NDArray[np.float32]
+    """Squared distance of the probabilities from the truth, summed over the classes."""
+
+
+def per_image(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> PerImage:
     p = probabilities.astype(np.float32)
-    every = np.arange(len(labels))
     confidence = p.max(axis=1).astype(np.float64)
-    right = p.argmax(axis=1) == labels
-    number = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    images = np.bincount(number, minlength=BINS)
+    return PerImage(
+        bin=np.minimum((confidence * BINS).astype(np.int64), BINS - 1),
+        confidence=confidence,
+        right=p.argmax(axis=1) == labels,
+        squares=np.einsum("ij,ij->i", p, p) - 2 * p[np.arange(len(labels)), labels] + 1,
+    )
+
+
+def summarize(each: PerImage) -> Calibration:
+    images = np.bincount(each.bin, minlength=BINS)
     filled = np.maximum(images, 1)
-    mean_confidence = np.bincount(number, confidence, BINS) / filled
-    accuracy = np.bincount(number, right, BINS) / filled
-    squares = np.einsum("ij,ij->i", p, p) - 2 * p[every, labels] + 1
+    mean_confidence = np.bincount(each.bin, each.confidence, BINS) / filled
+    accuracy = np.bincount(each.bin, each.right, BINS) / filled
     return Calibration(
         expected_error=float(np.average(np.abs(mean_confidence - accuracy), weights=images)),
-        brier=float(squares.mean(dtype=np.float64)),
+        brier=float(each.squares.mean(dtype=np.float64)),
         bins=tuple(
             ReliabilityBin(images=int(n), confidence=float(c), accuracy=float(a))
             for n, c, a in zip(images, mean_confidence, accuracy, strict=True)

@@ -1,12 +1,13 @@
 """Two models on the same test images: how their accuracies differ, and how sure that is."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from cifar_tasks.evaluation.calibration import calibrate
+from cifar_tasks.evaluation.calibration import BINS, PerImage, per_image, summarize
 
 SMALLEST_P = 1e-300
 """That is shown."""
@@ -16,6 +17,7 @@ INDICES_AT_ONCE = 1_000_000
 """Of the bootstrap, in memory."""
 
 Probabilities = NDArray[np.floating[Any]]
+Interval = tuple[float, float]
 
 
 class _Value(BaseModel):
@@ -34,6 +36,8 @@ class ClassComparison(_Value):
     """Candidate less champion."""
     p_value: float
     """Of McNemar's exact test, two-sided."""
+    interval: Interval | None = None
+    """Of the difference; none in decisions from before it was computed."""
 
 
 class Comparison(_Value):
@@ -45,9 +49,9 @@ class Comparison(_Value):
     difference: float
     """Candidate less champion."""
     confidence: float
-    """Of the interval."""
-    interval: tuple[float, float]
-    """Of the difference: paired bootstrap, percentiles."""
+    """Of the intervals."""
+    interval: Interval
+    """Of the difference: paired bootstrap, percentiles; like the others."""
     only_candidate_right: int
     """Images."""
     only_champion_right: int
@@ -60,6 +64,9 @@ class Comparison(_Value):
     candidate_brier: float
     """Brier score, 0–2."""
     champion_brier: float
+    calibration_interval: Interval | None = None
+    """Of the difference; none in decisions from before it was computed."""
+    brier_interval: Interval | None = None
 
 
 def compare(
@@ -78,24 +85,30 @@ def compare(
     expected = (len(labels), len(classes))
     if not len(labels) or candidate.shape != expected or champion.shape != expected:
         raise ValueError(f"{candidate.shape} and {champion.shape} probabilities of {expected} images and classes")
-    right, was_right = (probabilities.argmax(axis=1) == labels for probabilities in (candidate, champion))
-    calibration, earlier = calibrate(candidate, labels), calibrate(champion, labels)
-    gained, lost = int((right & ~was_right).sum()), int((was_right & ~right).sum())
+    new, old = per_image(candidate, labels), per_image(champion, labels)
+    calibration, earlier = summarize(new), summarize(old)
+    gained, lost = int((new.right & ~old.right).sum()), int((old.right & ~new.right).sum())
+
+    def interval(difference: Callable[..., NDArray[Any]], *samples: NDArray[Any]) -> Interval:
+        return _bootstrap(difference, samples, confidence, seed)
+
     return Comparison(
         images=len(labels),
-        candidate_accuracy=float(right.mean()),
-        champion_accuracy=float(was_right.mean()),
+        candidate_accuracy=float(new.right.mean()),
+        champion_accuracy=float(old.right.mean()),
         difference=(gained - lost) / len(labels),
         confidence=confidence,
-        interval=_interval(right, was_right, confidence, seed),
+        interval=interval(_mean_difference, new.right.astype(np.float32), old.right.astype(np.float32)),
         only_candidate_right=gained,
         only_champion_right=lost,
         p_value=mcnemar(gained, lost),
-        classes=_by_class(right, was_right, labels, classes),
+        classes=_by_class(new.right, old.right, labels, classes, confidence, seed),
         candidate_calibration_error=calibration.expected_error,
         champion_calibration_error=earlier.expected_error,
         candidate_brier=calibration.brier,
         champion_brier=earlier.brier,
+        calibration_interval=interval(_error_difference(new, old), np.arange(len(labels))),
+        brier_interval=interval(_mean_difference, new.squares, old.squares),
     )
 
 
@@ -111,20 +124,21 @@ def p_text(p_value: float) -> str:
     return f"< {SMALLEST_P:g}" if p_value < SMALLEST_P else f"{p_value:.2g}"
 
 
-def _interval(
-    right: NDArray[np.bool_], was_right: NDArray[np.bool_], confidence: float, seed: int
-) -> tuple[float, float]:
+def _bootstrap(
+    difference: Callable[..., NDArray[Any]], samples: tuple[NDArray[Any], ...], confidence: float, seed: int
+) -> Interval:
+    """Of what `difference` computes from paired samples (N,), and from resamples of them (resamples, N)."""
     from scipy.stats import bootstrap
 
-    if len(right) < 2:
+    if len(samples[0]) < 2:
         return -1.0, 1.0  # one image says nothing
     found = bootstrap(
-        (right.astype(np.float32), was_right.astype(np.float32)),
-        lambda new, old, axis: (new - old).mean(axis=axis),
-        paired=True,
+        samples,
+        difference,
+        paired=len(samples) > 1,
         vectorized=True,
         n_resamples=RESAMPLES,
-        batch=max(1, INDICES_AT_ONCE // len(right)),
+        batch=max(1, INDICES_AT_ONCE // len(samples[0])),
         confidence_level=confidence,
         method="percentile",  # BCa is five times as slow, and no better for a mean of so many
         rng=np.random.default_rng(seed),
@@ -132,21 +146,57 @@ def _interval(
     return float(found.low), float(found.high)
 
 
+def _mean_difference(new: NDArray[Any], old: NDArray[Any], axis: int) -> NDArray[Any]:
+    difference: NDArray[Any] = (new - old).mean(axis=axis)
+    return difference
+
+
+def _error_difference(new: PerImage, old: PerImage) -> Callable[..., NDArray[np.float32]]:
+    """Of the expected calibration errors of images that are chosen by their numbers (…, N)."""
+    every = np.arange(len(new.bin))
+    distances = np.zeros((len(every), 2 * BINS), np.float32)  # of each image in its bin, for both models
+    distances[every, new.bin] = new.confidence - new.right
+    distances[every, BINS + old.bin] = old.confidence - old.right
+
+    def difference(chosen: NDArray[np.int64], axis: int) -> NDArray[np.float32]:
+        rows = chosen.reshape(-1, len(every))
+        places = rows + len(every) * np.arange(len(rows))[:, None]
+        times = np.bincount(places.ravel(), minlength=places.size).reshape(rows.shape).astype(np.float32)
+        sums = np.abs(times @ distances)
+        errors: NDArray[np.float32] = (sums[:, :BINS] - sums[:, BINS:]).sum(axis=1) / np.float32(len(every))
+        return errors.reshape(chosen.shape[:-1])
+
+    return difference
+
+
 def _by_class(
-    right: NDArray[np.bool_], was_right: NDArray[np.bool_], labels: NDArray[np.int64], classes: tuple[str, ...]
+    right: NDArray[np.bool_],
+    was_right: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    classes: tuple[str, ...],
+    confidence: float,
+    seed: int,
 ) -> tuple[ClassComparison, ...]:
     images, new, old, gained, lost = (
-        np.bincount(labels[chosen], minlength=len(classes)).tolist()
+        np.bincount(labels[chosen], minlength=len(classes))
         for chosen in (slice(None), right, was_right, right & ~was_right, was_right & ~right)
     )
+    filled = np.maximum(images, 1)
+    # The same bootstrap for all classes at once: in a resample of a class the numbers of images that one model alone
+    # has right are multinomial.
+    shares = np.stack([gained, lost, filled - gained - lost], axis=1) / filled[:, None]
+    drawn = np.random.default_rng(seed).multinomial(images, shares, (RESAMPLES, len(classes)))
+    differences = (drawn[..., 0] - drawn[..., 1]) / filled
+    low, high = np.quantile(differences, ((1 - confidence) / 2, (1 + confidence) / 2), axis=0).tolist()
     return tuple(
         ClassComparison(
             name=name,
-            images=images[number],
-            candidate_recall=new[number] / max(images[number], 1),
-            champion_recall=old[number] / max(images[number], 1),
-            difference=(gained[number] - lost[number]) / max(images[number], 1),
-            p_value=mcnemar(gained[number], lost[number]),
+            images=int(images[number]),
+            candidate_recall=float(new[number] / filled[number]),
+            champion_recall=float(old[number] / filled[number]),
+            difference=float((gained[number] - lost[number]) / filled[number]),
+            p_value=mcnemar(int(gained[number]), int(lost[number])),
+            interval=(low[number], high[number]),
         )
         for number, name in enumerate(classes)
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cifar_tasks.evaluation.comparison import ClassComparison, Comparison, p_text
+from cifar_tasks.evaluation.comparison import ClassComparison, Comparison, Interval, p_text
 from cifar_tasks.evaluation.names import markdown, printable, shortened
 from cifar_tasks.evaluation.scores import Scores
 from cifar_tasks.promotion.checks import points
@@ -46,18 +46,27 @@ def column_names(decision: Decision, champion: Scores | None) -> tuple[str, str]
 def score_rows(decision: Decision, candidate: Scores, champion: Scores | None) -> list[Row]:
     """Accuracy first. Without a champion that was evaluated on the same images, the candidate's figures alone."""
     rows = [_share("test accuracy", candidate.accuracy, champion.accuracy if champion else None)]
-    if comparison := decision.comparison:
-        low, high = comparison.interval
-        interval = f"{points(comparison.difference)} ({points(low)} to {points(high)}, p {p_text(comparison.p_value)})"
+    comparison = decision.comparison
+    if comparison:
         alone = str(comparison.only_candidate_right), str(comparison.only_champion_right)
-        rows = [rows[0]._replace(difference=interval), Row("images that only this model classifies correctly", *alone)]
+        rows = [
+            rows[0]._replace(difference=_points(comparison)),
+            Row("images that only this model classifies correctly", *alone),
+        ]
     new, old = candidate.calibration, champion.calibration if champion else None
     altered = champion.robustness.accuracies if champion else {}
     return [
         *rows,
         _number("loss", candidate.loss, champion.loss if champion else None),
-        _number("calibration error", new.expected_error, old.expected_error if old else None),
-        _number("Brier score", new.brier, old.brier if old else None),
+        _number(
+            "calibration error",
+            new.expected_error,
+            old.expected_error if old else None,
+            comparison.calibration_interval if comparison else None,
+        ),
+        _number(
+            "Brier score", new.brier, old.brier if old else None, comparison.brier_interval if comparison else None
+        ),
         *(
             _share(f"accuracy on {name} images", accuracy, altered.get(name))
             for name, accuracy in candidate.robustness.accuracies.items()
@@ -83,18 +92,30 @@ def _share(name: str, new: float, old: float | None) -> Row:
     return Row(name, f"{new:.2%}", *((f"{old:.2%}", points(new - old)) if old is not None else ()))
 
 
-def _number(name: str, new: float, old: float | None) -> Row:
-    return Row(name, f"{new:.4f}", *((f"{old:.4f}", f"{new - old:+.4f}") if old is not None else ()))
+def _number(name: str, new: float, old: float | None, interval: Interval | None = None) -> Row:
+    if old is None:
+        return Row(name, f"{new:.4f}")
+    around = f" ({interval[0]:+.4f} to {interval[1]:+.4f})" if interval else ""
+    return Row(name, f"{new:.4f}", f"{old:.4f}", f"{new - old:+.4f}{around}")
+
+
+def _points(difference: Comparison | ClassComparison) -> str:
+    """With its interval, and the exact p."""
+    p = f"p {p_text(difference.p_value)}"
+    if difference.interval:
+        low, high = difference.interval
+        p = f"{points(low)} to {points(high)}, {p}"
+    return f"{points(difference.difference)} ({p})"
 
 
 def class_rows(classes: Iterable[ClassComparison]) -> list[Row]:
-    """Recalls, and the exact p of their difference."""
+    """Recalls and their difference."""
     return [
         Row(
             f"{shortened(printable(c.name), NAME_LENGTH)} ({c.images:,})",
             f"{c.candidate_recall:.1%}",
             f"{c.champion_recall:.1%}",
-            f"{points(c.difference)} (p {p_text(c.p_value)})",
+            _points(c),
         )
         for c in classes
     ]

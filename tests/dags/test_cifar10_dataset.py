@@ -7,6 +7,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 import cifar10_dataset
+from approval import REASON
 from cifar_tasks.steps.line_payloads import Verdict
 from tests.dags.parsing import parse_elsewhere
 
@@ -14,6 +15,7 @@ TWO = json.dumps({"pets": {"source": "/pets", "settle_seconds": 20}, "cars": {"s
 DESCRIBE = """
 import re
 import cifar10_dataset
+from approval import REASON
 from airflow.serialization.serialized_objects import DagSerialization
 dag = cifar10_dataset.cifar10_dataset()
 timetable = json.dumps(DagSerialization.to_dict(dag)["dag"]["timetable"])
@@ -122,7 +124,7 @@ def test_the_answer_of_a_person_reaches_the_step_with_name_and_reason(task, opti
         "chosen_options": [option],
         "responded_by_user": person and {"id": "1", "name": person},
         "responded_at": datetime(2026, 1, 1, tzinfo=UTC),
-        "params_input": {"reason": "new camera"} if person else {},
+        "params_input": {REASON: "new camera"} if person else {},
     }
     task("decide", {"number": 4, "kind": "released"}, {"prepared": {}}, response)
     step, arguments = task.kept["steps"][-1]

@@ -108,6 +108,9 @@ def test_a_person_approves_one_waiting_promotion_and_rejects_another_while_a_thi
     ended(start("meanwhile", "auto"))
     assert [champion(client, name) for name in names] == [None, None, versions["meanwhile"]]
     answer(approved, "Approve")
+    answer(rejected, "Reject")
+    wait_for(lambda: "admin rejected it without a reason" in note(rejected), 60)
+    wait_for_person(rejected)
     answer(rejected, "Reject", "slow on old phones")
     with pytest.raises(ApiException) as refused:
         answer(approved, "Reject")

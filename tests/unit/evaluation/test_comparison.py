@@ -56,6 +56,32 @@ def test_the_interval_holds_the_difference_and_is_wider_with_more_confidence():
     assert wide.interval == pytest.approx((0.05 - 2.576 * deviation, 0.05 + 2.576 * deviation), abs=0.004)
 
 
+def test_the_interval_of_a_class_is_that_of_its_images():
+    cat, dog = compared(2000, list(range(0, 200, 2)), list(range(100, 400, 2))).classes
+    # Of the 1,000 cats 100 are right in the candidate alone, 50 in the champion alone.
+    deviation = np.sqrt(0.1 + 0.05 - 0.05**2) / np.sqrt(1000)
+    assert cat.difference == pytest.approx(0.05)
+    assert cat.interval == pytest.approx((0.05 - 1.96 * deviation, 0.05 + 1.96 * deviation), abs=0.003)
+    assert dog.interval == (0, 0)
+
+
+def test_brier_score_and_calibration_error_have_the_intervals_of_their_paired_differences():
+    random = np.random.default_rng(3)
+    labels = labels_of(400, 2)
+    candidate, champion = (random.dirichlet(np.ones(2), 400) for _ in range(2))
+    found = compare(candidate, champion, labels, CLASSES)
+    briers, errors = [], []
+    for _ in range(1000):
+        chosen = random.integers(0, 400, 400)
+        new, old = (calibrate(p[chosen], labels[chosen]) for p in (candidate, champion))
+        briers.append(new.brier - old.brier)
+        errors.append(new.expected_error - old.expected_error)
+    assert found.brier_interval == pytest.approx(np.quantile(briers, (0.025, 0.975)), abs=0.02)
+    assert found.calibration_interval == pytest.approx(np.quantile(errors, (0.025, 0.975)), abs=0.01)
+    wider = compare(candidate, champion, labels, CLASSES, confidence=0.99)
+    assert wider.calibration_interval[0] < found.calibration_interval[0]
+
+
 def test_equal_arguments_give_the_equal_result_and_another_seed_another_interval():
     wrong, champion_wrong = list(range(100)), list(range(50, 200))
     first, second = (compared(1000, wrong, champion_wrong) for _ in range(2))
@@ -76,6 +102,7 @@ def test_a_class_without_test_images_differs_in_nothing():
     probabilities = probabilities_of(labels, 3, [0])
     fish = compare(probabilities, probabilities, labels, (*CLASSES, "fish")).classes[2]
     assert (fish.images, fish.candidate_recall, fish.champion_recall, fish.difference, fish.p_value) == (0, 0, 0, 0, 1)
+    assert fish.interval == (0, 0)
 
 
 def test_calibration_is_that_of_each_model():
@@ -116,6 +143,8 @@ def test_exchanging_the_models_exchanges_all_figures(pairs):
     assert exchanged.only_candidate_right == found.only_champion_right
     assert exchanged.interval == pytest.approx((-found.interval[1], -found.interval[0]), abs=1e-4)  # float32
     assert [c.difference for c in exchanged.classes] == [-c.difference for c in found.classes]
+    low, high = exchanged.brier_interval
+    assert found.brier_interval == pytest.approx((-high, -low), abs=1e-4)
     assert found.interval[0] <= found.difference + 1e-6
     assert found.difference - 1e-6 <= found.interval[1]
 

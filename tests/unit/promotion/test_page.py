@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from cifar_tasks.evaluation.comparison import compare
+from cifar_tasks.evaluation.comparison import Comparison, compare
 from cifar_tasks.promotion.comparison_tables import (
     CLASSES_SHOWN,
     by_difference,
@@ -80,8 +80,23 @@ def test_the_classes_that_differ_most_stand_first():
     rows = class_rows(by_difference(decision.comparison))
     assert [row.name[0] for row in rows[:2]] == ["a", "b"]
     assert rows[0].candidate == "0.0%"
-    assert rows[0].difference.startswith("-100.00 (p ")
+    assert rows[0].difference.startswith("-100.00 (-100.00 to -100.00, p ")
     assert [row.name for row in rows[2:]] == [f"{name} ({667 if name < 'e' else 666})" for name in "cdef"]
+
+
+def test_a_decision_from_before_intervals_were_computed_for_all_figures_is_shown_without_them():
+    decision, candidate, champion = of_names(("a", "b"))
+    before = decision.comparison.model_dump(exclude={"calibration_interval", "brier_interval"})
+    for each in before["classes"]:
+        del each["interval"]
+    old = decision.model_copy(update={"comparison": Comparison.model_validate(before)})
+    shown, now = (
+        {row.name: row.difference for row in score_rows(each, candidate, champion)} for each in (old, decision)
+    )
+    for name in ("calibration error", "Brier score"):
+        assert " to " not in shown[name]
+        assert now[name].startswith(f"{shown[name]} (")
+    assert class_rows(old.comparison.classes)[0].difference.startswith("-100.00 (p ")
 
 
 def test_the_verdict_says_what_a_promotion_would_do():
