@@ -30,6 +30,8 @@ class State(BaseModel):
     b: int | None = None
     true_class: str | None = Text
     """Shows the pictures of this class only."""
+    pictures: int = Field(default=1, ge=1, le=100_000)
+    """Which page of the pictures, from 1."""
     dag_id: str | None = Text
     run_id: str | None = Text
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import chain, islice, zip_longest
+from itertools import chain, zip_longest
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,8 @@ from models_page.reading import Problems
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-MAX_PICTURES = 60
-"""On one page."""
+PICTURES = 60
+"""On one page of them."""
 
 
 def complete(state: State) -> State:
@@ -115,7 +116,7 @@ def _compare_page(state: State) -> str:
         verdict=verdict(decision),
         score_rows=score_rows(decision, pair.first, pair.second),
         charts=_charts(first, second, pair, problems),
-        disagreements=_shown(pair.disagreements, state.true_class),
+        **_shown(pair.disagreements, state),
         modes=MODES,
         differences=problems.value_of(lambda: trainings.differences(first, second), []),
     )
@@ -129,14 +130,22 @@ def _chosen(found: Sequence[registry.Version], state: State) -> tuple[int | None
     return first, state.b or (newest if first == champion else champion)
 
 
-def _shown(found: Sequence[pairs.Disagreement], true_class: str | None) -> list[pairs.Disagreement]:
-    """Of one class, or of all classes about as many."""
+def _shown(found: Sequence[pairs.Disagreement], state: State) -> dict[str, Any]:
+    """A page of the pictures, of one class, or of all classes about as many; after the last page the last one."""
     by_class: dict[str, list[pairs.Disagreement]] = {}
     for each in found:
-        if true_class in (None, each.true):
+        if state.true_class in (None, each.true):
             by_class.setdefault(each.true, []).append(each)
-    one_of_each = chain.from_iterable(zip_longest(*by_class.values()))
-    return list(islice(filter(None, one_of_each), MAX_PICTURES))
+    ordered = [each for each in chain.from_iterable(zip_longest(*by_class.values())) if each]
+    number = min(state.pictures, max(1, ceil(len(ordered) / PICTURES)))
+    before, after = PICTURES * (number - 1), PICTURES * number
+    return {
+        "disagreements": ordered[before:after],
+        "first_picture": before + 1,
+        "all_pictures": len(ordered),
+        "previous_pictures": number - 1 if before else None,
+        "next_pictures": number + 1 if after < len(ordered) else None,
+    }
 
 
 def _charts(first: registry.Version, second: registry.Version, found: pairs.Pair, problems: Problems) -> list[str]:

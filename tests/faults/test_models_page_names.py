@@ -60,6 +60,11 @@ def test_markup_in_names_is_text_on_each_view_and_in_the_charts(page: Page, stac
     charts = page.locator(".cifar-charts")
     expect(charts.locator("text").filter(has_text="<b>bee</b> <a").first).to_be_visible()
     assert charts.evaluate(WHOLE), "no label is cut"
+    for summary in charts.get_by_text("As a table").all():
+        summary.click()
+    for text in ("<img src=q", "<b>bee</b> <a"):
+        expect(charts.locator("th").filter(has_text=text).first).to_be_visible()
+    assert page.locator("[onerror], img[src=q], th a, th b").count() == 0
     matrix = charts.locator("figure").nth(3).locator(".nsewdrag")
     matrix.scroll_into_view_if_needed()
     matrix.hover(position={"x": 40, "y": 40}, force=True)  # below Plotly's own layers; the cell of the first class

@@ -81,6 +81,14 @@ def test_two_versions_side_by_side_show_verdict_charts_and_images(page, keep, st
     expect(page.locator(".cifar-charts .main-svg").first).to_be_visible()
     expect(page.locator(".cifar-charts figure")).to_have_count(7)
     keep(f"airflow-comparison-{theme}")
+    for title, cell in (("Recall per class", f"version {versions['cnn']}"), ("Difference of the two", "blue")):
+        summary = page.locator("figure").filter(has_text=title).get_by_text("As a table")
+        summary.focus()
+        page.keyboard.press("Enter")
+        table = page.get_by_role("table", name=title)
+        expect(table.get_by_role("columnheader", name=cell)).to_be_visible()
+        expect(table.get_by_role("rowheader", name="blue")).to_be_visible()
+    assert serious_faults(page) == []
     picture = page.locator(".cifar-pictures img").first
     picture.scroll_into_view_if_needed()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 32

@@ -3,10 +3,11 @@
 import re
 from html import unescape
 from typing import get_args
+from urllib.parse import parse_qs
 
 import pytest
 from models_page import class_recalls, pages, pairs, reading, version_table
-from models_page.page_state import View
+from models_page.page_state import State, View
 
 from cifar_tasks.evaluation.metrics import ClassScores
 from cifar_tasks.settings import Settings
@@ -119,10 +120,35 @@ def test_the_images_are_of_all_classes_or_of_the_one_in_the_address(monkeypatch)
     def disagreement(number: int, true: str) -> pairs.Disagreement:
         return pairs.Disagreement(number, true, (true, 0.9), ("other", 0.8), first_is_right=True)
 
-    monkeypatch.setattr(pages, "MAX_PICTURES", 4)
+    monkeypatch.setattr(pages, "PICTURES", 4)
     found = [disagreement(number, true) for number, true in enumerate(["ant"] * 9 + ["bee"] * 3)]
-    assert [each.true for each in pages._shown(found, None)] == ["ant", "bee", "ant", "bee"]
-    assert [each.image for each in pages._shown(found, "bee")] == [9, 10, 11]
+
+    def shown(**state: object) -> list[pairs.Disagreement]:
+        return pages._shown(found, State(**state))["disagreements"]
+
+    assert [each.true for each in shown()] == ["ant", "bee", "ant", "bee"]
+    assert [each.image for each in shown(true_class="bee")] == [9, 10, 11]
+    every = [each.image for number in (1, 2, 3) for each in shown(pictures=number)]
+    assert sorted(every) == list(range(12))
+
+
+def test_links_lead_to_the_next_images_and_back(page, registered, monkeypatch):
+    query = {"view": "compare", "registered_model": registered.name, "a": 1, "b": 3}
+
+    def shown(html: str) -> tuple[list[str], bool, bool]:
+        images = re.findall(r"<span class=\"cifar-muted\">#(\d+)</span>", html)
+        return images, "Previous images" in html, "Next images" in html
+
+    every, *_ = shown(read(page, **query))
+    assert len(every) > 2
+    monkeypatch.setattr(pages, "PICTURES", len(every) - 1)
+    html = read(page, **query)
+    assert shown(html) == (every[:-1], False, True)
+    assert f"1 to {len(every) - 1} of {len(every)}." in html
+    (address,) = re.findall(r'href="plugin/models\?([^"]+)">Next images', html)
+    assert shown(read(page, **parse_qs(unescape(address)))) == (every[-1:], True, False)
+    assert shown(read(page, **query, pictures=99)) == (every[-1:], True, False)
+    assert page.get("/page", params={**query, "pictures": 0}).status_code == 422
 
 
 def test_the_verdict_uses_the_limits_of_the_settings(page, registered, monkeypatch):

@@ -43,6 +43,33 @@ async function drawCharts(element) {
   }
 }
 
+/** What a chart shows as a table, for those who cannot see it: a line per place on the x axis, or per true class. */
+function tableOf({ data, layout }) {
+  const plain = (text) => new DOMParser().parseFromString(text, "text/html").body.textContent; // Plotly's are escaped
+  const shown = (value) => (typeof value === "number" ? String(+value.toFixed(4)) : plain(value ?? "–"));
+  const table = document.createElement("table");
+  table.createCaption().textContent = layout.title.text;
+  const addLine = (cells, { head }) => {
+    const line = table.insertRow();
+    cells.forEach((value, place) => {
+      const cell = document.createElement(head || place === 0 ? "th" : "td");
+      if (cell.tagName === "TH") cell.scope = head ? "col" : "row";
+      cell.textContent = shown(value);
+      line.append(cell);
+    });
+  };
+  if (data[0].type === "heatmap") {
+    addLine(["true, and predicted", ...data[0].x], { head: true });
+    data[0].z.forEach((counts, place) => addLine([data[0].y[place], ...counts], {}));
+    return table;
+  }
+  addLine([layout.xaxis?.title?.text ?? "", ...data.map(({ name }) => name)], { head: true });
+  const places = [...new Set(data.flatMap(({ x }) => x))];
+  if (places.every((x) => typeof x === "number")) places.sort((one, other) => one - other);
+  for (const x of places) addLine([x, ...data.map((line) => line.y[line.x.indexOf(x)])], {});
+  return table;
+}
+
 /** The page for a query, and the full query if this one leaves something open, such as "the champion". */
 async function load(query, signal) {
   if (query.includes("view=compare")) loadPlotly().catch(() => {}); // meanwhile; `drawCharts` tells if it fails
@@ -133,6 +160,11 @@ function Models({ dagId, runId }) {
     navigate({ pathname, search: `?${parameters}` });
   };
   const onClick = (event) => {
+    const details = event.target.closest("figure details");
+    if (details && !details.querySelector("table")) {
+      const chart = details.parentElement.querySelector("[data-chart]");
+      details.append(tableOf(JSON.parse(chart.dataset.chart)));
+    }
     const link = event.target.closest("a[data-state]");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
     event.preventDefault();
