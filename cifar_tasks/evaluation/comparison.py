@@ -1,6 +1,5 @@
 """Two models on the same test images: how their accuracies differ, and how sure that is."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -88,17 +87,14 @@ def compare(
     new, old = per_image(candidate, labels), per_image(champion, labels)
     calibration, earlier = summarize(new), summarize(old)
     gained, lost = int((new.right & ~old.right).sum()), int((old.right & ~new.right).sum())
-
-    def interval(difference: Callable[..., NDArray[Any]], *samples: NDArray[Any]) -> Interval:
-        return _bootstrap(difference, samples, confidence, seed)
-
+    accuracy, brier, error = _intervals(new, old, confidence, seed)
     return Comparison(
         images=len(labels),
         candidate_accuracy=float(new.right.mean()),
         champion_accuracy=float(old.right.mean()),
         difference=(gained - lost) / len(labels),
         confidence=confidence,
-        interval=interval(_mean_difference, new.right.astype(np.float32), old.right.astype(np.float32)),
+        interval=accuracy,
         only_candidate_right=gained,
         only_champion_right=lost,
         p_value=mcnemar(gained, lost),
@@ -107,8 +103,8 @@ def compare(
         champion_calibration_error=earlier.expected_error,
         candidate_brier=calibration.brier,
         champion_brier=earlier.brier,
-        calibration_interval=interval(_error_difference(new, old), np.arange(len(labels))),
-        brier_interval=interval(_mean_difference, new.squares, old.squares),
+        calibration_interval=error,
+        brier_interval=brier,
     )
 
 
@@ -124,49 +120,40 @@ def p_text(p_value: float) -> str:
     return f"< {SMALLEST_P:g}" if p_value < SMALLEST_P else f"{p_value:.2g}"
 
 
-def _bootstrap(
-    difference: Callable[..., NDArray[Any]], samples: tuple[NDArray[Any], ...], confidence: float, seed: int
-) -> Interval:
-    """Of what `difference` computes from paired samples (N,), and from resamples of them (resamples, N)."""
+def _intervals(new: PerImage, old: PerImage, confidence: float, seed: int) -> tuple[Interval, Interval, Interval]:
+    """Of the differences in accuracy, Brier score and calibration error, all from the same resamples of the images."""
     from scipy.stats import bootstrap
 
-    if len(samples[0]) < 2:
-        return -1.0, 1.0  # one image says nothing
+    every = np.arange(len(new.right))
+    if len(every) < 2:
+        return (-1.0, 1.0), (-2.0, 2.0), (-1.0, 1.0)  # one image says nothing
+    # What each image adds: to the first two differences, and in its bin to the calibration error of each model.
+    added = np.zeros((len(every), 2 + 2 * BINS), np.float32)
+    added[:, 0] = new.right.astype(np.float32) - old.right
+    added[:, 1] = new.squares - old.squares
+    added[every, 2 + new.bin] = new.confidence - new.right
+    added[every, 2 + BINS + old.bin] = old.confidence - old.right
+
+    def differences(chosen: NDArray[np.int64], axis: int) -> NDArray[np.float32]:
+        """(3, resamples) of the images that are chosen by their numbers (resamples, N)."""
+        places = chosen + len(every) * np.arange(len(chosen))[:, None]
+        times = np.bincount(places.ravel(), minlength=chosen.size).reshape(chosen.shape).astype(np.float32)
+        means = times @ added / np.float32(len(every))
+        errors = np.abs(means[:, 2:]).reshape(-1, 2, BINS).sum(axis=2)
+        return np.stack([means[:, 0], means[:, 1], errors[:, 0] - errors[:, 1]])
+
     found = bootstrap(
-        samples,
-        difference,
-        paired=len(samples) > 1,
+        (every,),
+        differences,
         vectorized=True,
         n_resamples=RESAMPLES,
-        batch=max(1, INDICES_AT_ONCE // len(samples[0])),
+        batch=max(1, INDICES_AT_ONCE // len(every)),
         confidence_level=confidence,
         method="percentile",  # BCa is five times as slow, and no better for a mean of so many
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return float(found.low), float(found.high)
-
-
-def _mean_difference(new: NDArray[Any], old: NDArray[Any], axis: int) -> NDArray[Any]:
-    difference: NDArray[Any] = (new - old).mean(axis=axis)
-    return difference
-
-
-def _error_difference(new: PerImage, old: PerImage) -> Callable[..., NDArray[np.float32]]:
-    """Of the expected calibration errors of images that are chosen by their numbers (…, N)."""
-    every = np.arange(len(new.bin))
-    distances = np.zeros((len(every), 2 * BINS), np.float32)  # of each image in its bin, for both models
-    distances[every, new.bin] = new.confidence - new.right
-    distances[every, BINS + old.bin] = old.confidence - old.right
-
-    def difference(chosen: NDArray[np.int64], axis: int) -> NDArray[np.float32]:
-        rows = chosen.reshape(-1, len(every))
-        places = rows + len(every) * np.arange(len(rows))[:, None]
-        times = np.bincount(places.ravel(), minlength=places.size).reshape(rows.shape).astype(np.float32)
-        sums = np.abs(times @ distances)
-        errors: NDArray[np.float32] = (sums[:, :BINS] - sums[:, BINS:]).sum(axis=1) / np.float32(len(every))
-        return errors.reshape(chosen.shape[:-1])
-
-    return difference
+    accuracy, brier, error = zip(found.low.tolist(), found.high.tolist(), strict=True)
+    return accuracy, brier, error
 
 
 def _by_class(
