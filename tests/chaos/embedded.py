@@ -18,8 +18,8 @@ from cifar_tasks.deployment.stack.supervisord import marked
 from cifar_tasks.storage.s3 import S3Store
 from tests.chaos.runs import STEP
 
-DISK = "3g"
-"""Size of the file system in memory."""
+DISK = "5g"
+"""Size of the file system in memory: ten DAG runs need a little more than 3 GB."""
 
 
 class EmbeddedStack:
