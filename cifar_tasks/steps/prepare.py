@@ -170,7 +170,11 @@ def open_if_new(
                 return parent
         if other != told:
             told = other
-            _log.warning("waiting for %s, which trains the same now. To train at once set force (--force).", other)
+            _log.warning(
+                "waiting for %s, which trains the same now. To train at once, also if that run is gone, "
+                "set force (--force).",
+                other,
+            )
         time.sleep(TERMS.poll_interval)
 
 
