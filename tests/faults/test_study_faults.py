@@ -7,7 +7,7 @@ import pytest
 
 from cifar_tasks.errors import Stopped, TrackingError
 from cifar_tasks.tuning.study import count_ended, create_study, load_study, optimize
-from tests.integration.test_shared_study import at_once, failing, objective, states
+from tests.faults.test_shared_study import at_once, failing, objective, states
 from tests.waiting import wait_until
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import RunningStack
-from tests.integration.test_third_party_model import cifar, installed  # noqa: F401 – a fixture
+from tests.faults.test_third_party_model import cifar, installed  # noqa: F401 – a fixture
 from tests.trainings import child_run
 
 

@@ -120,7 +120,7 @@ def test_any_other_error_leaves_its_traceback_in_the_log_and_may_be_tried_again(
     assert caught.value.retryable
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])  # `nohup` ignores SIGHUP
 def test_a_killed_step_is_told_from_a_failed_one(number):
     with pytest.raises(WorkerLost, match=f"ended by signal {number.name} and left no result"):
         run("die", number=int(number))
