@@ -24,7 +24,7 @@ status: setup ## Show the services and their addresses
 demo: setup ## Start the stack and run the training DAG; DATA=… is a folder, an archive or an s3:// URL
 	@$(BIN)/cifar demo $(if $(DATA),--source "$(DATA)")
 
-test: setup ## Run the tests, six and a half to nine minutes on two cores; ARGS=… is passed to pytest
+test: setup ## Run the tests, six to nine minutes on two cores; ARGS=… is passed to pytest
 	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder --ignore tests/faults $(ARGS)
 
 test-faults: setup ## Run the fault tests, which kill and damage trainings and services, and what is slow; half an hour to fifty minutes
