@@ -119,8 +119,9 @@ def test_calibration_is_that_of_each_model():
 
 def test_one_image_says_nothing():
     found = compared(1, [], [0])
-    assert found.interval == (-1, 1)
+    assert (found.interval, found.brier_interval, found.calibration_interval) == ((-1, 1), (-2, 2), (-1, 1))
     assert found.p_value == 1
+    assert compared(2, [], []).interval == (0, 0)
 
 
 @pytest.mark.parametrize(
