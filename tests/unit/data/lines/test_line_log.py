@@ -4,6 +4,7 @@ import pytest
 
 from cifar_tasks.data.lines.line_log import (
     Delivery,
+    DiffSummary,
     LineDataset,
     LineEntry,
     LineOutcome,
@@ -67,6 +68,32 @@ def test_a_version_is_found_by_the_first_digits_of_its_digest():
     for digits in ("c", ""):
         with pytest.raises(ConfigError, match=f"no version of the dataset line {LINE} begin with .* {'a' * 16}, b"):
             log.of_version(digits)
+
+
+def test_digits_with_which_several_digests_begin_name_no_version():
+    store = InMemoryStore()
+    for version in ("ab", "ac"):
+        append_entry(store, LINE, lambda log, version=version: outcome("accepted", version))
+    with pytest.raises(ConfigError, match=f"several versions of the dataset line {LINE} begin with 'a'"):
+        read_line_log(store, LINE).of_version("a")
+
+
+def test_a_run_finds_its_own_entry_of_the_kind_that_is_asked_for():
+    store = InMemoryStore()
+    for kind, version, workflow in (
+        ("accepted", "a", "dag/1"),
+        ("quarantined", "b", "dag/2"),
+        ("released", "b", "dag/2"),
+    ):
+        append_entry(store, LINE, lambda log, k=kind, v=version, w=workflow: outcome(k, v, workflow=w))
+    log = read_line_log(store, LINE)
+    assert [log.of_workflow("dag/2", kind).number for kind in ("quarantined", "released")] == [2, 3]
+    assert log.of_workflow("dag/2", "accepted") is None
+    assert log.of_workflow("dag/3", "accepted", "quarantined", "released") is None
+
+
+def test_without_a_diff_nothing_differs():
+    assert set(DiffSummary().model_dump().values()) == {0}
 
 
 def test_a_missing_entry_is_named_with_what_to_do():

@@ -1,8 +1,17 @@
-"""A classifier tells images of another kind from those in use, and cannot tell images of the same kind."""
+"""How far added images are from those in use, in shares, classes, statistics and embeddings."""
 
 import numpy as np
+import pytest
+from scipy.stats import binom
 
-from cifar_tasks.data.quality.drift import MIN_IMAGES, embedding_drift
+from cifar_tasks.data.quality.drift import (
+    MIN_IMAGES,
+    class_shift,
+    embedding_drift,
+    excess_share,
+    statistic_shift,
+    with_class_mix,
+)
 from cifar_tasks.data.quality.quality_checks import check
 from cifar_tasks.data.quality.quality_limits import QualityLimits
 from tests.snapshots import drawn_labels, grown, in_use, pictures, snapshot
@@ -43,3 +52,43 @@ def test_a_delivery_of_other_textures_drifts():
     (drift,) = [row for row in report.rows if row.check == "embedding drift"]
     assert not drift.passed
     assert drift.value > 0.9
+
+
+def test_the_excess_is_the_difference_of_the_shares_with_the_chance_of_so_many():
+    added, reference = np.arange(40) < 12, np.arange(98) < 9
+    found = excess_share(added, reference)
+    assert found.value == pytest.approx(12 / 40 - 9 / 98)
+    assert found.p_value == pytest.approx(binom.sf(11, 40, 10 / 100))
+
+
+def test_what_was_never_seen_before_is_no_surprise_by_itself():
+    assert excess_share(np.array([True]), np.zeros(8, bool)).p_value == pytest.approx(0.1)
+
+
+def test_equal_shares_of_the_classes_have_no_shift_and_others_the_index_of_their_shares():
+    assert class_shift(np.array([10, 30]), np.array([100, 300])) == (pytest.approx(0), pytest.approx(1))
+    found = class_shift(np.array([30, 10]), np.array([100, 300]))
+    assert found.value == pytest.approx(2 * 0.5 * np.log(3))
+    assert found.p_value < 1e-8
+    assert class_shift(np.array([40, 0]), np.array([100, 300])).value == pytest.approx(
+        0.75 * np.log(4) + (0.75 - 0.0125) * np.log(0.75 / 0.0125)
+    )
+
+
+def test_the_shift_of_a_statistic_is_the_largest_distance_of_the_distributions():
+    found = statistic_shift(np.arange(100.0), np.arange(50.0, 150.0))
+    assert found.value == pytest.approx(0.5)
+    assert found.p_value < 1e-9
+    assert statistic_shift(np.arange(100.0), np.arange(100.0)) == (0, 1)
+
+
+def test_images_are_chosen_with_the_mix_of_classes_that_is_wanted():
+    labels, wanted = np.repeat([0, 1, 2, 3], [60, 40, 30, 7]), np.repeat([0, 1, 2], [30, 10, 1])
+    chosen = with_class_mix(labels, wanted, np.random.default_rng(0))
+    assert np.bincount(labels[chosen], minlength=4).tolist() == [60, 20, 2, 0]
+    assert (np.diff(chosen) > 0).all()
+    assert sorted(set(labels[with_class_mix(labels, np.array([1]), np.random.default_rng(0))])) == [1]
+
+
+def test_without_a_class_in_common_no_image_is_chosen():
+    assert with_class_mix(np.array([0, 0]), np.array([1]), np.random.default_rng(0)).tolist() == []

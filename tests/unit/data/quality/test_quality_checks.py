@@ -1,6 +1,7 @@
 """A delivery is quarantined for what is wrong with it, and a clean one is not."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +121,29 @@ def test_a_delivery_without_a_class_is_out_of_balance(before: Snapshot) -> None:
     report = check(grown(ADDED[LABELS != 1], LABELS[LABELS != 1]), before, LIMITS)
     assert failed(report) == {"class balance"}
     assert "no added image of bee" in report.reasons[0]
+
+
+def test_with_one_class_in_common_the_balance_is_not_measured(before: Snapshot) -> None:
+    images, labels = in_use()
+    only = snapshot(images[labels == 0], labels[labels == 0])
+    new = snapshot(np.concatenate([images[labels == 0], ADDED]), np.concatenate([labels[labels == 0], LABELS]))
+    (balance,) = [row for row in check(new, only, LIMITS).rows if row.check == "class balance"]
+    assert balance.passed
+    assert "fewer than two classes in common" in balance.text
+
+
+def test_pictures_of_another_size_in_their_files_are_quarantined(before: Snapshot) -> None:
+    def sized(version: Snapshot, sizes: list[list[int]]) -> Snapshot:
+        return replace(version, images=replace(version.images, sizes=np.array(sizes)))
+
+    known, new = sized(before, [[32, 32]] * 600), grown(ADDED, LABELS)
+    assert check(sized(new, [[32, 32]] * 750), known, LIMITS).passed
+    larger = check(sized(new, [[32, 32]] * 600 + [[64, 48]] * 150), known, LIMITS)
+    assert not larger.passed
+    assert any("median 48 against 32" in reason or "median 64 against 32" in reason for reason in larger.reasons)
+    unknown = check(sized(new, [[32, 32]] * 600 + [[0, 0]] * 150), known, LIMITS)
+    assert unknown.passed
+    assert any("the sizes of the files are not known" in row.text for row in unknown.rows)
 
 
 def test_a_new_class_is_quarantined_unless_the_limits_allow_it(before: Snapshot) -> None:
