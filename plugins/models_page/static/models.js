@@ -59,7 +59,7 @@ function tableOf({ data, layout }) {
     });
   };
   if (data[0].type === "heatmap") {
-    addLine(["true, and predicted", ...data[0].x], { head: true });
+    addLine(["true class", ...data[0].x], { head: true });
     data[0].z.forEach((counts, place) => addLine([data[0].y[place], ...counts], {}));
     return table;
   }
