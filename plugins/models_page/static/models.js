@@ -59,6 +59,7 @@ function tableOf({ data, layout }) {
     });
   };
   if (data[0].type === "heatmap") {
+    table.caption.textContent += ": a column per predicted class";
     addLine(["true class", ...data[0].x], { head: true });
     data[0].z.forEach((counts, place) => addLine([data[0].y[place], ...counts], {}));
     return table;
