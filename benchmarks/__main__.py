@@ -23,6 +23,7 @@ class Benchmark(StrEnum):
     EVALUATION_COST = "evaluation_cost"
     HEAD_FEATURES = "head_features"
     PRETRAINED_SPEED = "pretrained_speed"
+    DEPTHWISE = "depthwise"
     STUDIES = "studies"
     SIMULATED_PROMOTIONS = "simulated_promotions"
     MODELS_PAGE = "models_page"

@@ -17,10 +17,10 @@ def readable(name: str) -> str:
     return shortened(names.printable(name), MAX_NAME)
 
 
-def listed(texts: Sequence[str]) -> str:
+def listed(texts: Sequence[str], most: int = SHOWN) -> str:
     """The first names, and how many there are if these are not all."""
-    shown = ", ".join(texts[:SHOWN])
-    return shown if len(texts) <= SHOWN else f"{shown}, … (the first {SHOWN} of {len(texts):,})"
+    shown = ", ".join(texts[:most])
+    return shown if len(texts) <= most else f"{shown}, … (the first {most} of {len(texts):,})"
 
 
 class BadFiles:

@@ -14,6 +14,8 @@ MAX_IMBALANCE = 3.0
 """Largest class over smallest; above it accuracy alone misleads, and there is a warning."""
 MAX_LEAKED_TEST_SHARE = 0.01
 """Of the test images, also in training: with more, one of the two sets is not what it should be."""
+NEAR_SHOWN = 5
+"""Pairs of near-duplicates in a warning: CIFAR-10 itself has dozens, and the warning is part of every report."""
 
 
 def validate(raw: RawDataset) -> tuple[str, ...]:
@@ -139,11 +141,14 @@ def _near_duplicates(raw: RawDataset) -> list[str]:
         return []
     crosses: NDArray[np.bool_] = raw.is_test[np.array(pairs)].any(1) & ~raw.is_test[np.array(pairs)].all(1)
     named = [f"{raw.names[one]} ~ {raw.names[other]}" for one, other in pairs]
-    across = [name for name, crossing in zip(named, crosses, strict=True) if crossing]
-    within = [name for name, crossing in zip(named, crosses, strict=True) if not crossing]
+    kinds = {
+        "test and training images": [name for name, crossing in zip(named, crosses, strict=True) if crossing],
+        "images": [name for name, crossing in zip(named, crosses, strict=True) if not crossing],
+    }
     least = "" if complete else "at least "
     what = "near-duplicates (mirrored, saved again or resized)"
     return [
-        *([f"{least}{len(across)} pairs of test and training images are {what}: {listed(across)}"] if across else []),
-        *([f"{least}{len(within)} pairs of images are {what}: {listed(within)}"] if within else []),
+        f"{least}{len(names)} pairs of {kind} are {what}: {listed(names, NEAR_SHOWN)}"
+        for kind, names in kinds.items()
+        if names
     ]

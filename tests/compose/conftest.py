@@ -50,7 +50,7 @@ def tracking(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 def start(deployment: Deployment, **conf: object) -> DagRun:
     """Trigger the DAG, as the form does. Its client stays logged in for a day."""
-    return trigger(_client(deployment), {"source": "digits", "force": True, **conf}, patience=120)
+    return trigger(api(deployment), {"source": "digits", "force": True, **conf}, patience=120)
 
 
 def finish(deployment: Deployment, run: DagRun, seconds: float) -> str:
@@ -61,7 +61,7 @@ def finish(deployment: Deployment, run: DagRun, seconds: float) -> str:
     deadline, state = time.monotonic() + seconds, ""
     while time.monotonic() < deadline:
         try:
-            state = DagRun(_client(deployment), run.run_id).state()
+            state = DagRun(api(deployment), run.run_id, run.dag_id).state()
         except (ApiException, HTTPError, OSError, AssertionError):
             state = "unknown"
         if state in ENDED:
@@ -70,7 +70,8 @@ def finish(deployment: Deployment, run: DagRun, seconds: float) -> str:
     pytest.fail(f"the run is still {state} after {seconds:.0f} s")
 
 
-def _client(deployment: Deployment) -> "ApiClient":
+def api(deployment: Deployment) -> "ApiClient":
+    """Airflow's API, logged in."""
     from airflow_client.client import ApiClient, Configuration
 
     return ApiClient(Configuration(host=deployment.airflow_url, access_token=deployment.token()))

@@ -1,5 +1,6 @@
 """A compose deployment for tests: a copy of the tree with secrets, ports and a project name of its own."""
 
+import json
 import os
 import re
 import shlex
@@ -21,6 +22,8 @@ from cifar_tasks.deployment.airflow_api import DAG
 PROJECT = Path(__file__).resolve().parents[2]
 LONG_RUNNING = {"postgres", "redis", "storage", "mlflow", "api-server", "scheduler", "dag-processor", "triggerer"}
 WORKERS = {"worker": 1, "gpu-worker": 2}
+LINE = "colours"
+"""A dataset line that the deployment watches: a folder of `SOURCES`."""
 
 
 @dataclass
@@ -30,6 +33,11 @@ class Deployment:
     environment: dict[str, str]
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     seconds_to_health: float = 0.0
+
+    @property
+    def delivered(self) -> Path:
+        """The folder of the dataset line, on this machine."""
+        return Path(self.environment["SOURCES"]) / LINE
 
     @property
     def airflow_url(self) -> str:
@@ -126,8 +134,13 @@ def deployed(tree: Path, command: list[str]) -> Iterator[Deployment]:
         "AIRFLOW_PORT": str(ports.airflow_port),
         "MLFLOW_PORT": str(ports.mlflow_port),
         "CIFAR_GPU_SLOTS": str(WORKERS["gpu-worker"]),
+        "SOURCES": str(tree / "sources"),
+        "CIFAR_DATASET_LINES": json.dumps({LINE: {"source": f"/sources/{LINE}", "marker": "_COMPLETE"}}),
+        "CIFAR_SOURCE": f"line:{LINE}",
+        "CIFAR_MODELS": "cnn",
     }
     running = Deployment(tree, command, environment)
+    running.delivered.mkdir(parents=True)
     running.write_secrets()
     try:
         running.compose("build", timeout=3000)

@@ -12,6 +12,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from benchmarks.temporary_stack import free_port
+from cifar_tasks.deployment.airflow_api import DAG
+from cifar_tasks.tracking.airflow_links import DAG_RUN, MODELS_PAGE
 from tests.compose.conftest import EXPERIMENT, MODEL, finish, kept, start
 from tests.compose.deployment import Deployment
 from tests.waiting import wait_until
@@ -87,6 +89,24 @@ def test_the_models_page_answers_who_is_logged_in(deployment: Deployment, tracki
             (picture, *_) = re.findall(r'src="(models-page/pictures/[^"]+)"', answer.text)
     shown = requests.get(f"{deployment.airflow_url}/{picture}", headers=login, timeout=60)
     assert (shown.status_code, shown.headers["content-type"]) == (200, "image/png")
+
+
+def test_links_lead_to_the_published_addresses(deployment: Deployment, tracking: Tracking, trained: dict[str, str]):
+    mlflow, airflow = (f"http://localhost:{deployment.environment[port]}/" for port in ("MLFLOW_PORT", "AIRFLOW_PORT"))
+    client, run = tracking("reader"), f"dagRuns/{trained['run_id']}"
+    versions = client.search_model_versions(f"name = '{MODEL}' AND tags.`cifar.workflow` = '{DAG}/{trained['run_id']}'")
+    assert len(versions) == 2
+    for version in versions:
+        tags = version.tags
+        assert tags["cifar.airflow_url"].startswith(f"{airflow}dags/{DAG}/runs/")
+        assert tags[MODELS_PAGE].startswith(f"{airflow}plugin/models?")
+        assert client.get_run(version.run_id).data.tags[DAG_RUN] == tags["cifar.airflow_url"]
+    # The comparison is one of the promotion, a DAG run of its own.
+    wait_until(lambda: "champion" in client.get_registered_model(MODEL).aliases, 300)
+    for task in ("model.train", "model.evaluate", "model.register"):
+        shown = deployment.airflow(f"{run}/taskInstances/{task}/links?map_index=0")["extra_links"]
+        assert shown.keys() == {"MLflow run", "Model version", "Report", "Comparison"}
+        assert all(address.startswith(mlflow) for address in shown.values()), (task, shown)
 
 
 def test_artifacts_and_logs_are_in_s3(deployment: Deployment, trained: dict[str, str]):

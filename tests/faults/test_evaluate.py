@@ -58,7 +58,10 @@ def test_all_scores_are_metrics_of_the_run_and_of_the_model(client, store, train
     assert metrics["test_brier_score"] == evaluation.calibration.brier
     for name in ("flipped", "shifted", "noisy", "blurred", "jpeg"):
         assert metrics[f"test_accuracy_{name}"] == evaluation.robustness.accuracies[name]
+    assert metrics["test_accuracy_altered"] == evaluation.robustness.mean
     assert metrics["test_latency_ms"] == evaluation.latency.single_ms
+    assert metrics["test_latency_batch_ms"] == evaluation.latency.batch_ms
+    assert metrics["test_images_per_second"] == evaluation.latency.images_per_second
     assert metrics["model_size_mb"] == evaluation.size_mb > 1
     of_the_model = {metric.key for metric in client.get_logged_model(trained.saved.model_id).metrics}
     assert {"test_brier_score", "test_accuracy_jpeg", "test_latency_ms", "model_size_mb"} <= of_the_model

@@ -3,13 +3,17 @@
 import re
 import zipfile
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import numpy as np
 import pytest
+from airflow_client.client import ApiClient
+from airflow_client.client.api.event_log_api import EventLogApi
 from playwright.sync_api import Page, expect
 
 from cifar_tasks.cli.dag_run import DAG, DagRun
 from cifar_tasks.deployment.airflow_api import PROMOTION_DAG, ROLLBACK_DAG
+from cifar_tasks.deployment.stack import AIRFLOW_USER
 from cifar_tasks.storage.promotion_log import Entry, read_log
 from cifar_tasks.storage.s3 import S3Store
 from tests.browser.conftest import needs_chromium
@@ -51,6 +55,8 @@ def test_from_the_form_over_a_running_task_and_an_approval_to_a_rollback(
 
     force_and_roll_back(page, models, candidate, other)
     keep("forms-timeline")
+    for dag in (PROMOTION_DAG, ROLLBACK_DAG):
+        assert AIRFLOW_USER in starters(airflow, dag)
 
 
 def start_training(page: Page, airflow, dag: str, pictures: Path) -> DagRun:
@@ -66,6 +72,12 @@ def start_training(page: Page, airflow, dag: str, pictures: Path) -> DagRun:
     page.get_by_role("button", name="Trigger", exact=True).last.click()
     page.wait_for_url(re.compile(f"/dags/{DAG}/runs/"))
     return DagRun(airflow, re.search("/runs/([^/?]+)", page.url)[1].replace("%3A", ":").replace("%2B", "+"))
+
+
+def starters(airflow: ApiClient, dag: str) -> set[str]:
+    """Who has started runs of this DAG, by Airflow's audit log."""
+    found = EventLogApi(airflow).get_event_logs(dag_id=dag, event="trigger_dag_run").event_logs
+    return {str(entry.owner) for entry in found}
 
 
 def choose(page: Page, field: str, value: str) -> None:
@@ -86,6 +98,8 @@ def follow_link_of_running_task(page: Page, run: DagRun) -> None:
     page.goto(f"{run.url}/tasks/model.train/mapped/0/details")
     link = page.get_by_role("link", name="MLflow run", exact=True)
     expect(link).to_be_visible()
+    own = re.compile(f"/plugin/models\\?dag_id={DAG}&run_id={re.escape(quote_plus(run.run_id))}$")
+    expect(page.get_by_role("link", name="Comparison", exact=True)).to_have_attribute("href", own)
     assert is_training()
     with page.context.expect_page() as opened:
         link.click()

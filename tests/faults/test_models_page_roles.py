@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from cifar_tasks.settings import PROJECT
-from tests.airflow_roles import GRANTED, NO_LOGIN, NO_PERMISSION, OTHER_DAG, PAGE, PLUGINS, WEBHOOK
+from tests.airflow_roles import GRANTED, NO_LOGIN, NO_PERMISSION, OTHER_DAG, PAGE, PLUGINS, TRIGGERS, WEBHOOK
 
 Answers = dict[str, dict[str, int]]
 
@@ -51,15 +51,25 @@ def check(answers: Answers, refused: set[str]) -> None:
             assert found[f"{PAGE}/page"] == 200, role
 
 
+def may_start(answers: Answers) -> set[str]:
+    """Roles whose use of the forms of the page Airflow does not refuse."""
+    for address in TRIGGERS:
+        assert answers[NO_LOGIN][address] == 401
+        assert {found[address] for found in answers.values()} == {401, 403, 404}
+    return {role for role, found in answers.items() if all(found[address] == 404 for address in TRIGGERS)}
+
+
 def test_airflow_s_simple_auth_manager_shows_the_page_to_each_role_and_to_no_user_without_one(tmp_path):
     answers = answers_of("airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager", tmp_path)
     assert answers.keys() == {NO_LOGIN, NO_PERMISSION, "Viewer", "User", "Op", "Admin"}
     check(answers, refused={NO_PERMISSION})
+    assert may_start(answers) == {"User", "Op", "Admin"}
 
 
 def test_fab_shows_the_page_to_each_role_that_may_read_the_dag(tmp_path):
     answers = answers_of("airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager", tmp_path)
     assert answers.keys() == {NO_LOGIN, NO_PERMISSION, OTHER_DAG, GRANTED, "Viewer", "User", "Op", "Admin"}
     check(answers, refused={NO_PERMISSION, OTHER_DAG})
+    assert may_start(answers) == {"User", "Op", "Admin"}
     # Whom FAB does not show Airflow's list of plugins finds no entry in the navigation: docs/models-page.md.
     assert {role for role, found in answers.items() if found[PLUGINS] == 200} == {"Op", "Admin", GRANTED}

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import psutil
 import pytest
@@ -11,12 +12,14 @@ from mlflow import MlflowClient
 from cifar_tasks.cli.dag_run import DAG, ENDED, DagRun, trigger
 from cifar_tasks.cli.watch import TRAIN
 from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
 from cifar_tasks.deployment.stack.supervisord import marked
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
+from cifar_tasks.tracking.saved_model import SavedModel
 from tests.conftest import RunningStack
-from tests.dags.test_dag_run import runs_of, wait_for
+from tests.dags.test_dag_run import buttons, runs_of, wait_for
 from tests.integration.test_stack import command_line, pids
 from tests.waiting import wait_for_success
 
@@ -82,14 +85,11 @@ def test_a_killed_training_resumes_in_airflow_s_retry(client, pictures, airflow:
     (row,) = run.result("report")["rows"]
     (version,) = client.search_model_versions("name = 'killed-in-airflow'")
     assert (int(version.version), version.run_id) == (row["version"], trained.info.run_id)
-    check_a_second_try_makes_nothing_new(client, run, airflow)
+    check_a_second_try_makes_nothing_new(client, run)
 
 
-def check_a_second_try_makes_nothing_new(client: MlflowClient, run: DagRun, airflow: "ApiClient") -> None:
+def check_a_second_try_makes_nothing_new(client: MlflowClient, run: DagRun) -> None:
     """Clear the training in Airflow's UI: it and all tasks after it run once more."""
-    from airflow_client.client.api.task_instance_api import TaskInstanceApi
-    from airflow_client.client.models.clear_task_instances_body import ClearTaskInstancesBody
-    from airflow_client.client.models.clear_task_instances_body_task_ids_inner import ClearTaskInstancesBodyTaskIdsInner
 
     def everything() -> tuple[Any, ...]:
         made = {found.info.run_id for kind in ("all", "cnn") for found in runs_of(client, run, kind)}
@@ -99,24 +99,70 @@ def check_a_second_try_makes_nothing_new(client: MlflowClient, run: DagRun, airf
         return made, versions, models, set(S3Store(Settings().bucket).keys("runs/"))
 
     before, rows = everything(), run.result("report")["rows"]
-    TaskInstanceApi(airflow).post_clear_task_instances(
-        DAG,
-        ClearTaskInstancesBody(
-            dry_run=False,
-            dag_run_id=run.run_id,
-            task_ids=[ClearTaskInstancesBodyTaskIdsInner([TRAIN, 0])],
-            include_downstream=True,
-            only_failed=False,
-            reset_dag_runs=True,
-        ),
-    )
+    clear(run, TRAIN, downstream=True)
     wait_for_success(run, 180)
     assert {task.try_number for task in run.tasks() if task.task_id == "report"} == {2}
     assert everything() == before
     assert run.result("report")["rows"] == rows
 
 
-def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(client, pictures, airflow: "ApiClient"):
+def clear(run: DagRun, task: str, *, downstream: bool) -> None:
+    """Have a task of the first model, and those after it, run again."""
+    from airflow_client.client.api.task_instance_api import TaskInstanceApi
+    from airflow_client.client.models.clear_task_instances_body import ClearTaskInstancesBody
+    from airflow_client.client.models.clear_task_instances_body_task_ids_inner import (
+        ClearTaskInstancesBodyTaskIdsInner,
+    )
+
+    body = ClearTaskInstancesBody(
+        dry_run=False,
+        dag_run_id=run.run_id,
+        task_ids=[ClearTaskInstancesBodyTaskIdsInner([task, 0])],
+        include_downstream=downstream,
+        only_failed=False,
+        reset_dag_runs=True,
+    )
+    TaskInstanceApi(run.client).post_clear_task_instances(run.dag_id, body)
+
+
+def test_an_evaluation_a_registration_and_a_promotion_that_failed_keep_their_buttons(client, pictures, airflow):
+    name = "fails-later"
+    run = trigger(airflow, {"source": str(pictures), "models": ["cnn"], "epochs": 1, "registered_model": name})
+    wait_for_success(run, 240)
+    (row,), report = run.result("report")["rows"], run.result("report")["report_url"]
+    version = client.get_model_version(name, str(row["version"]))
+    delete_evaluation_and_damage_program(model_registry.saved_model_of(version))
+
+    for task in ("model.register", "model.evaluate"):  # whose tasks before it have succeeded
+        clear(run, task, downstream=False)
+        wait_for(lambda task=task: state_of(run, task) == "failed", 120)
+        shown = buttons(run, task, 0)
+        assert (shown["MLflow run"], shown["Report"]) == (row["mlflow_url"], report), task
+        assert "/plugin/models?" in shown["Comparison"], task
+
+    promotion = trigger(airflow, {"registered_model": name, "version": row["version"]}, dag_id=PROMOTION_DAG)
+    wait_for(lambda: promotion.state() in ENDED, 120)
+    assert state_of(promotion, "propose") == "failed"
+    shown = buttons(promotion, "propose")
+    assert shown["MLflow run"] == row["mlflow_url"]
+    assert f"/versions/{row['version']}?" in shown["Model version"]
+
+
+def state_of(run: DagRun, task: str) -> str | None:
+    return next((found.state.value for found in run.tasks() if found.task_id == task and found.state), None)
+
+
+def delete_evaluation_and_damage_program(saved: SavedModel) -> None:
+    store, artifacts = S3Store(Settings().bucket), S3Store("mlflow")
+    stored = [key for key in store.keys("evaluations/") if f"/{saved.sha256[:16]}/" in key]
+    assert stored
+    for key in stored:
+        store.delete(key)
+    (program,) = [key for key in artifacts.keys("") if key.endswith("model.pt2") and saved.model_id in key]
+    artifacts.put(program, artifacts.get(program)[:-1000])
+
+
+def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(client, stack, pictures, airflow: "ApiClient"):
     from airflow_client.client.api.task_instance_api import TaskInstanceApi
     from airflow_client.client.models.patch_task_instance_body import PatchTaskInstanceBody
 
@@ -130,6 +176,10 @@ def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(client, p
     wait_for(lambda: run.state() in ENDED, 30)
     assert [r.info.status for r in runs_of(client, run, "cnn")] == ["KILLED"]
     wait_for(lambda: runs_of(client, run, "all")[0].info.status == "FAILED", 30)
+    shown = buttons(run, TRAIN, 0)
+    assert runs_of(client, run, "cnn")[0].info.run_id in shown["MLflow run"]
+    state = urlencode({"dag_id": DAG, "run_id": run.run_id})
+    assert shown["Comparison"] == f"{stack.airflow_url}/plugin/models?{state}"
 
 
 def test_a_run_that_is_refused_fails_in_one_try_with_one_line_and_shows_its_mlflow_run(

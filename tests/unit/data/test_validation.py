@@ -138,3 +138,13 @@ def test_near_duplicates_within_the_test_set_are_not_said_to_be_in_training(
     test.images[3] = test.images[5][:, ::-1]
     (warning,) = warnings(train, test)
     assert warning.startswith("1 pairs of images are near-duplicates")
+
+
+def test_a_warning_names_the_first_near_duplicates_and_how_many_there_are(
+    train: LabelledImages, test: LabelledImages
+) -> None:
+    test.images[10:17] = test.images[20:27, :, ::-1]
+    (warning,) = warnings(train, test)
+    assert warning.startswith("7 pairs of images are near-duplicates")
+    assert warning.count(" ~ ") == 5
+    assert warning.endswith("… (the first 5 of 7)")
