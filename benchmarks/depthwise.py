@@ -31,7 +31,6 @@ def measure(rounds: int) -> list[Row]:
         "contiguous": rate(BATCH, lambda: train(contiguous)),
         "bfloat16": rate(BATCH, lambda: train(bfloat16)),
         "compiled": rate(BATCH, lambda: train(compiled)),
-        "without oneDNN": rate(BATCH, lambda: train_without_onednn(layers)),
     }
     figures = interleaved(candidates, rounds, "depthwise convolutions")
 
@@ -65,11 +64,6 @@ def train(layers: Layers | list[tuple[Convolution, Tensor]]) -> None:
         images.grad = None
         output = layer(images)
         output.backward(output.detach())
-
-
-def train_without_onednn(layers: Layers) -> None:
-    with torch.backends.mkldnn.flags(enabled=False):
-        train(layers)
 
 
 def buffers_of(layers: Layers) -> list[Tensor]:
