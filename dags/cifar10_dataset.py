@@ -144,7 +144,9 @@ def cifar10_dataset():
 
     @task(
         execution_timeout=timedelta(hours=12),
-        retry_delay=timedelta(seconds=min(300, SETTLE + 10)),  # the source may have changed again
+        # The source may have changed again: it is prepared when it has been unchanged for its time.
+        retry_delay=timedelta(seconds=SETTLE + 10),
+        max_retry_delay=max(RETRIES["max_retry_delay"], timedelta(seconds=2 * SETTLE)),
         doc_md="Read what is new, and write the dataset version. It is not in use yet.",
     )
     def prepare_version() -> dict[str, Any]:

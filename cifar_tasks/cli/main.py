@@ -18,6 +18,12 @@ from cifar_tasks.errors import CifarError
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.steps.process import restart_in_step_environment
 
+WITHOUT_TORCH = (
+    "this command needs PyTorch, which is not installed here. In the compose deployment: docker compose run --rm "
+    "--no-deps --entrypoint 'python -m cifar_tasks.cli' gpu-worker COMMAND. To roll back, start the DAG "
+    "cifar10_rollback."
+)
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -30,7 +36,7 @@ for part in (stack_commands, run_commands, result_commands, promotion_commands, 
 
 
 def main() -> None:
-    """Entry point. A `CifarError` is printed without a traceback."""
+    """Entry point. A `CifarError` is printed without a traceback, and so is that PyTorch is not installed."""
     if sys.argv[1:2] == ["run"]:  # it trains in this process
         restart_in_step_environment()
     for stream in (sys.stdout, sys.stderr):
@@ -40,6 +46,11 @@ def main() -> None:
     except CifarError as error:
         message = "\n".join(map(printable, str(error).splitlines()))  # may hold the name of a file
         errors.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchvision", "timm"):
+            raise
+        errors.print(f"[bold red]error:[/] {WITHOUT_TORCH}", soft_wrap=True, highlight=False)
         sys.exit(1)
 
 

@@ -16,7 +16,12 @@ from cifar_tasks.steps.payloads import EvaluatedModel, TrainedModel
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.evaluation_figures import log_figures
-from cifar_tasks.tracking.evaluations import StoredEvaluation, ensure_evaluated, read_evaluation, read_probabilities
+from cifar_tasks.tracking.evaluations import (
+    StoredEvaluation,
+    ensure_evaluated,
+    find_whole_evaluation,
+    read_probabilities,
+)
 from cifar_tasks.tracking.saved_model import open_model
 from cifar_tasks.training.device import choose_device
 from cifar_tasks.training.logits import predict_logits
@@ -39,7 +44,7 @@ def evaluate_model(trained: TrainedModel) -> EvaluatedModel:
     store, client = S3Store(settings.bucket), runs.mlflow_client()
     done = f"{trained.prefix}/evaluated.json"
     earlier = earlier_result(store, done, EvaluatedModel)
-    if earlier and read_evaluation(store, earlier.test_set, trained.saved.sha256):
+    if earlier and find_whole_evaluation(store, earlier.test_set, trained.saved.sha256):
         _log.info("evaluated already")
         return earlier
     version = load_version(store, trained.plan.data.dataset_uri)

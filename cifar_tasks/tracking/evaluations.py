@@ -99,6 +99,18 @@ def read_labels(store: S3Store, evaluation: StoredEvaluation) -> NDArray[np.int6
     return array
 
 
+def find_whole_evaluation(store: S3Store, test_digest: str, model_sha256: str) -> StoredEvaluation | None:
+    """None if the model was not evaluated on the test set, or a part of the evaluation is damaged or missing."""
+    try:
+        if found := read_evaluation(store, test_digest, model_sha256):
+            read_labels(store, found)
+            read_probabilities(store, found)
+        return found
+    except IntegrityError as error:
+        _log.warning("%s It is evaluated again now.", error)
+        return None
+
+
 def ensure_evaluated(
     store: S3Store,
     saved: SavedModel,
@@ -113,14 +125,9 @@ def ensure_evaluated(
     `opened` is the model, if the caller has it already. A stored evaluation that is damaged is made again.
     """
     test_set = identify_test_set(store, version)
-    try:
-        if found := read_evaluation(store, test_set.digest, saved.sha256):
-            read_labels(store, found)
-            read_probabilities(store, found)
-            _log.info("%s was evaluated on these test images already", saved.uri)
-            return found
-    except IntegrityError as error:
-        _log.warning("%s It is evaluated again now.", error)
+    if found := find_whole_evaluation(store, test_set.digest, saved.sha256):
+        _log.info("%s was evaluated on these test images already", saved.uri)
+        return found
     return _evaluate(store, saved, version, test_set, cache, image_size or version.image_size, opened)
 
 

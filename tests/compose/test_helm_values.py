@@ -70,6 +70,14 @@ def test_every_secret_that_is_asked_for_is_made_on_the_page():
     assert {key for key in keys if f'"{key}=' not in PAGE} == set()
 
 
+def test_the_set_up_job_knows_what_init_needs():
+    needed = {name for name, value in COMPOSE["init"]["environment"].items() if ":?run make secrets" in value}
+    of_the_chart = {name for name in needed if name.startswith("AIRFLOW__")}
+    told = {variable["name"] for variable in VALUES["migrateDatabaseJob"]["env"]}
+    # There each trainer may promote.
+    assert needed - of_the_chart - {"MLFLOW_PROMOTER_PASSWORD"} <= told
+
+
 def test_images_are_those_of_the_compose_file():
     built = {_image(service["image"]) for service in COMPOSE.values() if "build" in service}
     named = [spec["containers"][0]["image"] for spec in (pod["spec"] for pod in PODS.values())]

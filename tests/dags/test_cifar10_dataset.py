@@ -11,7 +11,7 @@ from approval import REASON
 from cifar_tasks.steps.line_payloads import Verdict
 from tests.dags.parsing import parse_elsewhere
 
-TWO = json.dumps({"pets": {"source": "/pets", "settle_seconds": 20}, "cars": {"source": "s3://team/cars"}})
+TWO = json.dumps({"pets": {"source": "/pets", "settle_seconds": 3600}, "cars": {"source": "s3://team/cars"}})
 DESCRIBE = """
 import re
 import cifar10_dataset
@@ -22,7 +22,9 @@ timetable = json.dumps(DagSerialization.to_dict(dag)["dag"]["timetable"])
 found = {"assets": sorted(set(re.findall("dataset_source_[a-z]+", timetable))), "cron": "*/5 * * * *" in timetable,
          "lines": dag.params.get_param("line").schema["examples"], "line": dag.params.get_param("line").value,
          "event_only": dag.params["event_only"],
-         "inlets": sorted(asset.name for asset in dag.get_task("announce").inlets)}
+         "inlets": sorted(asset.name for asset in dag.get_task("announce").inlets),
+         "prepared_again_after": dag.get_task("prepare_version").retry_delay.total_seconds(),
+         "at_most": dag.get_task("prepare_version").max_retry_delay.total_seconds()}
 """
 
 
@@ -31,8 +33,9 @@ def described(**variables: str) -> dict[str, object]:
 
 
 def test_without_lines_the_dag_is_there_and_runs_only_when_triggered():
-    found = {"assets": [], "cron": False, "lines": [], "line": None, "event_only": False, "inlets": []}
-    assert described() == found
+    found = described()
+    assert (found.pop("prepared_again_after"), found.pop("at_most")) == (10, 600)
+    assert found == {"assets": [], "cron": False, "lines": [], "line": None, "event_only": False, "inlets": []}
 
 
 def test_lines_are_checked_by_the_schedule_and_by_events_from_outside():
@@ -41,6 +44,7 @@ def test_lines_are_checked_by_the_schedule_and_by_events_from_outside():
     assert found["cron"]
     assert (found["lines"], found["line"]) == (["pets", "cars"], None)
     assert found["inlets"] == ["dataset_line_cars", "dataset_line_pets"]
+    assert 3600 < found["prepared_again_after"] < found["at_most"]  # of the line that settles longest
     assert described(CIFAR_DATASET_LINES=TWO)["assets"] == found["assets"]
 
 

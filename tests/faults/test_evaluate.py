@@ -100,6 +100,22 @@ def test_a_deleted_evaluation_stops_the_registration_and_is_made_again_by_the_st
     assert register_model(evaluated).version == 1
 
 
+@pytest.mark.parametrize("part", ["evaluation", "labels", "probabilities"])
+def test_a_damaged_evaluation_is_made_again_by_the_step(store, trained, monkeypatch, part):
+    evaluated, evaluation = evaluate_model(trained), stored(store, trained)
+    folder = f"evaluations/{evaluation.test_set.digest[:16]}/"
+    key = {
+        "evaluation": f"{folder}{trained.saved.sha256[:16]}/evaluation.json",
+        "labels": evaluation.labels.key,
+        "probabilities": evaluation.probabilities.key,
+    }[part]
+    store.put(key, store.get(key)[:-5])
+    models = scored_again(monkeypatch)
+    assert evaluate_model(trained) == evaluated
+    assert len(models) == 1
+    assert read_probabilities(store, stored(store, trained)).shape == (60, 3)
+
+
 def test_a_model_is_opened_only_if_it_was_not_evaluated(store, trained, monkeypatch):
     """As for a champion whose evaluation is asked for by the promotion."""
     evaluation = stored(store, trained)

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from cifar_tasks.cli.local_run import run_workflow
+from cifar_tasks.data.image_format import ImageFormat, decode_image
 from tests.conftest import COLOURS, RunningStack, connect
 from tests.trainings import request
 from tests.waiting import wait_until
@@ -73,11 +74,15 @@ def test_arrays_of_other_types_are_refused(tracked, dtype):
 
 def test_the_calls_in_the_documentation_give_labels_and_probabilities(tracked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (300, 200), COLOURS["red"]).save("cat.jpg")
+    picture = Image.new("RGB", (300, 200), COLOURS["green"])
+    picture.paste(COLOURS["red"], (40, 0, 260, 200))
+    picture.save("cat.jpg")
     in_python, through_server = python_blocks("predictions.md")
     names: dict[str, Any] = {}
     exec(in_python.replace("models:/cifar10-classifier@champion", MODEL), names)  # noqa: S102
     assert names["labels"] == ["red"]
+    prepared = decode_image(Path("cat.jpg").read_bytes(), ImageFormat(32, names["metadata"]["resize"]))
+    assert np.abs(names["image"].astype(int) - prepared).max() <= 2
     assert names["probabilities"].sum() == pytest.approx(1)
     with model_server(MODEL) as url:
         expected = names["logits"]
