@@ -87,6 +87,10 @@ class TrackingError(CifarError):
     retryable = True
 
 
+class TrackingGone(TrackingError):
+    """What was asked for was deleted in MLflow, or never there. MLflow itself does respond."""
+
+
 class TrackingRefused(TrackingError):
     """The MLflow server refuses the request, or its address is wrong."""
 

@@ -90,6 +90,13 @@ def line_of_run() -> str | None:
     return request_of_run()["line"]
 
 
+def unchanged(diff: dict[str, Any]) -> str:
+    """Why there is no new version. What was delivered and cannot be used is told too."""
+    left_out = {"cannot be read": diff["unreadable"], "equal or resemble test images": diff["dropped"]}
+    told = [f"; {number} new files {why}" for why, number in left_out.items() if number]
+    return f"the images are those of the version in use{''.join(told)}"
+
+
 def skip(reason: str) -> None:
     show_in_note([reason])
     raise AirflowSkipException(reason)
@@ -152,7 +159,7 @@ def cifar10_dataset():
     def prepare_version() -> dict[str, Any]:
         prepared = run_task_step("dataset_line:prepare_version", line=line_of_run())
         if not prepared["changed"]:
-            skip("the images are those of the version in use")
+            skip(unchanged(prepared["diff"]))
         return prepared
 
     @task(**GPU, doc_md="Check the version against the one in use, with the champion if it was trained on this line.")

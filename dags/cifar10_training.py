@@ -119,7 +119,10 @@ def end_mlflow_runs(context: Any) -> None:
     tags=["training", "image-classification"],
 )
 def cifar10_training():
-    @task(doc_md="Create the dataset version of the source, or find it; validate the images; log 32 of them.")
+    @task(
+        execution_timeout=timedelta(hours=24),  # it may wait for a run that trains the same
+        doc_md="Create the dataset version of the source, or find it; validate the images; log 32 of them.",
+    )
     def prepare(params: dict[str, Any]) -> dict[str, Any]:
         return run_task_step("prepare:prepare_data", request=form_request(RunRequest, params), workflow=workflow_run())
 

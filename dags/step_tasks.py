@@ -4,6 +4,7 @@ Airflow does not parse this file as a DAG file: `.airflowignore`.
 """
 
 import logging
+import re
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -41,6 +42,8 @@ LINKS = {
     "Report: ": "report_url",
 }
 """A line of a step that begins with one of these tells an address; the XCom key where its button finds it."""
+
+WEB_ADDRESS = re.compile(r"https?://\S+")
 
 MAX_NOTE_LINE = 300
 """Characters of a reason in the note of a DAG run, which Airflow limits: a person may have written a page."""
@@ -101,7 +104,8 @@ def run_task_step(step: str, trainings: int | None = None, **arguments: Any) -> 
     def on_line(line: str) -> None:
         _log.info("%s", line)
         for title, key in LINKS.items():
-            if line.startswith(title):
+            # Names of data may begin a line too.
+            if line.startswith(title) and WEB_ADDRESS.fullmatch(line.removeprefix(title)):
                 show_link(key, line.removeprefix(title))
 
     for key in LINKS.values():

@@ -73,11 +73,10 @@ class DirectoryTree:
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
-            content, mark = None, self._marks.get(name)
+            content, known = None, self._marks.get(name)
             with self._readable(name):
                 content = (self._root / name).read_bytes()
-                mark = mark and stat_mark(self._root / name)
-            if mark != self._marks.get(name) or (mark and content is None):
+            if known and known != self._mark_now(name):
                 raise self._changed(name)
             if content is not None:
                 yield name, content
@@ -85,6 +84,12 @@ class DirectoryTree:
     def marks(self) -> dict[str, str]:
         self._marks = {name: _mark(found) for name, found in sorted(self._walk(self._root, "")) if found}
         return dict(self._marks)
+
+    def _mark_now(self, name: str) -> str | None:
+        try:
+            return stat_mark(self._root / name)
+        except OSError:
+            return None
 
     def _changed(self, name: str) -> SourceChanged:
         return SourceChanged(f"{self.bad.where}: {readable(name)} was changed while the data were read. Start again.")

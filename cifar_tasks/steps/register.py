@@ -3,12 +3,13 @@
 import json
 import logging
 
+from cifar_tasks.config import flat
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
 from cifar_tasks.errors import IntegrityError
 from cifar_tasks.evaluation.names import markdown
 from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
-from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
+from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel, TrainPlan
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.airflow_links import MODELS_PAGE, links_of_workflow, markdown_links, page_of_version
@@ -16,6 +17,7 @@ from cifar_tasks.tracking.decisions import keeping_decision
 from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation
 from cifar_tasks.tracking.runs import DATASET, INITIAL_WEIGHTS, MODEL, PROFILE, START_FROM, WORKFLOW
 from cifar_tasks.tracking.trained_before import CODE, CONFIG
+from cifar_tasks.tuning.space import free_space
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +68,7 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
     }
     if line := data.line:
         tags |= line.tags()
-    if source:
-        tags |= {"cifar.tuned_params": json.dumps(source.params), "cifar.study": source.study or ""}
+    tags |= tuned_tags(trained.plan)
     with runs.tracking_errors():
         text = describe(evaluated, evaluation, version)
         number = model_registry.register(client, name, trained.saved, trained.run_id, tags)
@@ -81,6 +82,16 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
             model_registry.set_tag(client, name, MODELS_PAGE, page, number)
     _log.info("registered as version %d of %s", number, name)
     return RegisteredModel(evaluated=evaluated, mlflow_url=trained.mlflow_url, name=name, version=number)
+
+
+def tuned_tags(plan: TrainPlan) -> dict[str, str]:
+    """Of a version that a search led to: what it was trained with, for later runs. What the user has set is part of it:
+    the other values were good beside that."""
+    if plan.params_source is None:
+        return {}
+    values = flat(plan.config)
+    params = {name: values[name] for name in free_space(plan.config)}
+    return {"cifar.tuned_params": json.dumps(params), "cifar.study": plan.params_source.study or ""}
 
 
 def describe(evaluated: EvaluatedModel, evaluation: StoredEvaluation, version: DatasetVersion) -> str:

@@ -234,7 +234,8 @@ def s3_client(
             config=config,
         )
     except (BotoCoreError, ValueError) as error:
-        raise ConfigError(f"S3 cannot be used: {error}. Correct AWS_ENDPOINT_URL_S3 or ~/.aws/config.") from error
+        reason = without_login(str(error))
+        raise ConfigError(f"S3 cannot be used: {reason}. Correct AWS_ENDPOINT_URL_S3 or ~/.aws/config.") from error
 
 
 def _session(with_files: bool) -> "Session":

@@ -86,6 +86,7 @@ def _from_hub(name: str, cache: Path, report: Report) -> tuple[Path, str]:
 
 
 def _file_of_hub(repository: str, file: str, cache: Path, report: Report) -> tuple[Path, str]:
+    import httpx2  # of the hub's client
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     cache.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,10 @@ def _file_of_hub(repository: str, file: str, cache: Path, report: Report) -> tup
             cached = None
         if not isinstance(cached, str):
             report(f"fetching the pretrained weights {file} of {repository} from the Hugging Face hub")
-            cached = hf_hub_download(repository, file, cache_dir=cache, endpoint=os.environ.get("HF_ENDPOINT"))
+            try:
+                cached = hf_hub_download(repository, file, cache_dir=cache, endpoint=os.environ.get("HF_ENDPOINT"))
+            except httpx2.RequestError as error:  # a proxy that refuses, a connection that breaks off
+                raise OSError(str(error) or type(error).__name__) from error
         path = Path(cached)
         if not _named_by_digest(path):
             path.resolve().unlink()

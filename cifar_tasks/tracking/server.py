@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from cifar_tasks.errors import ConfigError, TrackingError, TrackingRefused
+from cifar_tasks.errors import ConfigError, TrackingError, TrackingGone, TrackingRefused
 from cifar_tasks.storage.hosts import is_known, is_unknown_host, without_login, worth_a_retry
 
 LOG_IN = "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
@@ -36,7 +36,7 @@ def tracking_error(error: Exception) -> TrackingError:
     if isinstance(error.__context__ or error, requests.exceptions.SSLError) or is_unknown_host(error):
         return TrackingRefused(f"MLflow at {_shown()} cannot be reached: {reason}. {ADDRESS}")
     if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST" or DELETED in text:
-        return TrackingError(f"MLflow at {_shown()}: {reason} It was deleted there; a retry makes a new one.")
+        return TrackingGone(f"MLflow at {_shown()}: {reason} It was deleted there; a retry makes a new one.")
     status, is_mlflow = _status(error, text), "not in a valid JSON format" not in text
     # MLflow calls an error of its database, such as two writers of one row or no free connection, a bad request.
     if is_mlflow and (worth_a_retry(status) or DATABASE_ERROR in text):

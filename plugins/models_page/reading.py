@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Generic, Literal, ParamSpec, TypeVar
 
-from cifar_tasks.errors import CifarError, DiskError, StorageError, TrackingError
+from cifar_tasks.errors import CifarError, DiskError, StorageError, TrackingError, TrackingGone
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store, s3_client
 
@@ -62,7 +62,7 @@ def asking(server: Server) -> Iterator[None]:
     try:
         yield
     except (StorageError, TrackingError) as error:
-        if error.retryable and not isinstance(error, DiskError):
+        if error.retryable and not isinstance(error, DiskError | TrackingGone):
             _away[server] = time.monotonic(), error
         raise
     _away.pop(server, None)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from cifar_tasks.errors import TrackingGone
 from cifar_tasks.evaluation.metrics import accuracy_interval
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
@@ -112,13 +113,17 @@ def _registered_models() -> list[str]:
 
 
 def _versions(name: str) -> tuple[Version, ...]:
+    """None before the first training registers the model."""
     client = mlflow_client()
-    with runs.tracking_errors():
-        # The versions of a search come without their aliases.
-        aliases: dict[int, list[str]] = {}
-        for alias, number in client.get_registered_model(name).aliases.items():
-            aliases.setdefault(int(number), []).append(alias)
-        found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+    aliases: dict[int, list[str]] = {}
+    try:
+        with runs.tracking_errors():
+            # The versions of a search come without their aliases.
+            for alias, number in client.get_registered_model(name).aliases.items():
+                aliases.setdefault(int(number), []).append(alias)
+            found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+    except TrackingGone:
+        return ()
     urls = runs.version_urls(name, [int(version.version) for version in found])
     return tuple(
         Version(version, tuple(sorted(aliases.get(number, ()))), urls[number])

@@ -105,7 +105,9 @@ def test_a_delivery_is_waited_for_until_it_is_complete_or_a_later_run_waits(task
 
 def test_images_of_the_version_in_use_are_no_new_version(task):
     with pytest.raises(AirflowSkipException, match="those of the version in use"):
-        task("prepare_version", {"changed": False})
+        task("prepare_version", {"changed": False, "diff": {"unreadable": 0, "dropped": 0}})
+    with pytest.raises(AirflowSkipException, match="use; 40 new files cannot be read; 2 new files equal or resemble"):
+        task("prepare_version", {"changed": False, "diff": {"unreadable": 40, "dropped": 2}})
     assert task("prepare_version", {"changed": True}) == {"changed": True}
 
 

@@ -183,10 +183,10 @@ def test_a_task_that_stops_because_its_dag_run_was_marked_ends_the_mlflow_runs(m
 @pytest.mark.parametrize(
     ("arguments", "lines", "urls"),
     [
-        ({"plan": {"data": {"mlflow_url": "parent"}}}, ["MLflow run: child", "epoch 1"], ["parent", "child"]),
+        ({"plan": {"data": {"mlflow_url": "parent"}}}, ["MLflow run: http://m/1", "epoch 1"], ["parent", "http://m/1"]),
         ({"trained": {"plan": {"data": {"mlflow_url": "parent"}}, "mlflow_url": "child"}}, [], ["child"]),
         ({"plans": [{"data": {"mlflow_url": "parent"}}], "results": []}, ["a line"], ["parent"]),
-        ({"request": {"source": "digits"}}, ["MLflow run: parent"], ["parent"]),
+        ({"request": {"source": "digits"}}, ["MLflow run: http://m/0"], ["http://m/0"]),
         ({"request": {"source": "digits"}}, ["a line"], []),
     ],
 )
@@ -207,8 +207,11 @@ def test_a_task_that_fails_shows_the_mlflow_run_that_it_worked_on(monkeypatch, a
 
 def test_each_address_that_a_step_logs_or_is_given_is_a_button(monkeypatch):
     def answer(step: str, on_line: Any, **arguments: Any) -> dict[str, Any]:
-        for line in ("MLflow run: a", "Model version: b", "Comparison: c", "Report: d", "the Report: e"):
-            on_line(line)
+        titles = {"MLflow run": "a", "Model version": "b", "Comparison": "c", "Report": "d", "the Report": "e"}
+        for title, page in titles.items():
+            on_line(f"{title}: https://host/{page}")
+        for name in ("Report: javascript:alert(1)", "Report: x: 2 classes", "Report: http://host/f two words"):
+            on_line(name)  # of a source or a class, as a user has chosen it
         return {}
 
     pushed: list[tuple[str, str]] = []
@@ -217,8 +220,8 @@ def test_each_address_that_a_step_logs_or_is_given_is_a_button(monkeypatch):
     monkeypatch.setattr(step_tasks, "get_current_context", lambda: context)
     step_tasks.run_task_step("promote:record", proposal={"mlflow_url": "run", "comparison_url": "page"})
     given = [("mlflow_url", "run"), ("comparison_url", "page")]
-    logged = [("mlflow_url", "a"), ("version_url", "b"), ("comparison_url", "c"), ("report_url", "d")]
-    assert pushed == given + logged
+    logged = {"mlflow_url": "a", "version_url": "b", "comparison_url": "c", "report_url": "d"}
+    assert pushed == given + [(key, f"https://host/{page}") for key, page in logged.items()]
 
 
 @pytest.mark.parametrize("person", ["admin", None])

@@ -145,6 +145,14 @@ def test_answers_hold_no_secret_and_run_no_script_from_elsewhere(page, registere
         assert not re.search(r"<script|<[^>]*\son\w+=|https?://(?!127\.0\.0\.1)", response.text)
 
 
+def test_an_unknown_registered_model_has_no_versions_and_mlflow_does_not_count_as_away(page, registered):
+    html = read(page, registered_model=f"unknown-{uuid.uuid4().hex}")
+    assert "There is no version yet. Start the DAG cifar10_training." in html
+    assert "cifar-problem" not in html
+    assert f"<option>{registered.name}" in unescape(html), "the choice of another model"
+    assert numbers(read(page, registered_model=registered.name)) == [3, 2, 1]
+
+
 def test_an_address_with_a_log_in_is_not_shown_when_its_server_is_away(page, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:hunter2@127.0.0.1:9")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://somebody:hunter2@127.0.0.1:9")

@@ -1,5 +1,6 @@
 """What is known of each file of a delivery: from the version in use if it is there unchanged, else by decoding it."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,9 +9,13 @@ from cifar_tasks.data.image_format import Size
 from cifar_tasks.data.images import Images
 from cifar_tasks.data.lines.line_index import UNKNOWN, ImageRow, LeftOut, LineIndex
 from cifar_tasks.data.lines.line_source import DeliveredFiles
+from cifar_tasks.data.messages import listed, readable
 from cifar_tasks.data.near_duplicates import Hashes, difference_hashes
 from cifar_tasks.data.spool import DecodedImages, drawn_test, equal_groups
-from cifar_tasks.errors import SourceChanged
+from cifar_tasks.errors import DataError, SourceChanged
+
+LEAST_OF_FIRST = 2
+"""Images of a class in the first version of a line without a test folder: one is for the test."""
 
 
 class DeliveredImages:
@@ -85,6 +90,14 @@ class DeliveredImages:
         if any(file.is_test for file in self.files):
             return sorted(position for position in self.digests if self.files[position].is_test)
         positions = sorted(self.digests)
+        readable_of = Counter(self.files[position].label for position in positions)
+        broken = [f"{readable(self.names[position])} {why}" for position, why in sorted(self.unreadable.items())]
+        for name in self.classes:
+            if readable_of[name] < LEAST_OF_FIRST:
+                raise DataError(
+                    f"class {readable(name)} has too few images that can be read ({readable_of[name]}); at least "
+                    f"{LEAST_OF_FIRST} are needed, one of them for the test. {listed(broken)}"
+                )
         labels = np.array([self.labels[position] for position in positions])
         groups = equal_groups([bytes.fromhex(self.digests[position]) for position in positions])
         return [positions[each] for each in drawn_test(labels, groups)]

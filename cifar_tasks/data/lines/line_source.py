@@ -11,7 +11,7 @@ from cifar_tasks.data.cifar10 import holds_batches
 from cifar_tasks.data.folders import survey
 from cifar_tasks.data.images import Report, SourceImage
 from cifar_tasks.data.lines.line_settings import DatasetLine
-from cifar_tasks.data.messages import readable
+from cifar_tasks.data.messages import listed, readable
 from cifar_tasks.data.parallel import without_collector
 from cifar_tasks.data.source import Source, StoredArchiveSource, TreeSource, open_source
 from cifar_tasks.data.trees import DirectoryTree, FileTree, StoredTree, stat_mark
@@ -130,5 +130,7 @@ def _class_folders(
         position = {files[each].name: each for each in positions}
         for file, content in tree.read(position):
             yield SourceImage(position[file], readable(file), content)
+        if broken := [f"{name} {why}" for name, why in tree.bad.problems.items() if name not in problems]:
+            raise DataError(f"{tree.bad.where}: {listed(broken)}")
 
     return DeliveredFiles(listing, name, False, classes, files, read, problems)

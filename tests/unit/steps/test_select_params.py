@@ -12,6 +12,7 @@ from cifar_tasks.errors import SearchError
 from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.payloads import TrainPlan, WorkerResult
 from cifar_tasks.steps.plan import plan_training
+from cifar_tasks.steps.register import tuned_tags
 from cifar_tasks.steps.select_params import select_params
 from cifar_tasks.tracking import model_registry
 from cifar_tasks.tracking.saved_model import SavedModel
@@ -99,6 +100,21 @@ def test_a_study_without_a_result_is_an_error_and_its_run_failed(services):
     with pytest.raises(SearchError, match=r"no trial of study cnn-\w+ has a result"):
         select_params(plans, [result])
     assert services.client.get_run(result.study_run_id).info.status == "FAILED"
+
+
+def test_a_version_keeps_all_values_that_its_training_had_also_those_that_the_user_has_set(services):
+    (plan,) = plans_for(services, tune=[], overrides=Overrides(learning_rate=0.3))
+    assert tuned_tags(plan) == {}
+    found = {"dropout": 0.25, "learning_rate": 0.02}
+    register(services, plan, found, 0.7)
+    (selected,) = select_params([plan], [])
+    kept = json.loads(tuned_tags(selected)["cifar.tuned_params"])
+    assert (kept["dropout"], kept["learning_rate"]) == (0.25, 0.3)
+    assert kept.keys() == free_space(plan.config).keys()
+    register(services, plan, kept, 0.8)
+    (default,) = plans_for(services, tune=[])
+    (later,) = select_params([default], [])
+    assert later.config == selected.config
 
 
 def test_without_a_search_the_best_version_s_params_are_used_and_what_the_user_has_set_stays(services, caplog):

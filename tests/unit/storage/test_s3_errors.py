@@ -113,6 +113,12 @@ def test_an_address_that_is_no_url_is_a_configuration_error(address: str) -> Non
         store_at(address)
 
 
+def test_a_log_in_in_an_address_that_is_no_url_is_not_shown() -> None:
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL_S3") as caught:
+        store_at("http://user:hidden-word@my_host..:9000")
+    assert "hidden-word" not in str(caught.value)
+
+
 def test_no_keys_and_an_unknown_profile_are_permanent(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in KEYS:
         monkeypatch.delenv(name, raising=False)

@@ -292,6 +292,24 @@ def test_a_hub_that_does_not_answer_says_what_to_do(tmp_path, hub, monkeypatch):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_proxy_that_refuses_the_hub_says_what_to_do(tmp_path, monkeypatch):
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_CONNECT(self) -> None:
+            self.send_error(403)
+
+        def log_message(self, *arguments) -> None:
+            pass
+
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client tries five times more
+    with serving(Refusing) as address:
+        monkeypatch.setenv("https_proxy", address)
+        with pytest.raises(WeightsError, match=f"{TIMM} are not available.*CIFAR_PRETRAINED_WEIGHTS=.*HTTPS_PROXY"):
+            fetch_weights(get_model(TIMM), settings(tmp_path), print)
+
+
 def test_a_repository_without_such_a_file_says_so(tmp_path, hub):
     with pytest.raises(WeightsError, match=r"timm/resnet10t\.c3_in1k has none of model\.safetensors"):
         fetch_weights(get_model("timm/resnet10t.c3_in1k"), settings(tmp_path), print)

@@ -1,6 +1,8 @@
 """A version of a line has the images of the version before that are still there, and new ones; its test set stays."""
 
+import errno
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -259,6 +261,46 @@ def test_a_file_that_is_deleted_while_it_is_read_ends_the_preparation_which_a_re
     assert caught.value.retryable
     assert not list(store.keys("datasets/"))
     assert prepared(store, root).diff.new == 39
+
+
+def test_a_file_that_is_there_and_cannot_be_read_is_named_with_the_reason(store, root, monkeypatch):
+    accept(store, prepared(store, root))
+    deliver(root, "train/ant/closed.png", picture(77))
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "closed.png":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match=r"train/ant/closed\.png cannot be read: Permission denied") as caught:
+        prepared(store, root)
+    assert not caught.value.retryable
+
+
+def test_a_damaged_member_of_an_archive_is_named_with_the_reason(store, root, tmp_path):
+    archive = Path(shutil.make_archive(str(tmp_path / "delivery"), "zip", root))
+    content = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as opened:
+        member = opened.getinfo("train/ant/003.png")
+    content[member.header_offset + 80] ^= 255
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"train/ant/003\.png ") as caught:
+        prepared(store, archive)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("spared", [0, 1])
+def test_a_first_delivery_whose_images_cannot_be_read_names_class_and_files(store, tmp_path, spared):
+    root = tmp_path / "source"
+    for name in ("ant", "bee"):
+        for number in range(4):
+            path = deliver(root, f"{name}/{number}.png", picture(number + 1000 * (name == "bee")))
+            if name == "bee" and number >= spared:
+                path.write_bytes(b"")
+    with pytest.raises(DataError, match=rf"class bee has too few images that can be read \({spared}\).*bee/3\.png "):
+        prepared(store, root)
 
 
 def test_of_a_preparation_that_fails_at_any_write_no_version_is_seen_and_the_next_one_is_the_same(root):
