@@ -230,6 +230,15 @@ def test_a_task_whose_worker_is_killed_before_it_starts_is_tried_again(client, s
     assert (prepare.state.value, prepare.try_number) == ("failed", 2)
 
 
+def test_a_task_that_starts_while_the_api_server_restarts_needs_no_second_try(client, stack, airflow: "ApiClient"):
+    run = trigger(airflow, {"source": "s3://no-such-bucket/pictures.zip"})
+    kill(psutil.Process(pids(stack.home)["airflow-api-server"]))
+    embedded.up(stack.home, print)
+    wait_for(lambda: run.state() in ENDED, 120)
+    (prepare,) = [task for task in run.tasks() if task.task_id == "prepare"]
+    assert (prepare.state.value, prepare.try_number) == ("failed", 1)
+
+
 def test_one_model_alone_is_trained_and_promoted_too(client, pictures, airflow: "ApiClient"):
     conf = {"source": str(pictures), "models": ["cnn"], "epochs": 1, "registered_model": "alone"}
     run = trigger(airflow, conf)

@@ -222,8 +222,9 @@ def _airflow(home: Path, options: StackOptions, secret: Mapping[str, str]) -> di
             "REFRESH_INTERVAL": 5,
             "BUNDLE_REFRESH_CHECK_INTERVAL": 2,
         },
-        # A task learns from its heartbeat that it was stopped in the UI, and survives a minute without API server.
-        "WORKERS": {"MIN_HEARTBEAT_INTERVAL": 2, "MAX_FAILED_HEARTBEATS": 30},
+        # A task learns from its heartbeat that it was stopped in the UI. It survives minutes without API server, and
+        # starts while that restarts: each request is tried for half a minute.
+        "WORKERS": {"MIN_HEARTBEAT_INTERVAL": 2, "MAX_FAILED_HEARTBEATS": 10, "EXECUTION_API_RETRIES": 7},
         # A task starts when the scheduler looks, half of this time after the one before it on average.
         "SCHEDULER": {"TASK_INSTANCE_HEARTBEAT_TIMEOUT": 120, "SCHEDULER_IDLE_SLEEP_TIME": 0.4},
     }
