@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cifar_tasks.data.images import Images, LabelledImages
+from cifar_tasks.data.lines.frozen_test import FROZEN
 from cifar_tasks.data.lines.line_index import ImageRow, read_index
 from cifar_tasks.data.lines.line_log import LineDataset
 from cifar_tasks.data.loading import load_split
@@ -29,6 +30,7 @@ def load_snapshot(store: S3Store, dataset: LineDataset, cache: Path) -> Snapshot
         images=_image_set(learned, rows),
         test=_image_set([test], list(index.by_split["test"])),
         unreadable=tuple(left_out.name for left_out in index.unreadable),
+        test_copies=tuple(left_out.name for left_out in index.dropped if left_out.why != FROZEN),
     )
 
 

@@ -87,6 +87,9 @@ def _unreadable(delivery: Delivery, limits: QualityLimits) -> Result:
 
 
 def _test_copies(delivery: Delivery, limits: QualityLimits) -> Result:
+    """Those that were left out already, and any that are among the added images all the same."""
+    known = set(delivery.in_use.test_copies) if delivery.in_use else set()
+    left_out = [readable(name) for name in delivery.new.test_copies if name not in known]
     added, test = delivery.changes.added, delivery.new.test
     found = copies_of(added, delivery.new.images, test)
     how = {True: "equals", False: "resembles"}
@@ -94,10 +97,9 @@ def _test_copies(delivery: Delivery, limits: QualityLimits) -> Result:
         delivery.example(copy.position, f"{how[copy.exact]} the test image {readable(test.names[copy.original])}")
         for copy in found
     ]
-    limit = limits.max_test_copies
-    return Result(
-        share("copies of test images", len(found), len(added), limit, "of the added images"), examples[:EXAMPLES]
-    )
+    count, of, limit = len(found) + len(left_out), len(added) + len(left_out), limits.max_test_copies
+    told = f"left out: {listed(left_out)}" if left_out else ""
+    return Result(share("copies of test images", count, of, limit, "of the added images", told), examples[:EXAMPLES])
 
 
 def _copies(delivery: Delivery, limits: QualityLimits) -> Result:

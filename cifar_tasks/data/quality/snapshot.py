@@ -40,6 +40,8 @@ class Snapshot:
     """The frozen test set."""
     unreadable: tuple[str, ...] = ()
     """Names of files that are no readable images."""
+    test_copies: tuple[str, ...] = ()
+    """Names of files that were left out, because they equal or resemble a test image."""
 
     def classes_with_images(self) -> set[str]:
         """A line keeps the numbers of classes whose images are all gone."""

@@ -48,6 +48,35 @@ def test_a_version_is_checked_against_the_one_in_use(tmp_path):
     assert {example.name for example in report.examples} >= {f"train/bee/grey{number}.png" for number in range(8)}
 
 
+def test_copies_of_test_images_are_left_out_and_too_many_of_them_fail_the_check(tmp_path):
+    store, root = InMemoryStore(), first_delivery(tmp_path / "source", train=60)
+    first = accept(store, prepared(store, root))
+
+    def checked(copies: int) -> tuple[int, list[str]]:
+        for number in range(copies):
+            deliver(root, f"train/ant/copy{number}.png", picture(1_000_000 + number))
+        for number in range(99):
+            deliver(root, f"train/bee/new{number}.png", picture(5000 + number))
+        second = prepared(store, root)
+        new, in_use = (load_snapshot(store, each.dataset, tmp_path / "cache") for each in (second, first))
+        reasons = check(new, in_use, QualityLimits()).reasons
+        return second.diff.dropped, [reason for reason in reasons if reason.startswith("copies of test images")]
+
+    assert checked(1) == (1, [])
+    dropped, (reason,) = checked(3)
+    assert dropped == 3
+    assert "3 of 102 of the added images (2.9%; at most 0.01): left out: train/ant/copy0.png, " in reason
+
+
+def test_new_files_in_the_test_folder_are_no_copies(tmp_path):
+    store, root = InMemoryStore(), first_delivery(tmp_path / "source")
+    accept(store, prepared(store, root))
+    deliver(root, "test/bee/another.png", picture(7_000_000))
+    deliver(root, "train/bee/another.png", picture(7_000_001))
+    found = load_snapshot(store, prepared(store, root).dataset, tmp_path / "cache")
+    assert found.test_copies == ()
+
+
 def with_larger_files(tmp_path):
     """A version in use of files of 32 × 32 pixels, and one with 30 more of 80 × 40 and 40 × 80."""
     store, root = InMemoryStore(), first_delivery(tmp_path / "source")
