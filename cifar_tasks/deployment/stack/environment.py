@@ -223,8 +223,13 @@ def _airflow(home: Path, options: StackOptions, secret: Mapping[str, str]) -> di
             "BUNDLE_REFRESH_CHECK_INTERVAL": 2,
         },
         # A task learns from its heartbeat that it was stopped in the UI. It survives minutes without API server, and
-        # starts while that restarts: each request is tried for half a minute.
-        "WORKERS": {"MIN_HEARTBEAT_INTERVAL": 2, "MAX_FAILED_HEARTBEATS": 10, "EXECUTION_API_RETRIES": 7},
+        # starts while that restarts: each request is tried for 35 to 140 s.
+        "WORKERS": {
+            "MIN_HEARTBEAT_INTERVAL": 2,
+            "MAX_FAILED_HEARTBEATS": 4,
+            "EXECUTION_API_RETRIES": 8,
+            "EXECUTION_API_RETRY_WAIT_MIN": 5,
+        },
         # A task starts when the scheduler looks, half of this time after the one before it on average.
         "SCHEDULER": {"TASK_INSTANCE_HEARTBEAT_TIMEOUT": 120, "SCHEDULER_IDLE_SLEEP_TIME": 0.4},
     }
