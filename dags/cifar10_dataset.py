@@ -151,7 +151,7 @@ def cifar10_dataset():
 
     @task(
         execution_timeout=timedelta(hours=12),
-        # The source may have changed again: it is prepared when it has been unchanged for its time.
+        # The source may have changed again. Before the next try it has to stay unchanged for `settle_seconds`.
         retry_delay=timedelta(seconds=SETTLE + 10),
         max_retry_delay=max(RETRIES["max_retry_delay"], timedelta(seconds=2 * SETTLE)),
         doc_md="Read what is new, and write the dataset version. It is not in use yet.",

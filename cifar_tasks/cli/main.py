@@ -36,7 +36,7 @@ for part in (stack_commands, run_commands, result_commands, promotion_commands, 
 
 
 def main() -> None:
-    """Entry point. A `CifarError` is printed without a traceback, and so is that PyTorch is not installed."""
+    """Entry point. No traceback for a `CifarError`, nor where PyTorch is not installed."""
     if sys.argv[1:2] == ["run"]:  # it trains in this process
         restart_in_step_environment()
     for stream in (sys.stdout, sys.stderr):
