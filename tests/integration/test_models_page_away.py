@@ -12,9 +12,11 @@ import pytest
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 from models_page import class_recalls, pictures, reading, version_table
 
+from cifar_tasks.errors import TrackingGone
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.promotion_log import Outcome, append, read_log
 from cifar_tasks.storage.s3 import S3Store
+from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.saved_model import DIGEST_TAG
 from cifar_tasks.tracking.version_evidence import TEST_SET
 from tests.models_page_app import numbers, read
@@ -121,6 +123,13 @@ def test_while_s3_does_not_answer_many_readers_wait_once(page, registered, monke
         pages = list(readers.map(lambda _: read(page, **query), range(10)))
     assert time.monotonic() - began < LIMIT
     assert all("cifar-problem" in html for html in pages)
+
+
+def test_an_mlflow_that_says_that_something_is_gone_does_not_count_as_away(nothing_read, tracked):
+    with pytest.raises(TrackingGone), reading.asking("MLflow"), runs.tracking_errors():
+        reading.mlflow_client().get_run("0" * 32)
+    with reading.asking("MLflow"):
+        assert reading.mlflow_client().search_experiments(max_results=1)
 
 
 def test_with_mlflow_away_the_page_shows_what_it_had_and_says_so(page, registered, monkeypatch):
