@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -95,10 +96,17 @@ class RunningStack:
 @pytest.fixture(scope="session", autouse=True)
 def settings_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests see the default settings, whatever the developer has set, and not the developer's stack."""
-    with pytest.MonkeyPatch.context() as patch:
+    with patch.dict(os.environ):
         for name in [name for name in os.environ if name.startswith(("CIFAR_", "WANDB_"))]:
-            patch.delenv(name)
-        patch.setenv("CIFAR_HOME", str(tmp_path_factory.mktemp("home")))
+            del os.environ[name]
+        os.environ["CIFAR_HOME"] = str(tmp_path_factory.mktemp("home"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """What a test, or the code it calls, changes in this process's environment ends with the test."""
+    with patch.dict(os.environ):
         yield
 
 
