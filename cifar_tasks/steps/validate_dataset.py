@@ -70,7 +70,7 @@ def record_verdict(validated: ValidatedLine, verdict: Verdict | None, workflow: 
     """Release or reject the version. Without an answer, or if a person decided elsewhere meanwhile, nothing changes."""
     store, prepared = S3Store(Settings().bucket), validated.prepared
     log, digest = read_line_log(store, prepared.line), prepared.dataset.digest
-    decided = log.of_workflow(workflow.id, "released", "rejected")
+    decided = log.of_workflow(workflow.id, digest, "released", "rejected")
     if decided is None and verdict and verdict.by and digest in {entry.dataset.digest for entry in waiting(log)}:
         reason = verdict.reason or f"answered in Airflow by {verdict.by}"
         decider = Decider(workflow.id, validated.report_url, verdict.by, reason)

@@ -52,7 +52,7 @@ def _start_all(start: Callable[[Sequence[str]], dict[str, str]]) -> None:
     settings = Settings()
     if settings.webhook_token is None:
         return
-    for line in notified_lines(settings.dataset_lines, [line.source for line in settings.dataset_lines.values()]):
+    for line in settings.dataset_lines:
         try:
             start([line])
         except Exception as error:  # the API server has other work than this

@@ -111,10 +111,10 @@ def test_each_line_is_checked_when_the_api_server_starts(
     lines = LINES | {"folder": {"source": "/data/pets"}, "official": {"source": "cifar10"}}
     monkeypatch.setenv("CIFAR_DATASET_LINES", json.dumps(lines))
     with client:
-        assert started.lines == ["pets", "folder"]  # Airflow does not know the birds yet
+        assert started.lines == ["pets", "folder", "official"]  # Airflow does not know the birds yet
     monkeypatch.delenv("CIFAR_WEBHOOK_TOKEN")
     with client:
-        assert started.lines == ["pets", "folder"]
+        assert started.lines == ["pets", "folder", "official"]
 
 
 def test_there_is_one_route_and_no_page_of_fastapi(client: TestClient) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cifar_tasks.data.lines.line_log import (
+    IN_USE,
     EntryKind,
     LineDataset,
     LineEntry,
@@ -54,12 +55,13 @@ def record_version(
     """
 
     def decide(log: LineLog) -> LineOutcome | LineEntry:
-        if decider.workflow and (own := log.of_workflow(decider.workflow, "accepted", "quarantined")):
+        digest = version.dataset.digest
+        if decider.workflow and (own := log.of_workflow(decider.workflow, digest, "accepted", "quarantined")):
             return own
-        if log.last and log.last.dataset.digest == version.dataset.digest:
+        if log.last and log.last.dataset.digest == digest:
             return log.last
         in_use = log.entry_in_use()
-        if in_use and in_use.dataset.digest == version.dataset.digest:
+        if in_use and in_use.dataset.digest == digest:
             return in_use
         if (in_use.dataset.digest if in_use else None) != base:
             raise overtaken(line)
@@ -90,22 +92,13 @@ def roll_back(store: S3Store, line: str, to: str | None, decider: Decider) -> Li
         in_use = log.entry_in_use()
         if in_use is None:
             raise ConfigError(f"the dataset line {line} has no version in use yet.")
-        accepted = [entry for entry in log.entries if entry.kind in ("accepted", "released")]
         if to is None:
-            earlier = [
-                entry
-                for entry in accepted
-                if entry.number < in_use.number and entry.dataset.digest != in_use.dataset.digest
-            ]
-            if in_use.kind == "rolled_back":  # step by step: the one before the version that is in use again
-                first = next(entry.number for entry in accepted if entry.dataset.digest == in_use.dataset.digest)
-                earlier = [entry for entry in accepted if entry.number < first]
-            if not earlier:
+            if len(used := _used(log)) < 2:
                 raise ConfigError(f"the dataset line {line} has no earlier version that was in use.")
-            target = earlier[-1]
+            target = used[-2]
         else:
             target = log.of_version(to)
-            if target.dataset.digest not in {entry.dataset.digest for entry in accepted}:
+            if target.dataset.digest not in {entry.dataset.digest for entry in log.entries if entry.kind in IN_USE}:
                 raise ConfigError(f"the version {target.dataset.digest[:16]} of {line} was never in use.")
             if target.dataset.digest == in_use.dataset.digest:
                 raise ConfigError(f"the version {target.dataset.digest[:16]} of {line} is in use already.")
@@ -121,6 +114,18 @@ def roll_back(store: S3Store, line: str, to: str | None, decider: Decider) -> Li
         )
 
     return append_entry(store, line, decide)
+
+
+def _used(log: LineLog) -> list[LineEntry]:
+    """Versions in the order in which they came into use. A rollback takes back the later ones."""
+    used: list[LineEntry] = []
+    for entry in log.entries:
+        digests = [each.dataset.digest for each in used]
+        if entry.kind == "rolled_back" and entry.dataset.digest in digests:
+            del used[digests.index(entry.dataset.digest) + 1 :]
+        elif entry.kind in IN_USE:
+            used.append(entry)
+    return used
 
 
 def _check_whole(store: S3Store, line: str, dataset: LineDataset) -> None:

@@ -107,9 +107,11 @@ class LineLog(Chain[LineEntry]):
     def entry_in_use(self) -> LineEntry | None:
         return next((entry for entry in reversed(self.entries) if entry.kind in IN_USE), None)
 
-    def of_workflow(self, workflow: str, *kinds: EntryKind) -> LineEntry | None:
-        """What a run decided, of one of these kinds."""
-        return next((e for e in self.entries if e.workflow == workflow and e.kind in kinds), None)
+    def of_workflow(self, workflow: str, digest: str, *kinds: EntryKind) -> LineEntry | None:
+        """What a run decided last, of one of these kinds, if that was about this version: a run that was cleared may
+        prepare another one."""
+        own = next((e for e in reversed(self.entries) if e.workflow == workflow and e.kind in kinds), None)
+        return own if own and own.dataset.digest == digest else None
 
     def of_version(self, digest: str) -> LineEntry:
         """The last entry about the version whose digest begins so; `ConfigError` if there are none or several."""

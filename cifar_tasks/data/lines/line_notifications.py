@@ -41,7 +41,7 @@ def notified_lines(lines: Mapping[str, DatasetLine], objects: Iterable[str]) -> 
     A line with a marker waits for it whatever else is written: only the marker matters, and the source itself.
     """
     changed = {_path(each) for each in objects}
-    sources = {name: _path(line.source) for name, line in lines.items() if line.source.startswith(("/", "s3://"))}
+    sources = {name: _path(line.source) for name, line in lines.items() if line.source.startswith(("/", "~", "s3://"))}
     return [name for name, source in sources.items() if any(_matters(lines[name], source, each) for each in changed)]
 
 
@@ -54,6 +54,7 @@ def _matters(line: DatasetLine, source: str, changed: str) -> bool:
 
 def _path(name: str) -> str:
     """One spelling: S3 objects as SeaweedFS names them."""
+    name = posixpath.expanduser(name)
     if name.startswith("s3://"):
         name = BUCKETS + name.removeprefix("s3://")
     elif not name.startswith("/"):

@@ -32,7 +32,7 @@ def _decide(store: S3Store, line: str, version: str | None, kind: EntryKind, dec
         raise ConfigError("give the reason: the log of the line keeps it.")
 
     def decide(log: LineLog) -> LineOutcome | LineEntry:
-        if decider.workflow and (own := log.of_workflow(decider.workflow, "released", "rejected")):
+        if decider.workflow and version and (own := log.of_workflow(decider.workflow, version, "released", "rejected")):
             return own
         entry = _waiting_entry(log, version)
         if kind == "released":
@@ -71,12 +71,12 @@ def _waiting_entry(log: LineLog, version: str | None) -> LineEntry:
 
 
 def _check_base(log: LineLog, entry: LineEntry) -> None:
-    """A version that was prepared beside an older one lacks what has come into use since."""
-    in_use = log.entry_in_use()
-    if in_use and in_use.number > entry.number:
+    """A version that was prepared beside an older one lacks what has come into use since. A rollback adds nothing."""
+    newer = [each for each in log.entries if each.kind in ("accepted", "released") and each.number > entry.number]
+    if newer:
         raise ConfigError(
             f"another version of {log.line} has come into use since {entry.dataset.digest[:16]} was quarantined "
-            f"(entry {in_use.number}). Reject it, and check the source again: start the DAG cifar10_dataset."
+            f"(entry {newer[-1].number}). Reject it, and check the source again: start the DAG cifar10_dataset."
         )
 
 

@@ -43,6 +43,18 @@ def test_a_retry_and_another_run_of_the_same_version_find_its_entry(versions):
     assert read_line_log(store, LINE) == before
 
 
+def test_a_run_that_was_cleared_after_the_source_changed_enters_the_version_that_it_prepared_now(versions, tmp_path):
+    store, found = versions
+    root = tmp_path / "source"
+    for number in (700, 701):
+        deliver(root, f"train/bee/{number}.png", picture(number))
+        new = prepared(store, root)
+        entry = record(store, new, "dag/2", base=found[-1].dataset.digest)
+        assert (entry.dataset.digest, entry.workflow) == (new.dataset.digest, "dag/2")
+        assert in_use(store) == new.dataset.digest
+        found.append(new)
+
+
 def test_of_two_runs_at_once_one_writes_the_entry(tmp_path):
     store = InMemoryStore()
     version, at_once = prepared(store, first_delivery(tmp_path / "source")), Barrier(6)
@@ -93,6 +105,19 @@ def test_rollbacks_go_back_version_by_version_and_to_a_named_one(versions):
     assert entry.url == "http://airflow", "of the delivery"
     with pytest.raises(ConfigError, match="in use already"):
         roll_back(store, LINE, digests[2], who)
+
+
+def test_a_rollback_does_not_lead_to_the_version_that_was_rolled_back(versions, tmp_path):
+    store, (_, good, bad) = versions
+    who = Decider(by="Ada", reason="grey pictures")
+    roll_back(store, LINE, None, who)
+    deliver(tmp_path / "source", "train/bee/b.png", picture(700))
+    (tmp_path / "source" / "train/ant/a2.png").unlink()
+    newest = prepared(store, tmp_path / "source")
+    record(store, newest, "dag/7", base=good.dataset.digest)
+    assert roll_back(store, LINE, None, who).dataset.digest == good.dataset.digest
+    roll_back(store, LINE, bad.dataset.digest, who)
+    assert roll_back(store, LINE, None, who).dataset.digest == good.dataset.digest, "in use before"
 
 
 def test_no_rollback_to_what_was_never_in_use_or_is_not_whole(versions, tmp_path):

@@ -54,7 +54,7 @@ def test_an_entry_that_is_there_already_is_returned_and_nothing_is_written():
     append_entry(store, LINE, lambda log: outcome("accepted", "a", workflow="dag/run"))
 
     def again(log) -> LineEntry:
-        return log.of_workflow("dag/run", "accepted") or pytest.fail("decided again")
+        return log.of_workflow("dag/run", "a" * 64, "accepted") or pytest.fail("decided again")
 
     assert append_entry(store, LINE, again).number == 1
     assert len(read_line_log(store, LINE).entries) == 1
@@ -87,9 +87,19 @@ def test_a_run_finds_its_own_entry_of_the_kind_that_is_asked_for():
     ):
         append_entry(store, LINE, lambda log, k=kind, v=version, w=workflow: outcome(k, v, workflow=w))
     log = read_line_log(store, LINE)
-    assert [log.of_workflow("dag/2", kind).number for kind in ("quarantined", "released")] == [2, 3]
-    assert log.of_workflow("dag/2", "accepted") is None
-    assert log.of_workflow("dag/3", "accepted", "quarantined", "released") is None
+    assert [log.of_workflow("dag/2", "b" * 64, kind).number for kind in ("quarantined", "released")] == [2, 3]
+    assert log.of_workflow("dag/2", "b" * 64, "accepted") is None
+    assert log.of_workflow("dag/3", "b" * 64, "accepted", "quarantined", "released") is None
+
+
+def test_the_entry_of_a_run_about_another_version_is_not_taken_for_this_one():
+    store = InMemoryStore()
+    for version in ("a", "b"):
+        append_entry(store, LINE, lambda log, v=version: outcome("accepted", v, workflow="dag/1"))
+    log = read_line_log(store, LINE)
+    assert log.of_workflow("dag/1", "b" * 64, "accepted") == log.last
+    for version in ("a", "c"):
+        assert log.of_workflow("dag/1", version * 64, "accepted") is None
 
 
 def test_without_a_diff_nothing_differs():

@@ -64,6 +64,13 @@ def test_an_object_that_is_moved_out_of_a_source_or_into_it_matters_to_the_line(
     assert notified_lines(LINES, Notification.model_validate(body).objects()) == ["pets", "slash"]
 
 
+def test_a_source_in_the_home_folder_is_that_folder(monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    lines = {"home": DatasetLine(source="~/pets")}
+    assert notified_lines(lines, ["/home/ann/pets/cat/1.png"]) == ["home"]
+    assert notified_lines(lines, ["/home/bob/pets/cat/1.png"]) == []
+
+
 def test_minio_spells_the_key_in_its_own_way() -> None:
     minio = {"EventName": "s3:ObjectCreated:Put", "Key": "team/pets/cat/1.png", "Records": [{}]}
     assert notified_lines(LINES, Notification.model_validate(minio).objects()) == ["pets", "slash"]

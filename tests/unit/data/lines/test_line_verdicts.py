@@ -2,7 +2,7 @@
 
 import pytest
 
-from cifar_tasks.data.lines.line_decisions import Decider
+from cifar_tasks.data.lines.line_decisions import Decider, roll_back
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.data.lines.line_verdicts import reject, release, waiting
 from cifar_tasks.errors import ConfigError, IntegrityError
@@ -59,7 +59,7 @@ def test_a_rejection_needs_a_reason(store, versions):
 
 def test_a_retry_finds_what_its_run_decided(store, versions):
     decider = Decider(workflow="dag/run", by="ann", reason="yes")
-    assert release(store, LINE, None, decider) == release(store, LINE, versions[2], decider)
+    assert release(store, LINE, versions[2], decider) == release(store, LINE, versions[2], decider)
     assert len(read_line_log(store, LINE).entries) == 3
 
 
@@ -72,6 +72,24 @@ def test_a_version_beside_an_older_one_in_use_is_not_released(store, versions):
         release(store, LINE, second, ANN)
     assert in_use(store) == third
     assert reject(store, LINE, second, ANN).number == 4
+
+
+def test_after_a_rollback_a_version_that_waits_can_be_released(store, versions):
+    root, _, second = versions
+    release(store, LINE, second, ANN)
+    deliver(root, "train/bee/newer.png", picture(600))
+    third = accept(store, prepared(store, root), "quarantined").dataset.digest
+    roll_back(store, LINE, None, ANN)
+    assert release(store, LINE, third, ANN).dataset.digest == third == in_use(store)
+
+
+def test_a_run_that_was_cleared_decides_about_the_version_that_it_prepared_now(store, versions):
+    root, _, second = versions
+    decider = Decider(workflow="dag/run", by="ann", reason="yes")
+    reject(store, LINE, second, decider)
+    deliver(root, "train/bee/newer.png", picture(600))
+    third = accept(store, prepared(store, root), "quarantined").dataset.digest
+    assert release(store, LINE, third, decider).dataset.digest == third == in_use(store)
 
 
 def test_of_several_that_wait_one_is_named(store, versions):
