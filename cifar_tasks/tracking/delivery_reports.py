@@ -22,7 +22,7 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.airflow_links import DAG_RUN, markdown_links
-from cifar_tasks.tracking.saved_model import load_model
+from cifar_tasks.tracking.saved_model import is_stored, load_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,6 +60,8 @@ def champion_predictions(
         judged = _not_in_training(Delivery(new, in_use).judged, new, read_index(store, learnt))
         if not len(judged):
             return None
+        if not is_stored(client, model_registry.saved_model_of(version)):
+            raise IntegrityError(f"the stored model of version {version.version} was deleted")
         return _predict(store, version, classes, dataset, new, in_use, judged)
     except IntegrityError as error:
         _log.warning("label errors are looked for without the champion: %s", error)

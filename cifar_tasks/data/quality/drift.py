@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, chisquare, ks_2samp, mannwhitneyu
+from scipy.stats import chi2_contingency, fisher_exact, ks_2samp, mannwhitneyu
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -27,12 +27,12 @@ class Measured(NamedTuple):
 
 
 def class_shift(counts: NDArray[np.int64], in_use: NDArray[np.int64]) -> Measured:
-    """Population stability index of the shares of the classes in use, and a chi-squared test."""
+    """Population stability index of the shares of the classes in use, and a chi-squared test of both samples."""
     total = counts.sum()
     expected = in_use / in_use.sum()
     shares = np.maximum(counts / total, 0.5 / total)  # so that a class without images has a finite index
     index = float(((shares - expected) * np.log(shares / expected)).sum())
-    return Measured(index, float(chisquare(counts, expected * total).pvalue))
+    return Measured(index, float(chi2_contingency([counts, in_use], correction=False).pvalue))
 
 
 def statistic_shift(added: Values, reference: Values) -> Measured:
@@ -41,10 +41,9 @@ def statistic_shift(added: Values, reference: Values) -> Measured:
 
 
 def excess_share(added: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Measured:
-    """By how much the share of added images is higher."""
-    usual = (reference.sum() + 1) / (len(reference) + 2)  # not 0, of which every image would be a surprise
-    p_value = binomtest(int(added.sum()), len(added), float(usual), alternative="greater").pvalue
-    return Measured(float(added.mean() - reference.mean()), float(p_value))
+    """By how much the share of added images is higher, and Fisher's exact test of both samples."""
+    table = [[each.sum(), (~each).sum()] for each in (added, reference)]
+    return Measured(float(added.mean() - reference.mean()), float(fisher_exact(table, alternative="greater").pvalue))
 
 
 def embedding_drift(added: Embeddings, reference: Embeddings) -> Measured | None:

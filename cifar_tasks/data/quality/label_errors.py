@@ -33,20 +33,25 @@ class LabelErrors(NamedTuple):
 
 
 def out_of_fold(embeddings: Embeddings, labels: Labels, classes: int) -> Probabilities | None:
-    """Of each image by a model that has not learnt it. None if a class has one image alone, or there is one class."""
+    """Of each image by a model that has not learnt it; 0 for all classes if the image is the only one of its class.
+    None if fewer than two classes have two images."""
     counts = np.bincount(labels, minlength=classes)
-    present = np.flatnonzero(counts)
-    folds = min(FOLDS, int(counts[present].min())) if len(present) else 0
-    if folds < 2 or len(present) < 2:
+    learnt = np.flatnonzero(counts >= 2)
+    if len(learnt) < 2:
         return None
+    used, folds = np.isin(labels, learnt), min(FOLDS, int(counts[learnt].min()))
     model = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         found = cross_val_predict(
-            model, embeddings, labels, cv=StratifiedKFold(folds, shuffle=True, random_state=0), method="predict_proba"
+            model,
+            embeddings[used],
+            labels[used],
+            cv=StratifiedKFold(folds, shuffle=True, random_state=0),
+            method="predict_proba",
         )
     probabilities = np.zeros((len(labels), classes))
-    probabilities[:, present] = found
+    probabilities[np.ix_(used, learnt)] = found
     return probabilities
 
 
@@ -61,27 +66,34 @@ def label_quality(labels: Labels, probabilities: Probabilities) -> NDArray[np.fl
 def estimate_label_errors(
     labels: Labels, probabilities: Probabilities, reference_labels: Labels, reference_probabilities: Probabilities
 ) -> LabelErrors | None:
-    """None if a class has no image to compare with, or the model only guesses."""
+    """None if no class has images to compare with, or the model only guesses. Images without a probability do not
+    count."""
     classes = probabilities.shape[1]
-    known = np.isin(labels, np.unique(reference_labels))
+    predicted = reference_probabilities.any(1)
+    reference_labels, reference_probabilities = reference_labels[predicted], reference_probabilities[predicted]
+    known = np.isin(labels, np.unique(reference_labels)) & probabilities.any(1)
     labels, predicted = labels[known], probabilities[known].argmax(1)
     if not len(labels):
         return None
     right = reference_probabilities.argmax(1) == reference_labels
     # The agreement that the same classes in the same proportions have in use.
     weights = np.bincount(labels, minlength=classes) / np.maximum(np.bincount(reference_labels, minlength=classes), 1)
-    expected = float(np.average(right, weights=weights[reference_labels]))
+    weight = weights[reference_labels]
+    expected = float(np.average(right, weights=weight))
     agreement = float((predicted == labels).mean())
     shares = (np.bincount(each, minlength=classes) / len(labels) for each in (predicted, labels))
     chance = float(np.dot(*shares))
     if expected <= chance + 0.05:
         return None
     share = (expected - agreement) / (expected - chance)
-    return LabelErrors(min(max(share, 0.0), 1.0), _lower(agreement, expected, len(labels), right), agreement, expected)
+    # A few images of rare classes may have most of the weight: as many count as give the mean the same variance (Kish).
+    reference_size = float(weight.sum() ** 2 / (weight**2).sum())
+    p_value = _lower(agreement, len(labels), expected, round(reference_size))
+    return LabelErrors(min(max(share, 0.0), 1.0), p_value, agreement, expected)
 
 
-def _lower(agreement: float, expected: float, count: int, right: NDArray[np.bool_]) -> float:
+def _lower(agreement: float, count: int, expected: float, reference_count: int) -> float:
     """Exact test that the agreement is not lower than the expected one, which was itself measured on images."""
-    agreed, of_reference = round(agreement * count), round(expected * len(right))
-    table = [[agreed, count - agreed], [of_reference, len(right) - of_reference]]
+    agreed, of_reference = round(agreement * count), round(expected * reference_count)
+    table = [[agreed, count - agreed], [of_reference, reference_count - of_reference]]
     return float(fisher_exact(table, alternative="less").pvalue)

@@ -214,7 +214,8 @@ def _suspicious(delivery: Delivery, predictions: Predictions | None) -> Iterator
         return
     probabilities = probabilities[-len(positions) :]
     quality, likely = label_quality(delivery.labels[positions], probabilities), probabilities.argmax(1)
-    order = [n for n in np.argsort(quality, kind="stable") if likely[n] != delivery.labels[positions[n]]]
+    other = probabilities.any(1) & (likely != delivery.labels[positions])
+    order = [n for n in np.argsort(quality, kind="stable") if other[n]]
     for number in order[:SUSPICIOUS]:
         looks = f"looks like {readable(delivery.new.classes[likely[number]])}"
         yield delivery.example(int(positions[number]), looks)

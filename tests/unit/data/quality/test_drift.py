@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import hypergeom
 
 from cifar_tasks.data.quality.drift import (
     MIN_IMAGES,
@@ -58,11 +58,21 @@ def test_the_excess_is_the_difference_of_the_shares_with_the_chance_of_so_many()
     added, reference = np.arange(40) < 12, np.arange(98) < 9
     found = excess_share(added, reference)
     assert found.value == pytest.approx(12 / 40 - 9 / 98)
-    assert found.p_value == pytest.approx(binom.sf(11, 40, 10 / 100))
+    assert found.p_value == pytest.approx(hypergeom.sf(11, 138, 21, 40))
 
 
 def test_what_was_never_seen_before_is_no_surprise_by_itself():
-    assert excess_share(np.array([True]), np.zeros(8, bool)).p_value == pytest.approx(0.1)
+    assert excess_share(np.array([True]), np.zeros(8, bool)).p_value == pytest.approx(1 / 9)
+
+
+def test_of_deliveries_like_the_few_images_in_use_hardly_one_is_beyond_chance():
+    random, surprises = np.random.default_rng(0), []
+    for _ in range(400):
+        classes = [np.bincount(random.integers(0, 10, size), minlength=10) for size in (500, 60)]
+        if classes[1].all():
+            surprises.append(class_shift(*classes).p_value < 0.01)
+        surprises.append(excess_share(random.random(300) < 0.25, random.random(15) < 0.25).p_value < 0.01)
+    assert np.mean(surprises) < 0.02
 
 
 def test_equal_shares_of_the_classes_have_no_shift_and_others_the_index_of_their_shares():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import fisher_exact
 
 from cifar_tasks.data.quality.label_errors import estimate_label_errors, label_quality, out_of_fold
 
@@ -62,9 +63,33 @@ def test_each_image_is_classified_by_a_model_that_has_not_learnt_it():
     assert (found.argmax(1) == labels).mean() < 0.65
 
 
-@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 0, 0, 1]])
-def test_classes_without_two_images_cannot_be_learnt(labels):
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 2, 3]])
+def test_without_two_classes_of_two_images_nothing_is_learnt(labels):
     assert out_of_fold(np.eye(4, dtype=np.float32), np.array(labels), 2) is None
+
+
+def test_an_image_that_is_alone_in_its_class_does_not_count():
+    labels = np.array([0, 1] * 30 + [2])
+    embeddings = np.eye(3, dtype=np.float32)[labels] + np.random.default_rng(0).normal(0, 0.1, (61, 3))
+    found = out_of_fold(embeddings.astype(np.float32), labels, 3)
+    assert (found.argmax(1) == labels)[:60].all()
+    assert not found[60].any()
+    errors = estimate_label_errors(labels[40:], found[40:], labels[:40], found[:40])
+    assert errors.agreement == errors.reference_agreement == 1
+    assert estimate_label_errors(labels[:40], found[:40], labels[40:], found[40:]).reference_agreement == 1
+
+
+def test_few_images_with_most_of_the_weight_do_not_make_the_comparison_certain():
+    """5,000 images in use, and a delivery of a class of which 10 are known: 5 right ones are no certain 50 %."""
+    known = np.repeat([0, 1, 2], [2_495, 2_495, 10])
+    right = predictions(known, 1, 0, 3)
+    right[-10:] = 0.05 + 0.5 * np.eye(3)[[2] * 9 + [0]]
+    delivered = np.full(200, 2)
+    answers = 0.05 + 0.5 * np.eye(3)[np.where(np.arange(200) < 140, 2, 1)]
+    found = estimate_label_errors(delivered, answers, known, right)
+    assert (found.agreement, found.reference_agreement) == (0.7, pytest.approx(0.9))
+    assert found.p_value == pytest.approx(fisher_exact([[140, 60], [9, 1]], alternative="less").pvalue)
+    assert found.p_value > 0.1
 
 
 def test_a_class_without_images_has_no_probability():
