@@ -26,7 +26,7 @@ from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.promotion.page import comparison_page
 from cifar_tasks.storage.promotion_log import uses_of
 from cifar_tasks.storage.s3 import S3Store
-from cifar_tasks.tracking import model_registry, runs
+from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.evaluations import StoredEvaluation
 from cifar_tasks.tracking.version_evidence import common_evaluations, compare_evaluations, score_version
 
@@ -96,12 +96,6 @@ def compare_versions(
     numbers = [int(version.version) for version in versions]
     if numbers[0] == numbers[1]:
         raise ConfigError(f"{first} and {second} are the same version {numbers[0]} of {name}: name two versions.")
-    classes, others = map(model_registry.class_names, versions)
-    if classes != others:
-        raise ConfigError(
-            f"versions {numbers[0]} and {numbers[1]} of {name} know different classes and cannot be compared. Register "
-            "models for other classes under another name (form field, or CIFAR_REGISTERED_MODEL)."
-        )
     evaluations = common_evaluations(store, versions)
     comparison = compare_evaluations(store, *evaluations, limits.confidence)
     scored = [score_version(*pair) for pair in zip(versions, evaluations, strict=True)]

@@ -19,9 +19,9 @@ class Evaluation:
     confusion: NDArray[np.int64]
     """(classes, classes): rows are true, columns are predicted."""
     report: dict[str, Any]
-    """Precision, recall, F1 and support by class under `classes`, and their macro and weighted averages beside it."""
+    """Precision, recall, F1 and support by class under `classes`; beside it the averages over classes with images."""
     table: str
-    """The same to be read, with names of at most 40 characters."""
+    """The same to be read, of the classes with images, with names of at most 40 characters."""
 
 
 class ClassScores(BaseModel):
@@ -58,16 +58,19 @@ def evaluate(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: t
     """Score predicted classes (N,) against the true ones (N,)."""
     from sklearn.metrics import accuracy_score, classification_report, confusion_matrix
 
-    numbers = list(range(len(classes)))
-    options: dict[str, Any] = {"labels": numbers, "zero_division": 0}
+    numbers, tested = list(range(len(classes))), np.unique(labels).tolist()
     # By number: a class may have the name of an average.
-    report = classification_report(labels, predicted, output_dict=True, **options)
-    by_class = {name: report.pop(str(number)) for number, name in enumerate(classes)}
-    shown = [shortened(printable(name), 40) for name in classes]
+    rows = classification_report(labels, predicted, labels=numbers, zero_division=0, output_dict=True)
+    options: dict[str, Any] = {"labels": tested, "zero_division": 0}
+    averages = classification_report(labels, predicted, output_dict=True, **options)
+    shown = [shortened(printable(classes[number]), 40) for number in tested]
     return Evaluation(
         accuracy=float(accuracy_score(labels, predicted)),
         confusion=confusion_matrix(labels, predicted, labels=numbers),
-        report={"classes": by_class, **report},
+        report={
+            "classes": {name: rows[str(number)] for number, name in enumerate(classes)},
+            **{name: averages[name] for name in ("macro avg", "weighted avg")},
+        },
         table=classification_report(labels, predicted, digits=3, target_names=shown, **options),
     )
 

@@ -96,7 +96,8 @@ def _draw_class_differences(axes: "Axes", comparison: Comparison, decision: Deci
 
 
 def _draw_recalls(axes: "Axes", candidate: Scores) -> None:
-    shown = sorted(candidate.classes, key=lambda each: (each.recall, each.name))[:CLASSES_SHOWN]
+    tested = [each for each in candidate.classes if each.images]
+    shown = sorted(tested, key=lambda each: (each.recall, each.name))[:CLASSES_SHOWN]
     axes.barh(range(len(shown)), [100 * each.recall for each in shown], color=BLUE)
     axes.set_xlim(0, 100)
     _label_rows(axes, [each.name for each in shown])

@@ -35,7 +35,7 @@ def propose(request: PromotionRequest, workflow: WorkflowRun) -> Proposal:
         log_links(client, version)
         log = follow_log(client, store, request.registered_model)
         proposal = _propose(client, store, request, workflow, log)
-        if earlier := log.of_workflow(workflow.id):  # the run was cleared: nobody is asked for what would not count
+        if earlier := log.of_workflow(workflow.id):  # nobody is asked for what would not count
             again = f"entry {earlier.number} of the promotion log has the decision of this run; {START_AGAIN}"
             proposal = proposal.model_copy(update={"needs_approval": False, "reasons": [again, *proposal.reasons]})
     for reason in proposal.reasons:
@@ -146,11 +146,15 @@ def _propose(
     links = [("Candidate", runs.version_url(name, request.version))]
     links += [("Champion", runs.version_url(name, champion))] if champion else []
     title = f"Promotion of version {request.version} of {name}"
-    page = comparison_page(decision, *evidence.evaluations, title=title, links=links)
-    url = keep_comparison(client, store, version, workflow.id, page)
+    if earlier := log.of_workflow(workflow.id):  # the run was cleared: the page that it decided with stays
+        url, figure = earlier.url, ""
+    else:
+        page = comparison_page(decision, *evidence.evaluations, title=title, links=links)
+        url = keep_comparison(client, store, version, workflow.id, page)
+        figure = _figure(store, decision, evidence)
     if url:
         _log.info("Comparison: %s", url)
-    shown = comparison_markdown(decision, *evidence.evaluations, figure=_figure(store, decision, evidence))
+    shown = comparison_markdown(decision, *evidence.evaluations, figure=figure)
     return Proposal(
         request=request,
         workflow=workflow,

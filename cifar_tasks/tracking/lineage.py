@@ -21,6 +21,7 @@ from cifar_tasks.errors import ConfigError
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.airflow_links import DAG_RUN
+from cifar_tasks.tracking.model_registry import number_in
 from cifar_tasks.tracking.runs import DATASET, INITIAL_WEIGHTS, MODEL
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _model(client: "MlflowClient", version: "ModelVersion") -> TracedModel:
         version=number,
         model=tags.get(MODEL, ""),
         dataset=tags.get(DATASET, ""),
-        test_accuracy=float(tags["cifar.test_accuracy"]) if "cifar.test_accuracy" in tags else None,
+        test_accuracy=number_in(tags, "cifar.test_accuracy"),
         initial_weights=tags.get(INITIAL_WEIGHTS, ""),
         train_images=int(sample) if sample.isdigit() else None,
         mlflow_url=runs.version_url(version.name, number),

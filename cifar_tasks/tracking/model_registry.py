@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.errors import ConfigError, IntegrityError
@@ -52,7 +53,9 @@ def best_tuned(client: "MlflowClient", name: str, tags: Mapping[str, str]) -> "M
     wanted = " AND ".join([f"name = '{name}'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())])
     needed = {"cifar.tuned_params", "cifar.validation_accuracy", "cifar.params_source"}  # a person may delete tags
     found = [version for version in client.search_model_versions(wanted) if needed <= version.tags.keys()]
-    return max(found, key=lambda version: float(version.tags["cifar.validation_accuracy"]), default=None)
+    measured = [(number_in(version.tags, "cifar.validation_accuracy"), version) for version in found]
+    known = [(accuracy, version) for accuracy, version in measured if accuracy is not None]
+    return max(known, key=lambda each: each[0])[1] if known else None
 
 
 def reused_params(
@@ -79,14 +82,6 @@ def get_version(client: "MlflowClient", name: str, version: int) -> "ModelVersio
             f"there is no version {version} of {name} in MLflow: give another number. If it was deleted or renamed "
             "before its promotion, clear the task register or start a new run."
         ) from error
-
-
-def set_alias(client: "MlflowClient", name: str, alias: str, version: int) -> None:
-    """Set an alias and read it back. It is never deleted before it is set, so that it always names a version."""
-    client.set_registered_model_alias(name, alias, str(version))
-    found = int(client.get_model_version_by_alias(name, alias).version)
-    if found != version:
-        raise IntegrityError(f"alias {alias} of {name} names version {found} after being set to {version}")
 
 
 def set_tag(client: "MlflowClient", name: str, key: str, value: str, version: int | str | None = None) -> None:
@@ -117,10 +112,28 @@ def class_tags(classes: Sequence[str]) -> dict[str, str]:
     return {CLASSES: names} if len(names) <= MAX_TAG else {}
 
 
+def number_in(tags: Mapping[str, str], tag: str) -> float | None:
+    """None if it is not there, or if somebody has changed it to what is no finite number."""
+    try:
+        number = float(tags[tag])
+    except (KeyError, ValueError):
+        return None
+    return number if isfinite(number) else None
+
+
 def class_names(version: "ModelVersion") -> tuple[str, ...]:
     """In the order of the logits."""
     if CLASSES in version.tags:
-        return tuple(json.loads(version.tags[CLASSES]))
+        try:
+            names = json.loads(version.tags[CLASSES])
+        except ValueError:
+            names = None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise IntegrityError(
+                f"the tag {CLASSES} of version {version.version} of {version.name} is no list of names: "
+                "somebody has changed its tags."
+            )
+        return tuple(names)
     saved_model_of(version)  # refuses a version that was registered by hand, whose model may be of another kind
     from mlflow.models import get_model_info
 

@@ -113,6 +113,11 @@ def common_evaluations(store: S3Store, versions: "list[ModelVersion]") -> tuple[
             f"version {missing[0]} of {first.name} was registered without an evaluation. Start the DAG "
             f"cifar10_promotion with version {missing[0]} and mode never, which evaluates it."
         )
+    if model_registry.class_names(first) != model_registry.class_names(second):
+        raise ConfigError(
+            f"versions {first.version} and {second.version} of {first.name} know different classes and cannot be "
+            "compared. Register models for other classes under another name (form field, or CIFAR_REGISTERED_MODEL)."
+        )
     raise ConfigError(
         f"versions {first.version} and {second.version} of {first.name} were evaluated on different test images. If "
         "one of them is the champion, start the DAG cifar10_promotion with the other one and mode never: it evaluates "
@@ -156,9 +161,8 @@ def _champion(
         classes, uri = model_registry.class_names(version), tag(version, "cifar.dataset_uri")
         tag(version, MODEL)
         saved = model_registry.saved_model_of(version)
-    except (IntegrityError, ValueError) as error:
-        reason = str(error) if isinstance(error, IntegrityError) else "somebody has changed its tags."
-        return Unscored(version=number, reason=reason, gone=False)
+    except IntegrityError as error:
+        return Unscored(version=number, reason=str(error), gone=False)
     if not is_stored(client, saved):
         return Unscored(version=number, reason=f"its stored model {saved.uri} was deleted.", gone=True)
     try:

@@ -153,7 +153,7 @@ def _charts(first: registry.Version, second: registry.Version, found: pairs.Pair
     names = f"version {first.number}", f"version {second.number}"
     one, other, classes = found.first, found.second, found.first.test_set.classes
     drawn = [
-        charts.recalls(classes, [c.recall for c in one.classes], [c.recall for c in other.classes], names),
+        charts.recalls((one.classes, other.classes), names),
         charts.reliability((one.calibration, other.calibration), names),
         charts.robustness(names, one.robustness.accuracies, other.robustness.accuracies),
         charts.curves(problems.value_of(lambda: trainings.curves(first, second, names), [])),

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar_tasks.errors import IntegrityError
 from cifar_tasks.evaluation.comparison import Comparison
 from cifar_tasks.promotion.decision import decide
 from cifar_tasks.promotion.evidence import Decision
 from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation, read_labels, read_probabilities
+from cifar_tasks.tracking.evaluations import StoredEvaluation, read_labels, read_probabilities
 from cifar_tasks.tracking.saved_model import DIGEST_TAG
 from cifar_tasks.tracking.version_evidence import TEST_SET, common_evaluations, compare_evaluations, score_version
 from models_page.reading import Cached, Result, store
@@ -51,7 +50,7 @@ def find_pair(first: Version, second: Version, confidence: float) -> Result[Pair
 
 def _find_pair(first: Version, second: Version, confidence: float) -> Pair:
     found = common_evaluations(store(), [first.entity, second.entity])
-    return _pair(found[0].test_set.digest, found[0].model_sha256, found[1].model_sha256, confidence)
+    return _pair(found[0].model_dump_json(), found[1].model_dump_json(), confidence)
 
 
 def _key(first: Version, second: Version, confidence: float) -> object:
@@ -62,12 +61,11 @@ def _key(first: Version, second: Version, confidence: float) -> object:
 _cached_pair = Cached("S3", _find_pair, _key)
 
 
-@lru_cache(maxsize=32)  # what digests name never changes
-def _pair(test_set: str, first_model: str, second_model: str, confidence: float) -> Pair:
+@lru_cache(maxsize=32)
+def _pair(first_evaluation: str, second_evaluation: str, confidence: float) -> Pair:
+    """Of evaluations as JSON, which name the digests of the probabilities: a new evaluation is another one."""
     s3 = store()
-    first, second = (read_evaluation(s3, test_set, model) for model in (first_model, second_model))
-    if first is None or second is None:
-        raise IntegrityError("a stored evaluation was deleted at this moment. Load the page again.")
+    first, second = map(StoredEvaluation.model_validate_json, (first_evaluation, second_evaluation))
     labels, classes = read_labels(s3, first), first.test_set.classes
     probabilities = read_probabilities(s3, first), read_probabilities(s3, second)
     predicted = tuple(each.argmax(axis=1) for each in probabilities)

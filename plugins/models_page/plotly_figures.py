@@ -1,6 +1,7 @@
 """Figures that Plotly draws in the browser: data and layout as its documentation describes them, without its Python."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar_tasks.evaluation.calibration import Calibration
+from cifar_tasks.evaluation.metrics import ClassScores
 from cifar_tasks.evaluation.names import printable, shortened
 
 FIRST, SECOND = "#4c72b0", "#dd8452"
@@ -24,15 +26,19 @@ def _figure(data: list[dict[str, Any]], title: str, **layout: Any) -> str:
 
 
 def _labels(classes: Sequence[str]) -> list[str]:
-    """Plotly reads some tags in a text, such as `<b>` and `<a href>`."""
-    return [escape(shortened(printable(name), 30), quote=False) for name in classes]
+    """Plotly reads some tags in a text, such as `<b>` and `<a href>`, and draws equal labels in one place."""
+    labels = [escape(shortened(printable(name), 30), quote=False) for name in classes]
+    times = Counter(labels)
+    return [f"{label} ({number})" if times[label] > 1 else label for number, label in enumerate(labels, 1)]
 
 
-def recalls(classes: Sequence[str], first: Sequence[float], second: Sequence[float], names: tuple[str, str]) -> str:
-    """Bars per class."""
+def recalls(models: tuple[Sequence[ClassScores], Sequence[ClassScores]], names: tuple[str, str]) -> str:
+    """Bars per class that has test images."""
+    tested = [[each for each in classes if each.images] for classes in models]
+    labels = _labels([each.name for each in tested[0]])
     bars = [
-        {"type": "bar", "name": name, "x": _labels(classes), "y": list(values), "marker": {"color": colour}}
-        for name, values, colour in zip(names, (first, second), (FIRST, SECOND), strict=True)
+        {"type": "bar", "name": name, "x": labels, "y": [each.recall for each in rows], "marker": {"color": colour}}
+        for name, rows, colour in zip(names, tested, (FIRST, SECOND), strict=True)
     ]
     return _figure(bars, "Recall per class", barmode="group", yaxis={"tickformat": ".0%"}, xaxis={"type": "category"})
 

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 from cifar_tasks.errors import TrackingGone
 from cifar_tasks.evaluation.metrics import accuracy_interval
 from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.model_registry import number_in
 from cifar_tasks.tracking.runs import DATASET, MODEL, WORKFLOW
 from models_page.page_state import SortKey
 from models_page.reading import Cached, mlflow_client
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+
+
+MAX_IMAGES = 10**9
+"""More test images than any version has: somebody has changed the tag."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Version:
     def images(self) -> int | None:
         """Test images that the accuracy was measured on."""
         number = self._number("cifar.test_images")
-        return int(number) if number else None
+        return int(number) if number and 1 <= number <= MAX_IMAGES else None
 
     @property
     def dataset(self) -> str:
@@ -85,7 +90,7 @@ class Version:
     @property
     def interval(self) -> tuple[float, float] | None:
         """Of the accuracy, 95 %."""
-        if self.accuracy is None or not self.images:
+        if self.accuracy is None or not 0 <= self.accuracy <= 1 or not self.images:
             return None
         return _accuracy_interval(round(self.accuracy * self.images), self.images)
 
@@ -98,10 +103,7 @@ class Version:
         return self.number if key == "version" else getattr(self, key)
 
     def _number(self, tag: str) -> float | None:
-        try:
-            return float(self.tags[tag])
-        except (KeyError, ValueError):  # a version from before, or somebody has changed the tag
-            return None
+        return number_in(self.tags, tag)
 
 
 _accuracy_interval = lru_cache(maxsize=10_000)(accuracy_interval)  # 0.3 ms each

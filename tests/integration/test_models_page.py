@@ -1,5 +1,6 @@
 """What the page "Models" shows: versions, two of them side by side, the history."""
 
+import json
 import re
 from html import unescape
 from typing import get_args
@@ -198,9 +199,33 @@ def test_the_address_of_a_run_names_the_registered_model_beside_two_versions_onl
 
 def test_versions_that_cannot_be_compared_are_named_with_what_to_do(page, registered, client):
     client.create_model_version(registered.name, source="s3://models/4", tags={DIGEST_TAG: "0" * 64})
+    for number, classes in ((5, ["cat", "dog"]), (6, ["ant", "bee"])):
+        tags = {DIGEST_TAG: f"{number:064}", TEST_SET: f"{number:064}", "cifar.classes": json.dumps(classes)}
+        client.create_model_version(registered.name, source=f"s3://models/{number}", tags=tags)
     html = read(page, view="compare", registered_model=registered.name, a=4, b=2)
     assert f"version 4 of {registered.name} was registered without an evaluation. Start the DAG" in html
     assert "has no version 9" in read(page, view="compare", registered_model=registered.name, a=9, b=2)
+    html = read(page, view="compare", registered_model=registered.name, a=5, b=6)
+    assert "know different classes and cannot be compared" in html
+
+
+@pytest.mark.parametrize("changed", ["97.1", "nan", "-1", "a", "inf", "1e300"])
+def test_numbers_that_somebody_has_changed_in_mlflow_are_left_out(page, registered, client, changed):
+    for tag in ("cifar.test_accuracy", "cifar.test_images", "cifar.size_mb"):
+        client.set_model_version_tag(registered.name, "2", tag, changed)
+    for key in ("accuracy", "size"):
+        assert sorted(numbers(read(page, registered_model=registered.name, sort=key))) == [1, 2, 3]
+
+
+def test_an_evaluation_that_was_made_again_is_read_again(page, registered, client):
+    store, where = S3Store(Settings().bucket), {"view": "compare", "registered_model": registered.name, "a": 1, "b": 2}
+    assert "1,234 MB" not in read(page, **where).replace(".00", "")
+    stored = stored_evaluation(client, registered.name, 1)
+    key = stored.probabilities.key.rpartition("/")[0] + "/evaluation.json"
+    store.put(key, stored.model_copy(update={"size_mb": 1234.0}).model_dump_json().encode())
+    for cached in (pairs._cached_pair, version_table.versions):
+        cached.clear()
+    assert "1234" in read(page, **where).replace(",", "")
 
 
 def test_the_history_shows_each_decision_with_its_reasons(page, registered):

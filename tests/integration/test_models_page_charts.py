@@ -10,6 +10,7 @@ import pytest
 from models_page import plotly_figures
 from sklearn.metrics import confusion_matrix, recall_score
 
+from cifar_tasks.evaluation.metrics import ClassScores
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.evaluations import StoredEvaluation, read_labels, read_probabilities
@@ -83,5 +84,19 @@ def test_accuracy_on_altered_images_is_the_stored_one(charts, evaluations):
 
 
 def test_a_class_that_looks_like_a_tag_of_plotly_is_shown_as_it_is():
-    chart = json.loads(plotly_figures.recalls(["<b>&lt;"], [0.5], [0.5], NAMES))
-    assert chart["data"][0]["x"] == ["&lt;b&gt;&amp;lt;"], "Plotly shows the entities as characters"
+    assert recall_bars("<b>&lt;")["x"] == ["&lt;b&gt;&amp;lt;"], "Plotly shows the entities as characters"
+
+
+def test_classes_with_equal_labels_have_bars_of_their_own_and_those_without_test_images_none():
+    first, second = (f"the same beginning {each} and the same end" for each in "ab")
+    short = "the same beginn…d the same end"
+    assert recall_bars(first, "ant", second)["x"] == [f"{short} (1)", "ant", f"{short} (3)"]
+    assert recall_bars("ant", "bee", untested="bee")["x"] == ["ant"]
+
+
+def recall_bars(*classes: str, untested: str = "") -> dict:
+    scores = [
+        ClassScores(name=name, images=0 if name == untested else 9, recall=0.5, precision=0.5, f1=0.5)
+        for name in classes
+    ]
+    return json.loads(plotly_figures.recalls((scores, scores), NAMES))["data"][0]

@@ -39,10 +39,21 @@ def test_rows_of_the_confusion_matrix_are_true_classes():
 
 def test_the_report_names_each_class_and_the_averages_even_if_one_is_never_predicted():
     result = evaluate(np.array([0, 0, 1]), np.array([0, 2, 1]), CLASSES)
-    assert result.report.keys() == {"classes", "accuracy", "macro avg", "weighted avg"}
+    assert result.report.keys() == {"classes", "macro avg", "weighted avg"}
     assert tuple(result.report["classes"]) == CLASSES
     assert result.report["classes"]["ship"] == {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 1.0}
     assert "macro avg" in result.table
+
+
+def test_averages_are_of_the_classes_that_have_images():
+    result = evaluate(np.array([0, 0, 1, 2]), np.array([0, 0, 1, 1]), CLASSES)
+    assert result.report["classes"]["ship"]["support"] == 0
+    assert {name: result.report["macro avg"][name] for name in ("precision", "recall")} == {
+        "precision": 1,
+        "recall": 0.75,
+    }
+    assert "ship" not in result.table
+    assert [row.images for row in class_scores(result)] == [2, 2, 0]
 
 
 def test_classes_with_the_names_of_averages_and_other_names_have_rows_of_their_own():
@@ -50,7 +61,7 @@ def test_classes_with_the_names_of_averages_and_other_names_have_rows_of_their_o
     result = evaluate(labels, labels, NASTY_NAMES)
     assert tuple(result.report["classes"]) == NASTY_NAMES
     assert {row["support"] for row in result.report["classes"].values()} == {1.0}
-    assert result.report["accuracy"] == 1.0
+    assert result.accuracy == 1.0
     assert result.report["macro avg"]["support"] == len(labels)
     assert len(result.table.splitlines()) == len(NASTY_NAMES) + 6
     assert max(map(len, result.table.splitlines())) < 90

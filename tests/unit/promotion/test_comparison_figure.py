@@ -103,6 +103,8 @@ def test_the_classes_that_differ_most_stand_first_with_the_margin_of_a_class():
 
 def test_a_first_version_stands_alone_with_its_recalls_the_lowest_first():
     _, scores, _ = compared()
+    untested = scores.classes[0].model_copy(update={"name": "eel", "images": 0, "recall": 0.0})
+    scores = scores.model_copy(update={"classes": (*scores.classes, untested)})
     decision = decide(changed(CANDIDATE, classes=NAMES), None, None, LIMITS, "approve")
     accuracy, recalls = comparison_figure(decision, scores).axes
     assert rows(accuracy) == ["version 4"]

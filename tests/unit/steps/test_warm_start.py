@@ -42,7 +42,7 @@ def champion(services: Services) -> TrainPlan:
     tags = {MODEL: "cnn", **model_registry.class_tags(version.classes)}
     name = data.request.registered_model
     number = model_registry.register(services.client, name, trained.saved, trained.run_id, tags)
-    model_registry.set_alias(services.client, name, "champion", number)
+    services.client.set_registered_model_alias(name, "champion", str(number))
     return plan
 
 

@@ -53,23 +53,9 @@ def test_an_alias_names_its_version_and_none_before_it_is_set(default_client, na
     versions = [register(), register()]
     assert model_registry.version_with_alias(default_client, name, "champion") is None  # no such alias
     for version in versions:
-        model_registry.set_alias(default_client, name, "champion", version)
+        default_client.set_registered_model_alias(name, "champion", str(version))
         found = model_registry.version_with_alias(default_client, name, "champion")
         assert int(found.version) == version
-
-
-@pytest.mark.parametrize("read", [1, 3])
-def test_an_alias_that_names_another_version_after_it_was_set_is_an_error(name, register, default_client, read):
-    class Another:
-        """Of two that set it at once, the other one was later."""
-
-        def set_registered_model_alias(self, *arguments: str) -> None: ...
-
-        def get_model_version_by_alias(self, *arguments: str) -> SimpleNamespace:
-            return SimpleNamespace(version=str(read))
-
-    with pytest.raises(IntegrityError, match=rf"names version {read} after being set to 2"):
-        model_registry.set_alias(Another(), name, "champion", 2)
 
 
 class Refusing:
@@ -123,11 +109,21 @@ def test_the_best_tuned_version_is_the_most_accurate_with_these_tags_and_all_tha
     assert int(model_registry.best_tuned(default_client, name, wanted).version) == best
     default_client.delete_model_version_tag(name, str(best), "cifar.params_source")
     assert int(model_registry.best_tuned(default_client, name, wanted).version) == best + 1
+    for changed in ("high", "nan"):
+        default_client.set_model_version_tag(name, str(best + 1), "cifar.validation_accuracy", changed)
+        assert int(model_registry.best_tuned(default_client, name, wanted).version) == best - 1
 
 
 def test_a_version_keeps_any_class_names() -> None:
     tags = model_registry.class_tags(NASTY_NAMES)
     assert model_registry.class_names(SimpleNamespace(tags=tags)) == NASTY_NAMES
+
+
+@pytest.mark.parametrize("names", ["no JSON", "3", '{"a": 1}', '["a", 1]'])
+def test_class_names_that_somebody_has_changed_are_an_error_that_names_the_version(names) -> None:
+    version = SimpleNamespace(name="cifar10", version="3", tags={model_registry.CLASSES: names})
+    with pytest.raises(IntegrityError, match=r"cifar.classes of version 3 of cifar10 .* somebody has changed its tags"):
+        model_registry.class_names(version)
 
 
 def test_class_names_fill_a_tag_up_to_its_last_character_and_are_left_out_if_they_do_not_fit() -> None:

@@ -131,11 +131,11 @@ def test_the_reason_names_the_versions_and_what_was_decided(default_client, name
         return describe_trained(default_client, name, find_trained(default_client, name, DATA, configs))
 
     assert reason(CNN) == f"version 2 (cnn) {same}; not decided yet, the champion is none"
-    model_registry.set_alias(default_client, name, "champion", 1)
+    default_client.set_registered_model_alias(name, "champion", "1")
     default_client.set_model_version_tag(name, "2", DECISION, json.dumps({"action": "keep"}))
     both = f"version 2 (cnn), version 3 (resnet50) {same}"
     assert reason(CNN, RESNET) == f"{both}; decision keep, the champion is version 1"
-    model_registry.set_alias(default_client, name, "champion", 2)
+    default_client.set_registered_model_alias(name, "champion", "2")
     assert reason(CNN, RESNET) == f"{both}; version 2 is the champion"
 
 
