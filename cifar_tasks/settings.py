@@ -192,7 +192,8 @@ def read_settings() -> Settings:
         raise ConfigError("\n".join(problems(error, variable))) from None
     except SettingsError as error:  # what should be JSON is none
         field = str(error).partition('"')[2].partition('"')[0]
-        raise ConfigError(f"{variable(field)}: is no JSON, got {os.environ.get(variable(field))!r}") from None
+        given = {name.upper(): value for name, value in os.environ.items()}.get(variable(field))
+        raise ConfigError(f"{variable(field)}: is no JSON, got {given!r}") from None
 
 
 def variable(field: str) -> str:

@@ -13,10 +13,11 @@ from cifar_tasks.settings import Settings, cpu_cores, machine_cores, read_settin
 def checked_settings() -> Settings:
     """The settings, and `ConfigError` also for a model that does not exist: Airflow could not import the DAG."""
     settings = read_settings()
-    try:
-        parse_models(settings.models)
-    except ConfigError as error:
-        raise ConfigError(f"CIFAR_MODELS: {error}") from None
+    if settings.models:
+        try:
+            parse_models(settings.models)
+        except ConfigError as error:
+            raise ConfigError(f"CIFAR_MODELS: {error}") from None
     return settings
 
 
@@ -40,11 +41,13 @@ def give_up_soon() -> None:
 
 
 def require_servers(settings: Settings) -> None:
-    """`ConfigError` if MLflow or S3 has no address, `StackError` if the embedded stack does not run.
+    """`ConfigError` if MLflow or S3 has no address, `StackError` if the embedded stack does not run, `TrackingError` if
+    another MLflow does not answer.
 
     Without an address boto3 asks AWS, for a bucket that is not the user's; MLflow's client waits minutes for an answer.
     """
     from cifar_tasks.deployment import probes, stack
+    from cifar_tasks.tracking.server import require_answer
 
     if stack.exists(settings.home):
         try:
@@ -59,6 +62,8 @@ def require_servers(settings: Settings) -> None:
             "there is no S3 server: start the stack (`cifar up`) or set AWS_ENDPOINT_URL_S3. "
             "To use AWS, set CIFAR_BUCKET to a bucket of yours."
         )
+    if not stack.exists(settings.home):
+        require_answer(os.environ["MLFLOW_TRACKING_URI"])
 
 
 def limit_threads() -> None:

@@ -59,7 +59,7 @@ def show(line: Line, as_json: AsJson = False) -> None:
 
     Example: [b]cifar data show products[/b]
     """
-    log = _log(_connected()[0], line)
+    log = log_of_line(_connected()[0], line)
     if as_json:
         typer.echo(json.dumps([entry.model_dump(mode="json") for entry in log.entries], indent=1))
         return
@@ -121,7 +121,7 @@ def rollback(
     store, _ = _connected()
     from cifar_tasks.data.lines.line_decisions import Decider, roll_back
 
-    _log(store, line)
+    log_of_line(store, line)
     _print_in_use(roll_back(store, line, version, Decider(by=getpass.getuser(), reason=reason)))
 
 
@@ -161,7 +161,7 @@ def clean(line: Line, dry_run: Annotated[bool, typer.Option("--dry-run", help="D
     store, _ = _connected()
     from cifar_tasks.data.lines.unused_objects import unused_objects
 
-    _log(store, line)
+    log_of_line(store, line)
     found = unused_objects(store, line)
     for entry in () if dry_run else found:
         store.delete(entry.key)
@@ -200,7 +200,7 @@ def _decide(verdict: "Callable[..., LineEntry]", line: str, version: str | None,
     store, _ = _connected()
     from cifar_tasks.data.lines.line_decisions import Decider
 
-    _log(store, line)
+    log_of_line(store, line)
     return verdict(store, line, version, Decider(by=getpass.getuser(), reason=reason))
 
 
@@ -213,7 +213,8 @@ def _connected() -> "tuple[S3Store, dict[str, str]]":
     return S3Store(settings.bucket), {name: line.source for name, line in settings.dataset_lines.items()}
 
 
-def _log(store: "S3Store", line: str) -> "LineLog":
+def log_of_line(store: "S3Store", line: str) -> "LineLog":
+    """`ConfigError` names the lines that have versions."""
     from cifar_tasks.data.lines.line_log import line_names, read_line_log
 
     known = line_names(store)

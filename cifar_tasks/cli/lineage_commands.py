@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from cifar_tasks.cli.connect import connect, require_servers
+from cifar_tasks.cli.data_commands import log_of_line
 from cifar_tasks.cli.request import StrictCommand, build_request, check_model_name
 from cifar_tasks.cli.run_commands import Force, Models, RegisteredModelName, RunProfile, SetOverride, Start
 from cifar_tasks.cli.tables import print_table
@@ -51,14 +52,14 @@ def trace(
 
     client, store = runs.mlflow_client(), S3Store(settings.bucket)
     with console.status("Tracing"), runs.tracking_errors():
+        is_alias = re.fullmatch(r"[\w-]+", what) and not Path(what).is_file()
         if re.fullmatch(r"\d{1,6}", what):
             version = model_registry.get_version(client, registered_model, int(what))
             found = lineage.trace_version(client, store, version)
+        elif is_alias and (named := model_registry.version_with_alias(client, registered_model, what)):
+            found = lineage.trace_version(client, store, named)
         elif what in ALIASES:
-            champion = model_registry.version_with_alias(client, registered_model, what)
-            if champion is None:
-                raise ConfigError(f"{registered_model} has no {what}.")
-            found = lineage.trace_version(client, store, champion)
+            raise ConfigError(f"{registered_model} has no {what}.")
         elif re.fullmatch(r"[0-9a-f]{8,64}", what) and not Path(what).is_file():
             found = lineage.trace_dataset(client, store, what)
         else:
@@ -142,19 +143,22 @@ def backfill(
     Example: [b]cifar backfill products --from 3 --to 8 --models cnn[/b]
     """
     from cifar_tasks.cli import dag_run
-    from cifar_tasks.data.lines.line_log import read_line_log
     from cifar_tasks.data.lines.line_versions import used_versions
     from cifar_tasks.deployment import airflow_api
     from cifar_tasks.storage.s3 import S3Store
 
-    fields = {"profile": profile, "registered_model": registered_model, "start_from": start_from}
-    request = build_request(f"{LINE}{line}", models, "", override, **fields, force=force, promotion="never")
     settings = connect(errors)
     require_servers(settings)
-    log = read_line_log(S3Store(settings.bucket), line)
-    chosen = [entry for entry in used_versions(log) if first <= entry.number <= (last or 10**6)]
+    used = used_versions(log_of_line(S3Store(settings.bucket), line))
+    fields = {"profile": profile, "registered_model": registered_model, "start_from": start_from}
+    request = build_request(f"{LINE}{line}", models, "", override, **fields, force=force, promotion="never")
+    chosen = [entry for entry in used if first <= entry.number <= (last or entry.number)]
     if not chosen:
-        raise ConfigError(f"the log of the dataset line {line} has no version that was in use from {first} on.")
+        known = ", ".join(str(entry.number) for entry in used) or "none"
+        raise ConfigError(
+            f"no entry of the dataset line {line} from {first} to {last or 'the last one'} brought a version into use. "
+            f"Those that did: {known}."
+        )
     access = airflow_api.access_to_airflow(settings)
     with airflow_api.airflow(access.url, access.user, access.password) as client:
         for entry in chosen:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -84,16 +85,31 @@ def find_pictures(paths: Sequence[Path], problems: list[str]) -> list[Path]:
     """The files among `paths` and those in its folders that are pictures by their names, each once."""
     found: dict[Path, None] = {}
     for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            found |= dict.fromkeys(inside)
-            if not inside:
-                problems.append(f"{path} has no pictures: no {', '.join(sorted(SUFFIXES))}")
-        elif path.is_file():
-            found[path] = None
-        else:
-            problems.append(f"there is no picture at {path}")
+        try:
+            if path.is_dir():
+                found |= dict.fromkeys(_in_folder(path, problems))
+            elif path.is_file():
+                found[path] = None
+            else:
+                problems.append(f"there is no picture at {path}")
+        except OSError as error:
+            problems.append(_unreadable(path, error))
     return list(found)
+
+
+def _in_folder(folder: Path, problems: list[str]) -> list[Path]:
+    closed: list[str] = []
+    walk = os.walk(folder, onerror=lambda error: closed.append(_unreadable(error.filename, error)))
+    files = [Path(where, name) for where, _, names in walk for name in names]
+    inside = sorted(path for path in files if path.suffix.lower() in SUFFIXES and path.is_file())
+    problems += closed
+    if not inside and not closed:
+        problems.append(f"{folder} has no pictures: no {', '.join(sorted(SUFFIXES))}")
+    return inside
+
+
+def _unreadable(path: Path | str, error: OSError) -> str:
+    return f"{path} cannot be read: {error.strerror}"
 
 
 def _decoded(paths: Sequence[Path], image_format: ImageFormat, problems: list[str]) -> dict[Path, Images]:
@@ -104,7 +120,7 @@ def _decoded(paths: Sequence[Path], image_format: ImageFormat, problems: list[st
         except DataError as error:
             problems.append(str(error))
         except OSError as error:
-            problems.append(f"{path} cannot be read: {error.strerror}")
+            problems.append(_unreadable(path, error))
     return images
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from cifar_tasks.cli.connect import connect, limit_threads, require_servers
-from cifar_tasks.cli.request import StrictCommand, check_model_name
+from cifar_tasks.cli.request import StrictCommand, StrictGroup, check_model_name
 from cifar_tasks.cli.run_commands import RegisteredModelName
 from cifar_tasks.cli.tables import print_table
 from cifar_tasks.cli.terminal import console, errors
@@ -18,7 +18,7 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.storage.promotion_log import Entry, Log
 
 commands = typer.Typer()
-promotions = typer.Typer(invoke_without_command=True)
+promotions = typer.Typer(cls=StrictGroup, invoke_without_command=True)
 commands.add_typer(promotions, name="promotions")
 COLUMNS = "entry", "time (UTC)", "decision", "version", "champion", "by", "reason"
 
@@ -35,6 +35,8 @@ def show_promotions(
     """
     context.obj = check_model_name(registered_model)
     if context.invoked_subcommand:
+        if as_json:
+            context.fail(f"--json is of the list of promotions: leave it out before {context.invoked_subcommand}.")
         return
     settings = _connected()
     from cifar_tasks.storage.promotion_log import read_log

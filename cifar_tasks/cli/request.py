@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from cifar_tasks.config import Overrides, RegisteredModelName, parse_overrides
 from cifar_tasks.data.source_names import line_of
@@ -78,8 +78,20 @@ class StrictCommand(TyperCommand):
     """A command that refuses an option given twice: otherwise the last one would count without a word."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _, _, order = self.make_parser(ctx).parse_args(list(args))
-        for parameter, count in Counter(order).items():
-            if count > 1 and not getattr(parameter, "multiple", False):
-                ctx.fail(f"{parameter.opts[-1]} is given {count} times: give it once.")
+        _refuse_repeated(self, ctx, args)
         return super().parse_args(ctx, args)
+
+
+class StrictGroup(TyperGroup):
+    """The same for a command that has subcommands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _refuse_repeated(self, ctx, args)
+        return super().parse_args(ctx, args)
+
+
+def _refuse_repeated(command: TyperCommand | TyperGroup, ctx: Any, args: list[str]) -> None:
+    _, _, order = command.make_parser(ctx).parse_args(list(args))
+    for parameter, count in Counter(order).items():
+        if count > 1 and not getattr(parameter, "multiple", False):
+            ctx.fail(f"{parameter.opts[-1]} is given {count} times: give it once.")

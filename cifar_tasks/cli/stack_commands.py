@@ -39,10 +39,11 @@ def up(
         stack.up(home, report=lambda line: console.print(f"  {escape(line)}"), without=() if airflow else ("airflow",))
     variables = stack.environment(home)
     if airflow:
-        login = f"user admin, password in {stack.password_file(home)}"
+        login = f"user admin, password in {escape(str(stack.password_file(home)))}"
         console.print(f"Airflow  {variables['CIFAR_AIRFLOW_URL']}  ({login})", soft_wrap=True)
     console.print(f"MLflow   {variables['MLFLOW_TRACKING_URI']}")
-    console.print(f"S3       {variables['AWS_ENDPOINT_URL_S3']}  (keys in {home / 'secrets.json'})", soft_wrap=True)
+    keys = escape(str(home / "secrets.json"))
+    console.print(f"S3       {variables['AWS_ENDPOINT_URL_S3']}  (keys in {keys})", soft_wrap=True)
     console.print("Show the services: [b]cifar status[/]. Stop them: [b]cifar down[/].")
 
 

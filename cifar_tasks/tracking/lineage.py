@@ -95,7 +95,13 @@ class Trace(_Value):
 
 
 def trace_version(client: "MlflowClient", store: S3Store, version: "ModelVersion") -> Trace:
-    dataset = _dataset(store, load_version(store, str(version.tags.get("cifar.dataset_uri"))))
+    uri = version.tags.get("cifar.dataset_uri")
+    if uri is None:
+        raise ConfigError(
+            f"version {version.version} of {version.name} names no dataset version: it was not registered by this "
+            "pipeline, or somebody has changed its tags."
+        )
+    dataset = _dataset(store, load_version(store, uri))
     return Trace(models=(_model(client, version),), datasets=(dataset,))
 
 
@@ -115,7 +121,7 @@ def trace_image(client: "MlflowClient", store: S3Store, content: bytes, name: st
     for version in dataset_versions(store):
         pixels = decode(content, name, ImageFormat(version.image_size, version.resize))  # type: ignore[arg-type]
         dataset = _dataset(store, version)
-        if found := list(_find(store, version, dataset, pixels, cache)):
+        if found := list(_find(store, version, pixels, cache)):
             datasets.append(dataset)
             images += found
     digests = {image.dataset for image in images if image.split != LEFT_OUT}
@@ -131,9 +137,7 @@ def dataset_versions(store: S3Store) -> list[DatasetVersion]:
     return [load_version(store, store.uri(key)) for key in keys]
 
 
-def _find(
-    store: S3Store, version: DatasetVersion, dataset: TracedDataset, pixels: Any, cache: Path
-) -> Iterator[FoundImage]:
+def _find(store: S3Store, version: DatasetVersion, pixels: Any, cache: Path) -> Iterator[FoundImage]:
     """A line has a list of its images. Of other sources the stored images are compared."""
     if entry := next((entry for entry in _entries(store) if entry.dataset.digest == version.digest), None):
         index, digest = read_index(store, entry.dataset), hashlib.blake2b(pixels.data, digest_size=16).hexdigest()

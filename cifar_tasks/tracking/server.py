@@ -28,6 +28,19 @@ def check_address(address: str, patience: float | None = None) -> None:
         raise TrackingRefused(f"no host has the name in MLFLOW_TRACKING_URI, {_shown()}. Correct it.")
 
 
+def require_answer(address: str, timeout: float = 5) -> None:
+    """Raises `TrackingError` if nothing answers in so many seconds: MLflow's client tries for minutes."""
+    try:
+        requests.get(f"{address}/version", timeout=timeout)
+    except requests.RequestException as error:
+        away = isinstance(error, requests.ConnectionError | requests.Timeout)
+        if not away or isinstance(error, requests.exceptions.SSLError) or is_unknown_host(error):
+            return  # what is wrong with the address or the certificate is told when it is used
+        raise TrackingError(
+            f"MLflow at {_shown()} does not answer. Is the server running, and is MLFLOW_TRACKING_URI its address?"
+        ) from None
+
+
 def tracking_error(error: Exception) -> TrackingError:
     """What an error of MLflow's client means: the server is away, or it refuses and always will."""
     text = " ".join(str(error).split())

@@ -201,6 +201,25 @@ class TestSecrets:
         assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
         assert not list(tmp_path.glob(".env.*"))
 
+    def test_one_that_was_emptied_is_made_again(self, tmp_path: Path):
+        (tmp_path / "docker").mkdir()
+        shutil.copy(PROJECT / "docker-compose.yaml", tmp_path)
+        shutil.copy(PROJECT / "docker" / "secrets.sh", tmp_path / "docker")
+        _run("sh", tmp_path / "docker" / "secrets.sh")
+        before = (tmp_path / ".env").read_text()
+        emptied = re.sub(r"(?m)^FLOWER_PASSWORD=.*$", "FLOWER_PASSWORD=", before)
+        (tmp_path / ".env").write_text(emptied)
+        assert "Added to .env: FLOWER_PASSWORD." in _run("sh", tmp_path / "docker" / "secrets.sh").stdout
+        after = (tmp_path / ".env").read_text()
+        assert re.findall(r"(?m)^FLOWER_PASSWORD=(.*)$", after) == [after.splitlines()[-1].partition("=")[2]]
+        assert len(after.splitlines()[-1]) > 40
+        kept = [line for line in before.splitlines() if "FLOWER_PASSWORD" not in line]
+        assert [line for line in after.splitlines() if "FLOWER_PASSWORD" not in line] == [*kept, ""]
+
+    def test_files_with_secrets_are_not_for_version_control(self):
+        for name in (".env", ".env.a1B2c3", ".env.a1B2c3.whole", "gpu1.env"):
+            assert _run("git", "check-ignore", name).returncode == 0, name
+
     def test_the_fernet_key_is_one(self, tmp_path: Path):
         from cryptography.fernet import Fernet
 

@@ -48,6 +48,14 @@ def test_a_backfill_trains_on_each_version_that_was_in_use_with_its_own_paramete
         with zipfile.ZipFile(archive, "a") as more:
             more.writestr(f"train/red/more-{number}.png", picture(COLOURS["red"], random))
 
+    for words, message in (
+        (["--from", "2", "--to", "2"], "from 2 to 2 brought a version into use. Those that did: 1, 3"),
+        (["--from", "4"], "from 4 to the last one brought a version into use. Those that did: 1, 3"),
+    ):
+        assert message in str(CliRunner().invoke(app, [*WORDS, *words]).exception)
+    unknown = CliRunner().invoke(app, ["backfill", "FOO"])
+    assert f"no version of a dataset line 'FOO' yet. Lines with versions: {LINE}" in str(unknown.exception)
+
     started = backfill(airflow)
     for run in started:
         wait_until(lambda run=run: run.state() in ENDED, 400)

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import socket
 import time
@@ -31,6 +32,7 @@ def test_a_port_taken_by_another_program_is_named_before_anything_starts(
             embedded.up(own_home, print)
     assert processes(own_home) == []
     assert started_with(own_home).s3_port != port
+    assert not embedded.exists(own_home), "commands go on with the user's own servers"
 
 
 def test_a_port_of_a_dead_service_that_another_program_took_is_named(own_home: Path) -> None:
@@ -130,6 +132,16 @@ def test_after_the_supervisor_is_killed_up_starts_each_service_once_and_down_end
     kill_supervisor(own_home)
     assert embedded.down(own_home)
     assert not any(process.is_running() for process in ours)
+
+
+def test_down_ends_a_stack_whose_folder_somebody_has_deleted(own_home: Path) -> None:
+    embedded.up(own_home, print, without=(*PLAIN, "postgres"))
+    ours = processes(own_home)
+    shutil.rmtree(own_home)
+    assert embedded.down(own_home)
+    assert not any(process.is_running() for process in ours)
+    assert not embedded.down(own_home)
+    own_home.mkdir()  # the fixture removes it
 
 
 def kill_supervisor(home: Path) -> None:

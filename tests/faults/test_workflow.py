@@ -221,6 +221,8 @@ class TestAWholeRun:
         assert [model["version"] for model in found["models"]] == [number]
         (dataset,) = found["datasets"]
         assert dataset["images"]["test"] == 60
+        client.set_registered_model_alias("whole-classifier", "prod", str(number))
+        assert traced("prod") == found
         of_data = traced(dataset["digest"][:12])["models"]
         assert ("whole-classifier", number) in {(model["registered_model"], model["version"]) for model in of_data}
 

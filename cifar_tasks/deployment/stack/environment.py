@@ -65,7 +65,11 @@ def record_options(home: Path, options: StackOptions) -> None:
 
 def started_with(home: Path) -> StackOptions:
     """The options of the last start, whatever the environment sets now."""
-    return StackOptions(**_read(home / "options.json"))
+    path, defaults = home / "options.json", {name: each.default for name, each in StackOptions.model_fields.items()}
+    try:
+        return StackOptions(**{**defaults, **_read(path)})
+    except ValidationError as error:
+        raise StackError(f"{path}: {'; '.join(problems(error))}. Restore it from a backup, or delete it.") from None
 
 
 def create_secrets(home: Path) -> None:

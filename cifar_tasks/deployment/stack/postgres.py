@@ -64,7 +64,7 @@ def initialise(home: Path) -> None:
         flags = ["--encoding=UTF8", "--no-locale", "--auth=scram-sha-256", "--username=cifar"]
         _run(home, [binary("initdb"), "-D", str(draft), f"--pwfile={password.name}", *flags])
     statements = "".join(f"CREATE DATABASE {name};\n" for name in DATABASES)
-    _run(home, [binary("postgres"), "--single", "-D", str(draft), "postgres"], statements)
+    _run(home, [binary("postgres"), "--single", "-c", "exit_on_error=on", "-D", str(draft), "postgres"], statements)
     draft.rename(cluster(home))
 
 

@@ -28,6 +28,7 @@ from cifar_tasks.deployment.stack.environment import (
 from cifar_tasks.deployment.stack.services import Service, inner_ports, services
 from cifar_tasks.deployment.stack.supervisord import Supervisor, launch, log_path, socket_path, sweep
 from cifar_tasks.errors import ConfigError, StackError
+from cifar_tasks.storage.disk import disk_errors
 
 START_SECONDS = 180
 """Longest wait for one service; all of them together take a third of it on two cores."""
@@ -59,11 +60,11 @@ def up(home: Path, report: Report, without: Collection[str] = ()) -> None:
     home = _prepare(home)
     with _lock(home):
         _refuse_full_disk(home)
-        create_secrets(home)
         supervisor = Supervisor(home)
         if supervisor.pid() is None:
             _launch(home, without)
         else:
+            create_secrets(home)
             _refuse_other_options(home)
         wanted = {service.name: service for service in _wanted(home, started_with(home), without)}
         _Start(supervisor, wanted, environment(home), report).run()
@@ -74,6 +75,7 @@ def _launch(home: Path, without: Collection[str]) -> None:
     sweep(home)
     options = read_options(home)
     _refuse_taken_ports(_wanted(home, options, without))
+    create_secrets(home)  # from here on there is a stack, and commands use it in place of other servers
     record_options(home, options)
     postgres.initialise(home)
     launch(home, services(home, options), environment(home))
@@ -189,7 +191,7 @@ def down(home: Path) -> bool:
     """Stop every service and all processes that it left; data stay. False when nothing was running."""
     home = _own(home)
     if not exists(home):
-        return False
+        return sweep(home) > 0  # somebody may have deleted the folder of a stack that runs
     with _lock(home):
         supervisor = Supervisor(home)
         ran = supervisor.pid() is not None
@@ -216,10 +218,11 @@ def _prepare(home: Path) -> Path:
             f"The path of {home} is too long for a Unix socket ({length} bytes, at most {MAX_SOCKET_PATH}). "
             "Set CIFAR_HOME to a folder with a shorter path."
         )
-    if not home.exists():
-        home.mkdir(parents=True, mode=0o700)
-    for folder in ("airflow", "logs", "postgres", "s3"):
-        (home / folder).mkdir(mode=0o700, exist_ok=True)
+    with disk_errors(home, "CIFAR_HOME"):
+        if not home.exists():
+            home.mkdir(parents=True, mode=0o700)
+        for folder in ("airflow", "logs", "postgres", "s3"):
+            (home / folder).mkdir(mode=0o700, exist_ok=True)
     return home
 
 

@@ -26,6 +26,7 @@ def broken(tmp_path: Path) -> Path:
         (["status"], "no embedded stack here", 1),
         (["run", "--source", "digits"], "no_such_module", 1),
         (["down", "--help"], "Stop", 0),
+        (["data", "list"], "there is no MLflow server", 1),
     ],
 )
 def test_a_broken_model_stops_what_needs_models_and_nothing_else(

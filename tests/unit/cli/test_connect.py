@@ -13,8 +13,9 @@ from benchmarks.temporary_stack import free_ports
 from cifar_tasks.cli.connect import connect, limit_threads, require_servers
 from cifar_tasks.cli.main import app
 from cifar_tasks.deployment.stack.environment import EXECUTOR, create_secrets, record_options
-from cifar_tasks.errors import ConfigError, StackError, StorageError
+from cifar_tasks.errors import ConfigError, StackError, StorageError, TrackingError
 from cifar_tasks.settings import Settings
+from tests.unit.deployment.doctor.deployments import Server, handled_by
 
 
 def connected(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -70,22 +71,39 @@ def test_without_a_stack_the_shell_s_servers_are_used(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("variables", "missing"),
     [
-        ({}, "no MLflow server"),
-        ({"MLFLOW_TRACKING_URI": "http://mlflow:5000"}, "no S3 server"),
-        ({"MLFLOW_TRACKING_URI": "http://mlflow:5000", "CIFAR_BUCKET": "mine"}, None),
-        ({"MLFLOW_TRACKING_URI": "http://mlflow:5000", "AWS_ENDPOINT_URL_S3": "http://s3:1"}, None),
-        ({"MLFLOW_TRACKING_URI": "http://mlflow:5000", "AWS_ENDPOINT_URL": "http://s3:1"}, None),
+        ({"MLFLOW_TRACKING_URI": ""}, "no MLflow server"),
+        ({}, "no S3 server"),
+        ({"CIFAR_BUCKET": "mine"}, None),
+        ({"AWS_ENDPOINT_URL_S3": "http://s3:1"}, None),
+        ({"AWS_ENDPOINT_URL": "http://s3:1"}, None),
     ],
 )
 def test_aws_is_asked_only_for_a_bucket_that_the_user_names(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], missing: str | None
 ) -> None:
-    monkeypatch.setattr(os, "environ", variables | {"CIFAR_HOME": str(tmp_path)})
-    if missing is None:
-        require_servers(Settings())
-    else:
-        with pytest.raises(ConfigError, match=missing):
+    class WithLogIn(Server):
+        def answer(self) -> None:
+            self.send_error(401)
+
+    with handled_by(WithLogIn) as mlflow:
+        shell = {"CIFAR_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": mlflow} | variables
+        monkeypatch.setattr(os, "environ", shell)
+        if missing is None:
             require_servers(Settings())
+        else:
+            with pytest.raises(ConfigError, match=missing):
+                require_servers(Settings())
+
+
+def test_an_mlflow_of_the_user_s_own_that_is_away_is_named_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shell = {"MLFLOW_TRACKING_URI": "http://me:secret@127.0.0.1:9", "CIFAR_BUCKET": "mine", "CIFAR_HOME": str(tmp_path)}
+    monkeypatch.setattr(os, "environ", shell)
+    began = time.monotonic()
+    with pytest.raises(TrackingError, match=r"^MLflow at http://127.0.0.1:9 does not answer\. Is the server running"):
+        require_servers(Settings())
+    assert time.monotonic() - began < 6
 
 
 def test_a_stack_that_does_not_run_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

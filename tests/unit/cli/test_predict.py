@@ -4,7 +4,10 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from torch import nn
 from cifar_tasks.cli import predict as module
 from cifar_tasks.cli.predict import Prediction, Predictions, find_pictures, image_format_of
 from cifar_tasks.data.image_format import ImageFormat
+from cifar_tasks.settings import PROJECT
 from cifar_tasks.tracking.saved_model import SavedModel
 from cifar_tasks.training import device
 from tests.names import FOLDER_NAMES, NASTY_NAMES
@@ -47,6 +51,45 @@ def test_every_missing_file_and_empty_folder_is_a_problem_and_the_others_are_fou
     found = find_pictures([tmp_path / name for name in ("gone.png", "empty", "good.png", "loop")], problems)
     assert found == [tmp_path / "good.png"]
     assert [problem.split("/")[-1].split()[0] for problem in problems] == ["gone.png", "empty", "loop"]
+
+
+NOT_ROOT = """
+import json, os, sys
+from pathlib import Path
+from cifar_tasks.cli.predict import find_pictures
+if os.geteuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+problems = []
+found = find_pictures([Path(path) for path in sys.argv[1:]], problems)
+print(json.dumps([[str(path) for path in found], problems]))
+"""
+"""Root may read everything."""
+
+
+def test_what_may_not_be_read_is_a_problem_and_the_others_are_found() -> None:
+    with TemporaryDirectory() as name:  # `tmp_path` is in a folder that another user may not enter
+        root = Path(name)
+        root.chmod(0o755)
+        for picture in ("good/a.png", "closed/b.png", "good/inner/c.png"):
+            (root / picture).parent.mkdir(parents=True, exist_ok=True)
+            (root / picture).write_bytes(b"x")
+        closed = root / "closed", root / "good" / "inner"
+        for folder in closed:
+            folder.chmod(0)
+        paths = [root / each for each in ("closed", "closed/b.png", "x" * 300, "good")]
+        command = [sys.executable, "-c", NOT_ROOT, *map(str, paths)]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+        for folder in closed:
+            folder.chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    found, problems = json.loads(done.stdout)
+    assert found == [str(root / "good" / "a.png")]
+    assert problems == [
+        f"{closed[0]} cannot be read: Permission denied",
+        f"{closed[0] / 'b.png'} cannot be read: Permission denied",
+        f"{paths[2]} cannot be read: File name too long",
+        f"{closed[1]} cannot be read: Permission denied",
+    ]
 
 
 @pytest.mark.parametrize("name", [*FOLDER_NAMES, os.fsdecode(b"not utf-8 \xff")])

@@ -12,6 +12,7 @@ from cifar_tasks.cli.main import app
 from cifar_tasks.cli.request import MAX_NAME, build_request, check_name
 from cifar_tasks.deployment.airflow_api import Access
 from cifar_tasks.errors import ConfigError, DataError
+from tests.unit.deployment.doctor.deployments import Server, handled_by
 
 GOOD = {"profile": "demo", "registered_model": "test", "image_size": 32, "resize": "crop", "trials": None}
 
@@ -63,6 +64,13 @@ def test_an_option_given_twice_is_refused_and_overrides_are_not(command: str) ->
     assert len(str(done.exception).splitlines()) == 2
 
 
+def test_options_of_the_list_of_promotions_count_once_and_for_the_list_alone() -> None:
+    done = CliRunner().invoke(app, ["promotions", "--registered-model", "a", "--registered-model", "b"])
+    assert (done.exit_code, "--registered-model is given 2 times" in done.output) == (2, True)
+    done = CliRunner().invoke(app, ["promotions", "--json", "repair"])
+    assert (done.exit_code, "leave it out before repair" in done.output) == (2, True)
+
+
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "\x1b[1m", "a\0", "x" * (MAX_NAME + 1)])
 def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^--name: "):
@@ -105,10 +113,15 @@ def interrupted(*arguments: object, **named: object) -> None:
 
 
 def test_an_interrupted_run_says_how_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    servers = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}
-    monkeypatch.setattr(os, "environ", {**os.environ, **servers, "CIFAR_HOME": str(tmp_path)})
+    class MLflow(Server):
+        def answer(self) -> None:
+            self.send_json("3.17.0")
+
     monkeypatch.setattr("cifar_tasks.cli.local_run.run_workflow", interrupted)
-    done = CliRunner().invoke(app, ["run", "--source", "digits", "--name", "it's [b]me[/b]"])
+    with handled_by(MLflow) as mlflow:
+        servers = {"MLFLOW_TRACKING_URI": mlflow, "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}
+        monkeypatch.setattr(os, "environ", {**os.environ, **servers, "CIFAR_HOME": str(tmp_path)})
+        done = CliRunner().invoke(app, ["run", "--source", "digits", "--name", "it's [b]me[/b]"])
     assert done.exit_code == 130
     assert "--name 'it'\"'\"'s [b]me[/b]'" in " ".join(done.output.split())
 

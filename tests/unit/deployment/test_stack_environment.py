@@ -61,6 +61,16 @@ def test_a_port_comes_from_the_environment_else_from_the_last_start_else_from_th
     assert started_with(tmp_path).mlflow_port == 7001
 
 
+def test_a_start_is_remembered_as_it_was_and_a_damaged_note_of_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFAR_AIRFLOW_PORT", "abc")
+    assert started_with(tmp_path) == StackOptions(airflow_port=8080)
+    (tmp_path / "options.json").write_text('{"mlflow_port": "five"}')
+    with pytest.raises(StackError, match=r"options.json: mlflow_port: .* got 'five'. Restore it"):
+        started_with(tmp_path)
+
+
 def test_gpu_slots_of_the_last_start_are_those_of_services_and_clients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +171,7 @@ def test_a_home_with_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> 
     [
         (["up"], {"CIFAR_S3_PORT": "many"}, "error: CIFAR_S3_PORT: "),
         (["up"], {"CIFAR_HOME": "/" + "long/" * 25}, "too long for a Unix socket"),
+        (["up"], {"CIFAR_HOME": "/dev/null"}, "/dev/null cannot be used: Not a directory"),
     ],
 )
 def test_the_command_prints_an_error_as_one_line_without_traceback(

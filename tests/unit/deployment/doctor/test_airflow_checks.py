@@ -65,6 +65,10 @@ def test_a_schedule_beside_a_dataset_line_is_that_of_the_setting() -> None:
     assert found.message == "runs at 15 3 * * * and for new versions of a dataset line, next 2030-01-02 03:15 UTC"
 
 
+def test_a_schedule_that_airflow_writes_in_another_way_is_the_same() -> None:
+    assert check_training_dag("@daily", timetable_summary="0 0 * * *").status == "ok"
+
+
 def check_training_dag(setting: str | None, **shown: object) -> Finding:
     """With this CIFAR_SCHEDULE, in an Airflow that shows these values of the DAG."""
 
