@@ -242,9 +242,11 @@ def test_unreadable_files_are_listed_and_not_read_again(store, root, monkeypatch
     assert [row.name for row in index_of(store, second).unreadable] == ["train/ant/broken.png", "train/ant/notes.txt"]
     assert second.diff.unreadable == 2
     deliver(root, "train/ant/newer.png", picture(5))
-    assert prepared(store, root).diff.model_dump() == {
+    lines: list[str] = []
+    assert prepared(store, root, lines.append).diff.model_dump() == {
         "new": 1, "gone": 0, "relabelled": 0, "dropped": 0, "unreadable": 0
     }  # fmt: skip
+    assert "pets: 53 images, 1 of them new or changed" in lines
 
 
 def test_a_file_that_is_deleted_while_it_is_read_ends_the_preparation_which_a_retry_mends(store, root, monkeypatch):
@@ -372,8 +374,19 @@ def test_an_archive_that_is_delivered_anew_is_decoded_only_where_it_is_new(store
     assert splits_of(index_of(store, first)).items() <= splits_of(index_of(store, second)).items()
 
 
+def test_a_delivery_of_which_all_images_stand_in_the_test_set_makes_no_version(store, tmp_path):
+    root = tmp_path / "copies"
+    for label, name in enumerate(("ant", "bee")):
+        for number in range(5):
+            for split in ("train", "test"):
+                deliver(root, f"{split}/{name}/{number}.png", picture(100 * label + number))
+    with pytest.raises(DataError, match=r"pets: no images are left for the train split. Check the source"):
+        prepared(store, root)
+
+
 def test_a_line_of_a_built_in_source_has_one_version(store):
     first = accept(store, prepared(store, "digits"))
+    assert all(row.name for row in index_of(store, first).images)
     assert prepared(store, "digits").dataset == first.dataset
     assert first.dataset.counts["test"]["0"] > 30
 

@@ -71,6 +71,16 @@ def test_a_clock_that_goes_back_an_hour_costs_one_more_wait_and_not_an_hour():
     assert look(store, LINE, SETTLES, ONE).status == "complete"
 
 
+def test_within_the_second_that_s3_does_not_tell_the_clock_has_not_gone_back():
+    for back, status in ((0.9, "complete"), (1.1, "waiting")):
+        store = ClockedStore()
+        look(store, LINE, SETTLES, ONE)
+        store.now -= back
+        assert look(store, LINE, SETTLES, ONE).status == "waiting"
+        store.now += 60.5 + back if back < 1 else 59
+        assert look(store, LINE, SETTLES, ONE).status == status
+
+
 def test_the_clock_of_this_machine_takes_no_part(monkeypatch, tmp_path):
     store, root = ClockedStore(), first_delivery(tmp_path / "source", 3, 1)
     line = DatasetLine(source=str(root), settle_seconds=60)

@@ -4,6 +4,7 @@ import io
 import warnings
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -42,6 +43,19 @@ def test_of_many_images_each_reason_has_as_many():
     shown = [title.split("\n")[1] for title in titles(quality_figure(report, version))]
     assert len(shown) == 12
     assert shown[:3] == ["grey", "dark", "copy"]
+
+
+def test_three_images_stand_in_a_row():
+    for count, rows in ((1, 1), (3, 1), (4, 2), (12, 4)):
+        report, version = with_examples(*((number, "grey") for number in range(count)))
+        figure = quality_figure(report, version)
+        assert len(figure.axes) == 3 * rows
+        assert figure.get_figheight() == pytest.approx(rows * 1.45 * figure.get_figwidth() / 3)
+
+
+def test_of_a_long_reason_two_lines_are_shown():
+    report, version = with_examples((7, "resembles a picture in use with a long name"))
+    assert titles(quality_figure(report, version)) == ["at 7\nresembles a\npicture in use"]
 
 
 def test_without_examples_the_suspicious_labels_are_shown():

@@ -38,6 +38,18 @@ def test_the_page_needs_no_other_file_and_shows_reasons_checks_and_images():
     assert "max_label_errors 0.1" in page
 
 
+def test_in_markdown_the_failed_checks_stand_first_and_are_called_so():
+    report, _ = quarantined()
+    rows = [line for line in quality_markdown(report).splitlines() if line.startswith("| ") and "check |" not in line]
+    results = [line.split(" | ")[0] for line in rows if not line.startswith("| ---")]
+    assert results == ["| **failed**"] * 3 + ["| passed"] * (len(report.rows) - 3)
+
+
+def test_the_headline_counts_the_checks_that_failed():
+    report, _ = quarantined()
+    assert headline(report.model_copy(update={"reasons": report.reasons[:1]})).startswith("1 check failed: ")
+
+
 def test_names_of_files_and_classes_are_text_on_the_page_and_in_markdown():
     report, version = quarantined()
     page = quality_page(report, version, title=f"Line {NASTY}")
