@@ -1,11 +1,14 @@
 """The head learns first, on features that are computed once; the backbone does not notice."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cifar_tasks.config import TrainConfig, with_values
+from cifar_tasks.errors import ConfigError
 from cifar_tasks.models import get_model
 from cifar_tasks.models.classifier import ImageClassifier, build_classifier
 from cifar_tasks.training import device, transfer
@@ -22,6 +25,7 @@ from cifar_tasks.training.transfer import (
     head_config,
     without_transfer,
 )
+from tests.unit.data.sources import peak_megabytes
 
 GREY = (0.5, 0.5, 0.5)
 
@@ -124,6 +128,17 @@ def test_computing_features_says_how_far_it_is(split, monkeypatch, caplog):
     with caplog.at_level("INFO"):
         compute_features(classifier(), "fc", split.images)
     assert caplog.messages[-1] == f"features of {len(split.images)} of {len(split.images)} images"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak of memory")
+def test_memory_holds_the_features_once():
+    model = ImageClassifier(nn.Sequential(nn.Identity(), nn.Flatten()), GREY, GREY, input_size=96)
+    images = torch.zeros(1000, 32, 32, 3, dtype=torch.uint8)
+    compute_features(model, "1", images[:64])
+    Path("/proc/self/clear_refs").write_text("5")  # from here on a new peak counts
+    before = peak_megabytes()
+    features = compute_features(model, "1", images)
+    assert peak_megabytes() - before < 1.6 * features.nbytes / 2**20
 
 
 @pytest.mark.parametrize("model", ["resnet50", "cnn"])
@@ -277,6 +292,38 @@ def test_the_head_trains_alone_where_the_stages_of_a_network_cannot_run_apart(sp
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"network.head.weight", "network.head.bias"}
     assert f"the stages of {kind} cannot run apart: its head trains alone" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "timm/vit_medium_patch16_gap_240",  # adds its position embeddings a second time, which changes little
+        "timm/vitamin_small_224",
+        "timm/xcit_nano_12_p16_224",  # never calls the first layer itself
+        "timm/hrnet_w18_small",  # gives the first layer a list
+    ],
+)
+def test_only_what_a_network_computes_from_a_layer_on_is_trained_apart(kind, split):
+    model, wanted = whole(kind, trained_stages=2, input_size=96)
+    assert first_trained_layer(model, wanted, split.images[:2]) == get_model(kind).head(model.network)
+
+
+def test_a_head_that_is_a_convolution_learns_alone(split):
+    kind = "timm/dla46_c"
+    model, wanted = whole(kind, head_epochs=2, epochs=1, head_learning_rate=1e-2)
+    with pytest.raises(KeyboardInterrupt):
+        fit_classifier(model, wanted, split, split, [notes := Notes(die_after=("head_", 2))])
+    first, last = notes.snapshots[-1].history
+    assert last.train_loss < first.train_loss
+    loss = F.cross_entropy(compute_logits(model.eval(), split.images), split.labels).item()
+    assert loss == pytest.approx(last.validation_loss, rel=0.02)  # features may be bfloat16's
+
+
+def test_a_layer_that_is_never_called_is_named(split):
+    model = classifier()
+    model.network.idle = nn.Linear(8, 10)
+    with pytest.raises(ConfigError, match="never calls its layer idle: choose another network"):
+        compute_features(model, "idle", split.images)
 
 
 def test_a_killed_training_of_the_last_stages_resumes_to_the_same_weights(split):
