@@ -60,7 +60,9 @@ class ImageClassifier(nn.Module):
 
 
 def build_classifier(config: TrainConfig, classes: int, mean: Channels, std: Channels) -> ImageClassifier:
-    """The untrained module for `config`. `mean` and `std`, of values 0–1, are those of the training images.
+    """The untrained module for `config`; `ConfigError` for a network that cannot be trained.
+
+    `mean` and `std`, of values 0–1, are those of the training images.
 
     A model whose weights were trained with another normalisation takes that one instead; a network of timm tells it,
     and the input size and the interpolation that it was trained with.
@@ -74,7 +76,10 @@ def build_classifier(config: TrainConfig, classes: int, mean: Channels, std: Cha
             size = published["input_size"][-1]
     mean, std = spec.normalization or (mean, std)
     model = ImageClassifier(network, mean, std, size, config.logit_scale, one_size, interpolation)
-    return model.to(memory_format=torch.channels_last)
+    try:
+        return model.to(memory_format=torch.channels_last)
+    except RuntimeError as error:  # of weights with five dimensions
+        raise ConfigError(f"{spec.name} cannot be trained in channels_last layout: choose another network.") from error
 
 
 def load_pretrained(model: ImageClassifier, config: TrainConfig, path: Path, report: Callable[[str], None]) -> None:

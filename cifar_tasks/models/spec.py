@@ -88,7 +88,7 @@ class ModelSpec:
     def stages_to_head(self, network: "nn.Module") -> dict[str, int]:
         """Parameter of the network → how many stages lie between its own and the head's."""
         if not self.stages:
-            return _stages_of_timm(network, self.head(network))
+            return _stages_of_timm(self.name, network, self.head(network))
         stages = {layer: number for number, stage in enumerate(self.stages) for layer in stage}
         found: dict[str, int] = {}
         for name, _ in network.named_parameters():
@@ -99,12 +99,15 @@ class ModelSpec:
         return found
 
 
-def _stages_of_timm(network: "nn.Module", head: str) -> dict[str, int]:
+def _stages_of_timm(name: str, network: "nn.Module", head: str) -> dict[str, int]:
     """By timm's own grouping for layer-wise learning rates; the coarse one has a group per stage, not per block."""
     from timm.models import group_parameters
 
-    matcher = network.group_matcher(coarse=True)  # type: ignore[operator]
+    try:
+        matcher = network.group_matcher(coarse=True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:  # some networks have none, or none by stages
+        raise ConfigError(f"timm does not say what the stages of {name} are: choose another network.") from error
     groups = group_parameters(network, matcher, reverse=True)
-    body = {name: number for name, number in groups.items() if not name.startswith(f"{head}.")}
+    body = {layer: number for layer, number in groups.items() if not layer.startswith(f"{head}.")}
     deepest = {number: depth for depth, number in enumerate(sorted(set(body.values()), reverse=True), 1)}
-    return {name: deepest[body[name]] if name in body else 0 for name, _ in network.named_parameters()}
+    return {layer: deepest[body[layer]] if layer in body else 0 for layer, _ in network.named_parameters()}

@@ -65,14 +65,18 @@ def build(config: TrainConfig, classes: int) -> "nn.Module":
 
 
 def build_network(name: str, config: TrainConfig, classes: int) -> "nn.Module":
-    """timm's network of this name with a head for `classes`; `ConfigError` if it cannot take images of `input_size`."""
+    """timm's network of this name with a head for `classes`; `ConfigError` if timm has none, or not for images of
+    `input_size`."""
     try:
         network: nn.Module = _create(name, config, drop_rate=config.dropout)
         network.reset_classifier(classes)  # type: ignore[operator]
     except Exception as error:  # a network's own code raises whatever does not fit
+        reason, own = (str(error) or type(error).__name__).splitlines()[0], own_size(name)
+        if _img_size(name, config) in (None, own):
+            raise ConfigError(f"timm cannot build {name}, choose another network: {reason}") from error
         raise ConfigError(
             f"timm cannot build {name} for an input size of {config.input_size} pixels: "
-            f"{(str(error) or type(error).__name__).splitlines()[0]} Set input_size to its own, {own_size(name)}."
+            f"{reason} Set input_size to its own, {own}."
         ) from error
     return network
 
@@ -85,12 +89,19 @@ def own_size(name: str) -> int:
     return int(published.input_size[-1])
 
 
-def _create(name: str, config: TrainConfig, **more: Any) -> Any:
+def _img_size(name: str, config: TrainConfig) -> int | None:
+    """The input size that the network is built for; none for its own, and where it takes images of any size."""
     import timm
 
     published: Any = timm.get_pretrained_cfg(name)
-    if published.fixed_input_size and config.input_size:  # others take images of any size
-        more["img_size"] = config.input_size
+    return config.input_size or None if published.fixed_input_size else None
+
+
+def _create(name: str, config: TrainConfig, **more: Any) -> Any:
+    import timm
+
+    if size := _img_size(name, config):
+        more["img_size"] = size
     return timm.create_model(name, **more)
 
 

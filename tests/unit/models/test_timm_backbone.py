@@ -134,6 +134,27 @@ def test_a_network_of_two_heads_says_so():
         build_classifier(config(name), 10, GREY, GREY)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("pit_ti_224", r"timm does not say what the stages of timm/pit_ti_224 are"),  # no groups
+        ("rdnet_tiny", r"timm does not say what the stages of timm/rdnet_tiny are"),  # groups of blocks alone
+        ("lambda_resnet26t", r"timm/lambda_resnet26t cannot be trained in channels_last layout"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_says_why_and_what_to_do(name, reason):
+    with torch.device("meta"), pytest.raises(ConfigError, match=rf"{reason}: choose another network\."):
+        classifier(f"timm/{name}")
+
+
+@pytest.mark.parametrize("name", ["gemma4_vit_167m_enc", "qwen3_vit_88m_enc"])  # no dropout, no head
+@pytest.mark.parametrize("input_size", [64, None])
+def test_a_network_that_no_input_size_helps_is_refused_without_advice_on_it(name, input_size):
+    with torch.device("meta"), pytest.raises(ConfigError, match=f"cannot build {name}, choose another") as caught:
+        classifier(f"timm/{name}", input_size=input_size)
+    assert "size" not in str(caught.value)
+
+
 def test_a_network_without_published_weights_says_what_to_do():
     assert published_at("timm/resnet18.a1_in1k") == ("timm/resnet18.a1_in1k", "")
     with pytest.raises(WeightsError, match=r"no weights of timm/resnet10t_nothing.*CIFAR_PRETRAINED_WEIGHTS"):
