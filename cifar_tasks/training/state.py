@@ -143,7 +143,8 @@ class TrainingState:
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name, value in self.model.state_dict().items():
-            yield f"model.{name}", value.contiguous()
+            # Copies, because layers may share their weights and safetensors takes no tensors that share memory.
+            yield f"model.{name}", value.clone(memory_format=torch.contiguous_format)
         for name, value in self.best_weights.items():
             yield f"best.{name}", value.contiguous()
         for number, optimizer in enumerate(self.optimizers):

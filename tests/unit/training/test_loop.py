@@ -213,6 +213,20 @@ def test_a_resumed_training_keeps_the_best_weights_of_before():
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
+def test_a_training_of_layers_that_share_their_weights_is_resumed():
+    def new() -> TrainingState:
+        state = new_state(config(epochs=1))
+        network = state.model.network
+        network.same = network.layers[0]
+        return state
+
+    first, resumed = train(new()), new()
+    resumed.load_bytes(first.to_bytes())
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+    assert resumed.model.network.same.weight is resumed.model.network.layers[0].weight
+
+
 def test_a_training_that_began_on_a_cpu_is_resumed_where_there_is_a_gpu(monkeypatch):
     data = new_state(config()).to_bytes()
     resumed = new_state(config())
