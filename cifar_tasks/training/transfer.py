@@ -134,11 +134,12 @@ def _runs_apart(model: ImageClassifier, part: LastLayers, first: str, images: Te
     In float32, because a fresh head's logits are small: what a wrong split changes in them, such as position
     embeddings that are added twice, can be less than what bfloat16 rounds away.
     """
-    whole = model.eval()(images.to(model.mean.device))
-    try:
-        apart = part.eval()(compute_features(model, first, images, torch.float32))
-    except Exception:  # whatever a network's code raises, also for a layer that is never called or takes a list
-        return False
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # GPUs would round to ten bits
+        whole = model.eval()(images.to(model.mean.device))
+        try:
+            apart = part.eval()(compute_features(model, first, images, torch.float32))
+        except Exception:  # whatever a network's code raises, also for a layer that is never called or takes a list
+            return False
     return whole.shape == apart.shape and bool((apart - whole).abs().max() < LARGEST_GAP * whole.abs().max())
 
 
