@@ -195,8 +195,8 @@ def cifar10_training():
     def report(registered: Any, plans: list[dict[str, Any]]) -> dict[str, Any]:
         reported: dict[str, Any] = run_task_step("report:report", registered=as_list(registered), plans=plans)
         # A worker that trains may have no log-in to Airflow, as in compose, and then its task has written no note.
-        if reported["skipped"]:
-            show_in_note(reported["skipped"])
+        if reported["notes"]:
+            show_in_note(reported["notes"])
         return reported
 
     promote = TriggerDagRunOperator(

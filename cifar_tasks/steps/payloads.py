@@ -211,6 +211,8 @@ class TrainPlan(Payload):
     """Names of hyperparameters that the user has set: no search changes them."""
     params_source: ParamsSource | None = None
     """None for the recipe."""
+    search_warning: str | None = None
+    """Why a search has found nothing, and the recipe stays."""
     start: ChampionWeights | None = None
     """None for the weights of the recipe."""
 

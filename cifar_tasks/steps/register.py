@@ -107,6 +107,7 @@ def describe(evaluated: EvaluatedModel, evaluation: StoredEvaluation, version: D
         "study": source.study_url if source else None,
     }
     paragraphs = [f"**{data.banner}**"] if data.banner else []
+    paragraphs += [f"**Warning:** {markdown(warning)}"] if (warning := trained.plan.search_warning) else []
     paragraphs += [
         f"Test accuracy **{evaluated.test_accuracy:.2%}**, validation accuracy {trained.validation_accuracy:.2%}.",
         f"Calibration error {calibration.expected_error:.3f}, Brier score {calibration.brier:.3f}. "

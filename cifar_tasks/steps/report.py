@@ -42,6 +42,7 @@ def report(registered: list[RegisteredModel], plans: list[TrainPlan]) -> RunRepo
     skipped = skipped_models(store, registered, plans)
     if not registered:
         raise WeightsError("no model was trained. " + " ".join(skipped))
+    notes = skipped + [plan.search_warning for plan in plans if plan.search_warning]
     candidate = choose_candidate(registered)
     _log.info("MLflow run: %s", data.mlflow_url)
     _log.info("Model version: %s", runs.version_url(candidate.name, candidate.version))
@@ -53,8 +54,8 @@ def report(registered: list[RegisteredModel], plans: list[TrainPlan]) -> RunRepo
         summary = RunReport(
             rows=[_row(model, model is candidate) for model in registered],
             banner=data.banner,
-            warnings=[*skipped, *version.warnings],
-            skipped=skipped,
+            warnings=[*notes, *version.warnings],
+            notes=notes,
             reasons=[_ranking(registered)],
             promotion=PromotionRequest(
                 registered_model=candidate.name,
@@ -163,6 +164,7 @@ def _page(
         {
             "name": trained.plan.config.model,
             "params_source": trained.plan.params_source,
+            "search_warning": trained.plan.search_warning,
             "figures": [
                 (title, image) for path, title in FIGURES.items() if (image := _image(client, trained.run_id, path))
             ],

@@ -27,9 +27,9 @@ class RunReport(Payload):
     rows: list[ReportRow]
     banner: str | None
     warnings: list[str] = Field(default_factory=list)
-    """Of the data."""
-    skipped: list[str] = Field(default_factory=list)
-    """Why the run did without some of its models; also among the warnings."""
+    """Of the run and of the data."""
+    notes: list[str] = Field(default_factory=list)
+    """Why the run did without some of its models, or without tuning them; also among the warnings."""
     reasons: list[str]
     """Why this candidate."""
     promotion: PromotionRequest

@@ -13,7 +13,7 @@ from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.runs import DATASET, MODEL, PROFILE
 from cifar_tasks.tuning import charts
 from cifar_tasks.tuning.space import format_params
-from cifar_tasks.tuning.study import best_trial, load_study
+from cifar_tasks.tuning.study import best_trial, count_ended, load_study
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 def select_params(plans: list[TrainPlan], results: list[WorkerResult]) -> list[TrainPlan]:
     """The plans with the best hyperparameters of their studies; of models that were not tuned, of earlier searches.
 
-    Raises `SearchError` if a study has no result that can be trusted.
+    A study that got no trial before its time limit leaves the plan as it is. Raises `SearchError` if a study has no
+    result that can be trusted.
     """
     client, studies = runs.mlflow_client(), {result.model: result for result in results}
     return [
@@ -65,6 +66,14 @@ def _best_of_study(client: "MlflowClient", plan: TrainPlan, result: WorkerResult
         runs.restore(client, run_id)
     with runs.tracking_errors(), runs.closing(client, run_id):
         charts.log_study(client, run_id, study)
+        if plan.data.request.search_minutes and not count_ended(study):
+            # The studies share time and workers: one without a trial must not cost the others what they have found.
+            warning = (
+                f"{plan.config.model} is trained without tuning: no trial of study {result.study} ended before the "
+                f"time limit (Minutes: {plan.data.request.search_minutes})."
+            )
+            _log.warning("%s", warning)
+            return plan.model_copy(update={"search_warning": warning})
         best = best_trial(study)
         runs.log_metrics(client, run_id, {"best_accuracy": best.value or 0.0, "trials": len(study.trials)})
         runs.log_tags(client, run_id, {"cifar.best_trial": best.number})

@@ -1,6 +1,7 @@
 """The report page and the description of the parent run show names as text."""
 
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 
 from cifar_tasks.data.versions import DatasetVersion
 from cifar_tasks.evaluation.names import printable
-from cifar_tasks.steps import report
-from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel, TrainedModel
+from cifar_tasks.steps import register, report
+from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel, TrainedModel, TrainPlan
 from cifar_tasks.steps.plan import plan_training
+from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.saved_model import SavedModel
 from tests.names import NASTY_NAMES
+from tests.predictions import labels_of, probabilities_of, scores_of
 from tests.unit.cli.test_summary import REPORT, ROW
 
 PIXEL = "data:image/png;base64,AAAA"
@@ -111,8 +114,45 @@ def test_a_figure_stands_in_the_page_itself_and_one_that_was_deleted_is_left_out
 
 def test_one_model_of_the_run_is_the_candidate_and_is_promoted(services: Any) -> None:
     plans = plan_training(services.prepared(models=["cnn", "efficientnet_lite0"], promotion="approve"))
+    done = report.report(registered_of(services, plans), plans)
+    assert [(row.model, row.candidate) for row in done.rows] == [("cnn", False), ("efficientnet_lite0", True)]
+    assert (done.promotion.version, done.promotion.mode, done.notes) == (2, "approve", [])
+    metrics = services.client.get_run(plans[0].data.parent_run_id).data.metrics
+    assert metrics == pytest.approx(
+        {"accuracy": 0.2, "test_accuracy": 0.2, "cnn_test_accuracy": 0.3, "efficientnet_lite0_test_accuracy": 0.2}
+    )
+
+
+def test_a_search_that_has_found_nothing_is_told_wherever_the_run_is_shown(services: Any) -> None:
+    # given
+    why = "cnn is trained without tuning: there was no time"
+    plans = [plan.model_copy(update={"search_warning": why}) for plan in plan_training(services.prepared())]
+    # when
+    done = report.report(registered_of(services, plans), plans)
+    # then
+    assert (done.notes, done.warnings[0]) == ([why], why)
+    parent = plans[0].data.parent_run_id
+    assert f"**Warning:** {why}" in services.client.get_run(parent).data.tags[runs.NOTE]
+    assert why in Path(services.client.download_artifacts(parent, runs.REPORT_PAGE)).read_text()
+
+
+def test_the_description_of_a_version_tells_of_a_search_that_has_found_nothing(services: Any) -> None:
+    # given
+    why, labels = "cnn is trained without tuning: there was no time", labels_of(100, 2)
+    plans = [plan.model_copy(update={"search_warning": why}) for plan in plan_training(services.prepared())]
+    (registered,) = registered_of(services, plans)
+    scores = scores_of(probabilities_of(labels, 2, range(9)), labels, ("ant", "bee"))
+    # when
+    text = register.describe(registered.evaluated, SimpleNamespace(**dict(scores), size_mb=9.3), version("plain"))
+    # then
+    assert text.startswith(f"**Warning:** {why}")
+    assert "Hyperparameters: recipe." in text
+
+
+def registered_of(services: Any, plans: list[TrainPlan]) -> list[RegisteredModel]:
+    """A version for each plan, the last one the best."""
     registered = []
-    for number, (plan, validation) in enumerate(zip(plans, (0.6, 0.7), strict=True), start=1):
+    for number, (plan, validation) in enumerate(zip(plans, (0.6, 0.7), strict=False), start=1):
         run = services.client.create_run(services.experiment).info.run_id
         fields = {"run_id": run, "mlflow_url": run, "prefix": "", "saved": SavedModel("models:/m-1", "0" * 64)}
         fields |= {"initial_weights": "random", "parameters": 5, "epochs": 2, "config_sha256": "", "code_sha256": ""}
@@ -121,10 +161,4 @@ def test_one_model_of_the_run_is_the_candidate_and_is_promoted(services: Any) ->
             trained=trained, mlflow_url=run, test_set="", test_loss=1, test_accuracy=0.9 - validation
         )
         registered.append(RegisteredModel(evaluated=evaluated, mlflow_url=run, name="mine", version=number))
-    done = report.report(registered, plans)
-    assert [(row.model, row.candidate) for row in done.rows] == [("cnn", False), ("efficientnet_lite0", True)]
-    assert (done.promotion.version, done.promotion.mode, done.skipped) == (2, "approve", [])
-    metrics = services.client.get_run(plans[0].data.parent_run_id).data.metrics
-    assert metrics == pytest.approx(
-        {"accuracy": 0.2, "test_accuracy": 0.2, "cnn_test_accuracy": 0.3, "efficientnet_lite0_test_accuracy": 0.2}
-    )
+    return registered

@@ -13,6 +13,7 @@ from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.payloads import TrialWorker
 from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.run_trials import run_trials
+from cifar_tasks.steps.select_params import select_params
 from cifar_tasks.tracking import runs
 from cifar_tasks.tuning.study import load_study
 from tests.unit.steps.conftest import Services
@@ -60,6 +61,18 @@ def test_no_trial_begins_after_the_deadline(worker):
     late = worker.model_copy(update={"budget": worker.budget.model_copy(update={"deadline": time.time() - 1})})
     assert run_trials(late).trials == 0
     assert [trial.state for trial in load_study(worker.study).trials] == [TrialState.WAITING]
+
+
+def test_a_worker_that_comes_after_the_time_limit_leaves_a_training_by_the_recipe(services):
+    # given
+    plans = plan_training(services.prepared(tune=["cnn"], search_workers=1, search_minutes=1))
+    (worker,) = create_studies(plans)
+    late = worker.model_copy(update={"budget": worker.budget.model_copy(update={"deadline": time.time() - 1})})
+    # when
+    (plan,) = select_params(plans, [run_trials(late)])
+    # then
+    assert plan == plans[0].model_copy(update={"search_warning": plan.search_warning})
+    assert "ended before the time limit (Minutes: 1)" in plan.search_warning
 
 
 def test_a_trial_that_fails_is_one_failed_run_and_the_search_continues(services, worker, monkeypatch):

@@ -4,7 +4,7 @@ import json
 import logging
 
 import pytest
-from optuna.trial import create_trial
+from optuna.trial import TrialState, create_trial
 
 from cifar_tasks.config import Overrides, flat, with_values
 from cifar_tasks.data.versions import load_version
@@ -100,6 +100,32 @@ def test_a_study_without_a_result_is_an_error_and_its_run_failed(services):
     with pytest.raises(SearchError, match=r"no trial of study cnn-\w+ has a result"):
         select_params(plans, [result])
     assert services.client.get_run(result.study_run_id).info.status == "FAILED"
+
+
+def test_a_study_without_a_trial_before_the_time_limit_keeps_the_recipe_and_what_others_have_found(services, caplog):
+    # given two studies, of which the first has taken all the time
+    both, batch = ["cnn", "resnet50"], Overrides(batch_size=8)
+    plans = plans_for(services, models=both, tune=both, search_minutes=5, overrides=batch)
+    found, (other,) = result_of(plans[:1], 0.5), create_studies(plans[1:])
+    late = found.model_copy(update={"model": "resnet50", "study": other.study, "study_run_id": other.study_run_id})
+    # when
+    tuned, untuned = select_params(plans, [found, late])
+    # then
+    assert tuned.params_source.study == found.study
+    assert (untuned.config, untuned.params_source, tuned_tags(untuned)) == (plans[1].config, None, {})
+    warning = f"no trial of study {other.study} ended before the time limit (Minutes: 5)."
+    assert (tuned.search_warning, untuned.search_warning) == (None, f"resnet50 is trained without tuning: {warning}")
+    assert untuned.search_warning in caplog.messages
+    assert services.client.get_run(other.study_run_id).info.status == "FINISHED"
+
+
+def test_a_study_whose_trials_failed_before_the_time_limit_is_an_error(services):
+    plans = plans_for(services, search_minutes=5)
+    result = result_of(plans)
+    study = load_study(result.study)
+    study.tell(study.ask(), state=TrialState.FAIL)
+    with pytest.raises(SearchError, match="has a result, 1 failed"):
+        select_params(plans, [result])
 
 
 def test_a_version_keeps_all_values_that_its_training_had_also_those_that_the_user_has_set(services):
