@@ -64,7 +64,7 @@ def _workers_per_study(request: RunRequest) -> int:
 def _create_study(plan: TrainPlan, config: TrainConfig) -> tuple[str, str]:
     """Name and MLflow run of the study."""
     version = load_version(S3Store(Settings().bucket), plan.data.dataset_uri)
-    space = free_space(config, plan.fixed)
+    space = free_space(config, plan.fixed, warm=plan.start is not None)
     bounds = {name: distribution_to_json(values) for name, values in space.items()}
     identity = {"data": version.digest, "config": flat(config), "space": bounds, "code": code_digest()}
     identity |= {"start": plan.start.saved.sha256} if plan.start else {}

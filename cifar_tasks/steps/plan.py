@@ -2,6 +2,7 @@
 
 import logging
 
+from cifar_tasks.config import with_values
 from cifar_tasks.data.versions import DatasetVersion, load_version
 from cifar_tasks.models import get_model
 from cifar_tasks.settings import Settings
@@ -17,15 +18,15 @@ def plan_training(data: PreparedData) -> list[TrainPlan]:
     """A training plan for each model of the request: its recipe with the overrides that the user has set."""
     request, version = data.request, load_version(S3Store(Settings().bucket), data.dataset_uri)
     overrides = request.overrides_for(version.placeholder)
-    return [
-        TrainPlan(
-            data=data,
-            config=get_model(name).config(request.profile, overrides),
-            fixed=list(overrides.given()),
-            start=find_start(request, name, version) if request.start_from == "champion" else None,
-        )
-        for name in request.models
-    ]
+
+    def plan(name: str) -> TrainPlan:
+        config = get_model(name).config(request.profile, overrides)
+        start = find_start(request, name, version) if request.start_from == "champion" else None
+        if name in request.tune and start and start.hidden_units is not None:  # else no trial fits a tuned champion
+            config = with_values(config, {"hidden_units": start.hidden_units})
+        return TrainPlan(data=data, config=config, fixed=list(overrides.given()), start=start)
+
+    return [plan(name) for name in request.models]
 
 
 def find_start(request: RunRequest, model: str, version: DatasetVersion) -> ChampionWeights | None:

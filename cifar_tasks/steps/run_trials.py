@@ -40,8 +40,10 @@ def run_trials(worker: TrialWorker) -> WorkerResult:
     url = runs.run_url(worker.study_run_id, data.experiment_id)
     _log.info("MLflow run: %s", url)
     study, client, device = load_study(worker.study, worker.seed), runs.mlflow_client(), choose_device()
-    space, images = free_space(config, worker.plan.fixed), load_training_images(data.dataset_uri, config)
-    check_model(config, images.version, worker.plan.start)
+    start = worker.plan.start
+    space = free_space(config, worker.plan.fixed, warm=start is not None)
+    images = load_training_images(data.dataset_uri, config)
+    check_model(config, images.version, start)
     train, validation = (to_split(device, part.images, part.labels) for part in (images.train, images.validation))
 
     def validation_accuracy(trial: Trial) -> float:
@@ -49,7 +51,7 @@ def run_trials(worker: TrialWorker) -> WorkerResult:
         with trial_errors(trial), runs.tracking_errors(), _trial_run(client, worker, trial) as run_id:
             values = suggest(trial, space)
             _log.info("trial %d: %s", trial.number, format_params(values))
-            model, recipe, weights = initial_model(with_values(config, values), images, worker.plan.start)
+            model, recipe, weights = initial_model(with_values(config, values), images, start)
             params = run_params(recipe, model, weights, device)
             callbacks = [LogProgress(), MlflowCallback(client, run_id, params), TrialCallback(trial)]
             return fit_classifier(model.to(device), recipe, train, validation, callbacks).best.validation_accuracy

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cifar_tasks.errors import IntegrityError
-from cifar_tasks.tracking import model_registry
+from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.runs import MODEL
 from cifar_tasks.tracking.saved_model import SavedModel, is_stored, load_model
 
@@ -21,6 +21,8 @@ class ChampionWeights:
 
     version: int
     saved: SavedModel
+    hidden_units: int | None = None
+    """Width of its adjustable dense layer; none if MLflow does not know it any more."""
 
     def describe(self) -> str:
         return f"version {self.version} (SHA-256 {self.saved.sha256})"
@@ -44,7 +46,12 @@ def find_champion_weights(
         return str(error)
     if not is_stored(client, saved):
         return f"the stored model of {which.rstrip(',')} was deleted"
-    return ChampionWeights(int(champion.version), saved)
+    return ChampionWeights(int(champion.version), saved, _hidden_units(client, champion.run_id))
+
+
+def _hidden_units(client: "MlflowClient", run_id: str | None) -> int | None:
+    params = client.get_run(run_id).data.params if run_id and runs.exists(client, run_id) else {}
+    return int(params["hidden_units"]) if "hidden_units" in params else None
 
 
 def load_champion_weights(model: "ImageClassifier", weights: ChampionWeights) -> str | None:

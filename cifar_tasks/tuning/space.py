@@ -13,17 +13,20 @@ Space = dict[str, BaseDistribution]
 """Names of `config.flat` → the values that a search tries."""
 
 
-def free_space(config: TrainConfig, fixed: Collection[str] = ()) -> Space:
+def free_space(config: TrainConfig, fixed: Collection[str] = (), warm: bool = False) -> Space:
     """The model's search space without the hyperparameters that the user has set, and without those that trainings by
-    `config` do not use: what they sample would count as found."""
-    left_out = {*fixed, *_unused(config.transfer)}
+    `config` do not use: what they sample would count as found.
+
+    A `warm` start takes the weights of the champion, with their shapes, and its head is trained already.
+    """
+    left_out = {*fixed, *_unused(config.transfer, warm), *(["hidden_units"] if warm else [])}
     return {name: values for name, values in get_model(config.model).search_space().items() if name not in left_out}
 
 
-def _unused(transfer: TransferConfig) -> Iterator[str]:
+def _unused(transfer: TransferConfig, warm: bool) -> Iterator[str]:
     """See `training.transfer`: stages that stay the same give features of images without augmentation."""
-    random = transfer.pretrained == "none"
-    if random or not transfer.head_epochs:
+    random = transfer.pretrained == "none" and not warm
+    if random or warm or not transfer.head_epochs:
         yield "head_learning_rate"
     if random or transfer.trained_stages is not None:
         yield "stage_decay"

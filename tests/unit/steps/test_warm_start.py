@@ -1,5 +1,6 @@
 """A warm start: the champion's weights, verified, for the same model with the same classes; else the recipe."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,19 @@ from cifar_tasks.data.images import ImageStream, Report
 from cifar_tasks.data.versions import load_version
 from cifar_tasks.errors import IntegrityError
 from cifar_tasks.models import get_model
+from cifar_tasks.steps.create_studies import create_studies
 from cifar_tasks.steps.inputs import initial_model, load_training_images
 from cifar_tasks.steps.payloads import TrainPlan
 from cifar_tasks.steps.plan import plan_training
+from cifar_tasks.steps.register import tuned_tags
+from cifar_tasks.steps.run_trials import run_trials
+from cifar_tasks.steps.select_params import select_params
 from cifar_tasks.steps.train import train_model, training_digest
 from cifar_tasks.tracking import model_registry
 from cifar_tasks.tracking.runs import INITIAL_WEIGHTS, MODEL, START_FROM
 from cifar_tasks.tracking.saved_model import PROGRAM, load_model
+from cifar_tasks.tuning.space import free_space
+from cifar_tasks.tuning.study import load_study
 from tests.unit.data.sources import NoiseSource
 from tests.unit.steps.conftest import Services
 
@@ -28,14 +35,20 @@ class OtherClasses(NoiseSource):
 
 
 SHORT = Overrides(epochs=1, batch_size=8)
+SMALL = {"train_images": 16, "validation_images": 10}
 
 
 @pytest.fixture
 def champion(services: Services) -> TrainPlan:
-    """Trained by the recipe, registered as the champion, version 1; returns its plan."""
+    """Trained by the recipe."""
+    return crown(services)
+
+
+def crown(services: Services, **changes: object) -> TrainPlan:
+    """Trained with `changes` of the recipe, registered as the champion, version 1; returns its plan."""
     data = services.prepared(overrides=SHORT)
     (plan,) = plan_training(data)
-    plan = plan.model_copy(update={"config": with_values(plan.config, {"train_images": 16, "validation_images": 10})})
+    plan = plan.model_copy(update={"config": with_values(plan.config, {**SMALL, **changes})})
     trained = train_model(plan)
     assert trained.initial_weights == "random"
     version = load_version(services.store, data.dataset_uri)
@@ -61,7 +74,7 @@ def test_a_training_starts_from_the_champion_s_weights_and_says_so(services, cha
     assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
     assert (weights, config.transfer.head_epochs) == (f"version 1 (SHA-256 {plan.start.saved.sha256})", 0)
 
-    small = with_values(plan.config, {"train_images": 16, "validation_images": 10})
+    small = with_values(plan.config, SMALL)
     trained = train_model(plan.model_copy(update={"config": small}))
     tags = services.client.get_run(trained.run_id).data.tags
     assert (tags[START_FROM], tags[INITIAL_WEIGHTS], trained.initial_weights) == ("champion", weights, weights)
@@ -118,6 +131,38 @@ def test_weights_that_were_altered_are_refused_before_they_are_opened(services, 
     program.write_bytes(program.read_bytes() + b"\0")
     with pytest.raises(IntegrityError, match="is damaged: SHA-256"):
         initial_model(plan.config, load_training_images(plan.data.dataset_uri, plan.config), plan.start)
+
+
+@pytest.mark.parametrize("hidden_units", [0, 18])
+def test_the_trials_and_the_training_of_a_search_start_from_the_champion_s_weights(services, hidden_units):
+    # given
+    crown(services, hidden_units=hidden_units)
+    plans = warm(services, tune=["cnn"], search_workers=1, trials=2)
+    (worker,) = create_studies(plans)
+    worker = worker.model_copy(update={"trial_config": with_values(worker.trial_config, SMALL)})
+    # when
+    (plan,) = select_params(plans, [run_trials(worker)])
+    # then
+    wanted = f"version 1 (SHA-256 {plan.start.saved.sha256})"
+    trials = load_study(worker.study).trials
+    tried = [services.client.get_run(trial.user_attrs["mlflow_run_id"]) for trial in trials]
+    assert [run.data.params["initial_weights"] for run in tried] == [wanted] * 2
+    assert trials[0].system_attrs["fixed_params"] == trials[0].params  # nothing is queued that is not searched
+    assert initial_model(plan.config, load_training_images(plan.data.dataset_uri, plan.config), plan.start)[2] == wanted
+    # and a later training from the recipe's weights reuses all values that this one had
+    kept = json.loads(tuned_tags(plan)["cifar.tuned_params"])
+    assert kept.keys() == free_space(plan.config).keys()
+    assert kept["hidden_units"] == hidden_units
+
+
+def test_a_champion_whose_run_was_deleted_leaves_the_recipe_s_shape(services):
+    crown(services, hidden_units=18)
+    (before,) = warm(services, tune=["cnn"])
+    number = before.start.version
+    run = services.client.get_model_version(before.data.request.registered_model, str(number)).run_id
+    services.client.delete_run(run)
+    (plan,) = warm(services, tune=["cnn"])
+    assert (before.config.hidden_units, plan.config.hidden_units) == (18, 0)
 
 
 def program_of(services: Services, plan: TrainPlan) -> Path:

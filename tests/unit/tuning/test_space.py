@@ -49,6 +49,20 @@ def test_what_a_training_does_not_use_is_not_searched(changes, unused):
     assert get_model("efficientnet_lite0").search_space().keys() - free_space(config).keys() == unused
 
 
+@pytest.mark.parametrize(
+    ("model", "unused"), [("cnn", {"hidden_units"}), ("efficientnet_lite0", {"head_learning_rate"})]
+)
+def test_a_warm_start_searches_neither_the_shape_of_the_champion_nor_a_rate_of_its_head(model, unused):
+    config = get_model(model).config("full")
+    assert free_space(config).keys() - free_space(config, warm=True).keys() == unused
+
+
+def test_weights_of_the_champion_are_not_random_whatever_the_recipe_starts_from():
+    config = with_values(get_model("efficientnet_lite0").config("full"), {"pretrained": "none", "trained_stages": 2})
+    assert "crop_padding" in free_space(config)
+    assert "crop_padding" not in free_space(config, warm=True)
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("profile", ["demo", "full"])
 def test_the_recipe_is_a_point_of_the_space_and_stays_what_it_is(model, profile):
