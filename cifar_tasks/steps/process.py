@@ -230,12 +230,12 @@ class PrintableFormatter(logging.Formatter):
         return printable_lines(super().format(record))
 
 
-def log_to_stdout() -> None:
+def log_to_stdout(level: int = logging.INFO) -> None:
     """Log lines of the steps as plain text; of libraries, warnings only."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(PrintableFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("cifar_tasks").setLevel(logging.INFO)
+    logging.getLogger("cifar_tasks").setLevel(level)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -47,12 +47,13 @@ def train_model(plan: TrainPlan) -> TrainedModel:
     digest = training_digest(config, version, plan.start)
     workflow = plan.data.workflow
     prefix = f"runs/{sha256_hex(workflow.id.encode())[:16]}/{config.model}-{digest[:16]}"
-    done = f"{prefix}/trained.json"
+    done, checkpoints = f"{prefix}/trained.json", f"{prefix}/checkpoints"
     distributed.check_batch(config.batch_size, settings.training_processes)
     # A task can be started twice: its message is delivered again, or its worker is believed lost but still trains.
     with acquire_lease(_impatient_store(), f"{prefix}/lease.json") as lease:
         if earlier := earlier_result(store, done, TrainedModel):
             _log.info("trained already")
+            forget_checkpoints(store, checkpoints)  # the earlier try may have ended just before
             return earlier
         identity = {WORKFLOW: workflow.id, MODEL: config.model, TRAINING: digest}
         try:
@@ -63,7 +64,7 @@ def train_model(plan: TrainPlan) -> TrainedModel:
             raise
         lease.check()
         store.put(done, trained.model_dump_json().encode())
-        forget_checkpoints(store, f"{prefix}/checkpoints")
+        forget_checkpoints(store, checkpoints)
     return trained
 
 
@@ -113,7 +114,8 @@ def train_in_run(plan: TrainPlan, run_id: str, mlflow_url: str, prefix: str, lea
 
     Of several processes that train together each calls this; all train, and the first one writes and returns.
     """
-    log_to_stdout()  # a process that trains beside the first one has no log yet
+    # A new process has no log yet. The first one logs for all that train together.
+    log_to_stdout(logging.WARNING if distributed.rank() else logging.INFO)
     config, client = plan.config, runs.mlflow_client()
     images = load_training_images(plan.data.dataset_uri, config)
     distributed.check_batch(min(config.batch_size, len(images.train)), distributed.size())

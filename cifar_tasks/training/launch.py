@@ -148,8 +148,6 @@ def _leave_with_parent() -> None:
 
 
 def _in_group(store: TCPStore, rank: int, size: int, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    if rank:
-        logging.getLogger("cifar_tasks").setLevel(logging.WARNING)  # rank 0 logs for all
     torch.set_num_threads(max(1, torch.get_num_threads() // size))
     try:
         _join_group(store, rank, size)

@@ -49,7 +49,7 @@ def services(default_client: MlflowClient, tmp_path: Path, monkeypatch: pytest.M
     for step in (create_studies, inputs, plan, report, select_params, train):
         monkeypatch.setattr(step, "S3Store", lambda bucket, client=None: store)
     monkeypatch.setattr(train, "s3_client", lambda **limits: None)
-    monkeypatch.setattr(train, "log_to_stdout", lambda: None)
+    monkeypatch.setattr(train, "log_to_stdout", lambda level: None)
     monkeypatch.setattr(runs, "mlflow_client", lambda: default_client)
     monkeypatch.setenv("CIFAR_STUDIES_URL", f"sqlite:///{tmp_path}/studies.db")
     monkeypatch.setenv("CIFAR_HOME", str(tmp_path / "home"))

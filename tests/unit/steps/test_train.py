@@ -14,6 +14,7 @@ from cifar_tasks.steps.payloads import ParamsSource, TrainPlan
 from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.report import report, skipped_models
 from cifar_tasks.steps.train import params_source_tags, train_model, training_digest
+from cifar_tasks.storage.checkpoints import save_checkpoint
 from cifar_tasks.storage.lease import Lease
 from cifar_tasks.storage.s3 import canonical_json, sha256_hex
 from cifar_tasks.tracking import runs
@@ -62,6 +63,16 @@ def test_a_training_leaves_a_run_with_a_saved_model_and_a_retry_finds_it(service
     with caplog.at_level(logging.INFO):
         assert train_model(plan) == trained
     assert "trained already" in caplog.messages
+
+
+def test_a_step_that_died_before_its_clean_up_leaves_no_checkpoints_after_its_retry(services, plan):
+    # given
+    trained = train_model(plan)
+    save_checkpoint(services.store, f"{trained.prefix}/checkpoints/0123/epochs", 2, b"weights")
+    # when
+    assert train_model(plan) == trained
+    # then
+    assert list(services.store.keys("runs/")) == [f"{trained.prefix}/trained.json"]
 
 
 def test_a_retry_resumes_after_the_last_checkpoint_in_the_same_run(services, plan, monkeypatch, caplog):
