@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 
 class MlflowCallback(Callback):
-    """Logs to a run that exists: parameters, the metrics of each epoch once, and how training ended."""
+    """Logs to a run that exists: parameters, the metrics of each epoch, and how training ended.
+
+    An epoch is logged once. One that is trained anew with another result, as by a retry from other weights, is logged
+    again: MLflow shows the newest.
+    """
 
     def __init__(self, client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:
         self._client, self._run_id, self._params = client, run_id, params
-        self._logged: dict[str, set[int]] = {}
-        """Epochs that the run shows already, for each label."""
+        self._logged: dict[str, set[tuple[int, float]]] = {}
+        """Epochs that the run shows already, with their losses, by the name of the loss."""
 
     @runs.tracking_errors()
     def on_train_start(self, state: TrainingState) -> None:
@@ -57,9 +61,10 @@ class MlflowCallback(Callback):
 
     def _log_epochs(self, label: str, history: Sequence[EpochMetrics]) -> None:
         for metrics in history:
-            named = metrics.by_name(label)
-            if label not in self._logged:  # read once: no other process writes to this run
-                self._logged[label] = runs.logged_steps(self._client, self._run_id, next(iter(named)))
-            if metrics.epoch not in self._logged[label]:
-                self._logged[label].add(metrics.epoch)
+            named, loss = metrics.by_name(label), f"{label}train_loss"
+            if loss not in self._logged:  # read once: no other process writes to this run
+                shown = self._client.get_metric_history(self._run_id, loss)
+                self._logged[loss] = {(entry.step, entry.value) for entry in shown}
+            if (metrics.epoch, named[loss]) not in self._logged[loss]:
+                self._logged[loss].add((metrics.epoch, named[loss]))
                 runs.log_metrics(self._client, self._run_id, named, step=metrics.epoch)

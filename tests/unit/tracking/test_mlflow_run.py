@@ -16,12 +16,12 @@ from cifar_tasks.training.state import EpochMetrics, TrainingState
 PARAMS = {"learning_rate": 0.1, "device": "CPU"}
 
 
-def state(epochs: int = 0, label: str = "") -> TrainingState:
-    """A training after so many epochs, of which the second is the best."""
+def state(epochs: int = 0, label: str = "", worse: float = 0) -> TrainingState:
+    """A training after so many epochs, of which the second is the best; all losses are `worse` than usual."""
     config = with_values(get_model("cnn").recipes["demo"], {"epochs": 3})
     trained = TrainingState(torch.nn.Linear(2, 2), config, 1, label)
     for epoch, loss, accuracy in zip(range(1, epochs + 1), (0.9, 0.5, 0.6), (0.7, 0.72, 0.74), strict=False):
-        trained.record(EpochMetrics(epoch, 2 * loss, 0.5, loss, accuracy, 0.1, 100.0))
+        trained.record(EpochMetrics(epoch, 2 * loss + worse, 0.5, loss + worse, accuracy, 0.1, 100.0))
     return trained
 
 
@@ -60,6 +60,22 @@ def test_a_resumed_training_logs_what_the_run_does_not_show_yet_and_nothing_twic
     train(MlflowCallback(mlflow_client, run_id, PARAMS), resumed=2)
     assert logged(mlflow_client, run_id, "learning_rate") == [(1, 0.1), (2, 0.1), (3, 0.1)]
     assert logged(mlflow_client, run_id, "head_train_loss") == [(1, 1.8)]
+
+
+@pytest.mark.parametrize("label", ["", "head_"])
+def test_epochs_that_a_retry_trains_anew_with_another_result_are_logged_again(mlflow_client, run_id, label):
+    for worse, epochs in ((1.0, (1, 2)), (0, (1, 2, 3))):
+        callback = MlflowCallback(mlflow_client, run_id, PARAMS)
+        callback.on_train_start(state(label=label))
+        for epoch in epochs:
+            callback.on_epoch_end(Snapshot.of(state(epoch, label, worse)))
+    assert logged(mlflow_client, run_id, f"{label}validation_loss") == [
+        (1, 1.9),
+        (2, 1.5),
+        (1, 0.9),
+        (2, 0.5),
+        (3, 0.6),
+    ]
 
 
 def test_what_is_different_in_a_resumed_training_becomes_a_tag(mlflow_client, run_id):
