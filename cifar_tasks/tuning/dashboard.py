@@ -18,7 +18,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 def serve(port: int, report: Callable[[str], None]) -> None:
     """Show the studies until the process is interrupted; `report` gets the address.
 
-    Raises `ConfigError` if it is not installed or the port is in use, `StorageError` if the database is away.
+    Raises `ConfigError` if it is not installed or the port cannot be used, `StorageError` if the database is away.
     """
     try:
         import optuna_dashboard
@@ -29,9 +29,8 @@ def serve(port: int, report: Callable[[str], None]) -> None:
     try:
         server = make_server(HOST, port, application, server_class=_Server, handler_class=_QuietHandler)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise ConfigError(f"port {port} is in use: choose another with --port.") from None
+        reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise ConfigError(f"port {port} {reason}: choose another with --port.") from None
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt in the middle of a request would be swallowed
     report(f"http://{HOST}:{port}/dashboard")
     with server:

@@ -8,6 +8,8 @@ from wsgiref.simple_server import make_server
 
 import pytest
 
+from cifar_tasks.errors import ConfigError
+from cifar_tasks.tuning import dashboard
 from cifar_tasks.tuning.dashboard import HOST, _QuietHandler, for_this_machine
 
 
@@ -33,6 +35,13 @@ def asked(port: int, host: str | None) -> tuple[int, bytes]:
     connection.endheaders()
     response = connection.getresponse()
     return response.status, response.read()
+
+
+def test_an_address_that_cannot_be_opened_is_a_configuration_error_with_the_reason(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CIFAR_STUDIES_URL", f"sqlite:///{tmp_path}/studies.db")
+    monkeypatch.setattr(dashboard, "HOST", "192.0.2.1")  # of no machine
+    with pytest.raises(ConfigError, match=r"port 8081 cannot be used \(.+\): choose another"):
+        dashboard.serve(8081, print)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:{}", "localhost:{}", "LOCALHOST:{}"])

@@ -178,11 +178,14 @@ def test_a_study_that_was_deleted_is_named():
         raise KeyError("Record does not exist.")
 
 
-@pytest.mark.parametrize("url", ["garbage", "nosuchdriver://127.0.0.1/x"])
+@pytest.mark.parametrize(
+    "url", ["garbage", "nosuchdriver://u:hidden-word@127.0.0.1/x", "postgresql://u:hidden-word@127.0.0.1:54x3/x"]
+)
 def test_what_is_no_url_of_a_database_is_a_configuration_error_without_the_password(monkeypatch, url):
     monkeypatch.setenv("CIFAR_STUDIES_URL", url)
-    with pytest.raises(ConfigError, match="CIFAR_STUDIES_URL is no URL"):
+    with pytest.raises(ConfigError, match="CIFAR_STUDIES_URL is no URL") as caught:
         all_studies()
+    assert "hidden-word" not in str(caught.value)
 
 
 def test_a_database_with_an_unknown_host_name_is_permanent(monkeypatch):
