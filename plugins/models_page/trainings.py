@@ -27,9 +27,11 @@ def _curves(runs_of_both: tuple[str, str], names: tuple[str, str]) -> list[Curve
     with runs.tracking_errors():
         for run_id, name, colour in zip(runs_of_both, names, (FIRST, SECOND), strict=True):
             for metric in CURVES if run_id else ():
-                points = dict[int, float]()
-                for point in client.get_metric_history(run_id, metric):
-                    points.setdefault(point.step, point.value)  # at the end the best epoch's is logged once more
+                history = client.get_metric_history(run_id, metric)
+                points = {point.step: point.value for point in history}  # the newest, of an epoch that was trained anew
+                if points:  # at the end the best epoch's is logged once more
+                    last = max(points)
+                    points[last] = next(point.value for point in history if point.step == last)
                 curves.append((f"{name}, {metric.removesuffix('_accuracy')}", colour, sorted(points.items())))
     return curves
 

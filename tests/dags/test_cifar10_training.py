@@ -71,13 +71,13 @@ def test_a_training_has_its_share_of_the_cores_and_an_evaluation_all_of_them(dag
     assert given["trainings"] == trainings
 
 
-@pytest.mark.parametrize("skipped", [[], ["resnet50 is not trained"]])
-def test_the_report_notes_models_that_were_skipped_where_their_workers_may_not(dag, monkeypatch, skipped):
+@pytest.mark.parametrize("notes", [[], ["resnet50 is not trained", "cnn is trained without tuning"]])
+def test_the_report_notes_models_that_were_skipped_or_not_tuned(dag, monkeypatch, notes):
     noted: list[str] = []
-    monkeypatch.setattr(cifar10_training, "run_task_step", lambda step, **arguments: {"skipped": skipped})
+    monkeypatch.setattr(cifar10_training, "run_task_step", lambda step, **arguments: {"notes": notes})
     monkeypatch.setattr(cifar10_training, "show_in_note", noted.extend)
-    assert dag.get_task("report").python_callable(registered=[], plans=[]) == {"skipped": skipped}
-    assert noted == skipped
+    assert dag.get_task("report").python_callable(registered=[], plans=[]) == {"notes": notes}
+    assert noted == notes
 
 
 @pytest.mark.parametrize("approval", [False, True])
