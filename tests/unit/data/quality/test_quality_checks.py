@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cifar_tasks.data.images import Images, Labels
+from cifar_tasks.data.quality.check_results import TESTS
 from cifar_tasks.data.quality.delivery import Delivery
 from cifar_tasks.data.quality.quality_checks import check, statistic_results
 from cifar_tasks.data.quality.quality_limits import QualityLimits
@@ -42,6 +43,7 @@ def test_a_clean_delivery_passes_every_check(before: Snapshot) -> None:
     measured = [row.check for row in report.rows]
     assert len(measured) == len(set(measured)) == 18
     assert all(row.value is not None for row in report.rows)
+    assert sum("; p " in row.text for row in report.rows) + 1 == TESTS, "one more with a champion"
 
 
 def brightness(factor: float) -> Callable[[Images], Images]:
