@@ -106,9 +106,13 @@ def test_an_image_is_found_by_its_pixels_in_the_split_where_it_stands(default_cl
 def test_an_unknown_picture_is_in_no_dataset_version_and_a_file_that_is_none_is_named(
     default_client, store, tmp_path: Path
 ):
-    prepare(NoiseSource(31), store, 0, quiet)
-    unknown = png(np.random.default_rng(99).integers(0, 256, (32, 32, 3), dtype=np.uint8))
-    assert trace_image(default_client, store, unknown, "unknown.png", tmp_path) == Trace(models=(), datasets=())
+    data = prepare(NoiseSource(31), store, 0, quiet)
+    known = load_split(store, data, "train", tmp_path).images[0]
+    unknown = np.random.default_rng(99).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    brighter, darker = np.maximum(known, 1), np.minimum(known, 254)
+    for pixels in (unknown, brighter, darker, np.zeros_like(known), np.full_like(known, 255)):
+        found = trace_image(default_client, store, png(pixels), "unknown.png", tmp_path)
+        assert found == Trace(models=(), datasets=())
     with pytest.raises(DataError, match=r"notes\.txt"):
         trace_image(default_client, store, b"no picture", "notes.txt", tmp_path)
 
@@ -127,3 +131,8 @@ def test_a_line_knows_the_file_of_an_image_and_which_one_was_left_out(default_cl
     assert versions(trained) == [1]
     assert [(i.split, i.file) for i in left_out.images] == [("left out", f"{dropped.name} {dropped.why}")]
     assert (versions(left_out), len(left_out.datasets)) == ([], 1)
+    other = prepare(NoiseSource(42), store, 0, quiet)
+    assert other.digest != data.digest
+    for each in pixels:  # not in the version that no line has
+        (image,) = trace_image(default_client, store, png(each), "x.png", tmp_path).images
+        assert image.dataset == data.digest

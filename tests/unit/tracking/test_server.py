@@ -8,6 +8,7 @@ import requests
 from cifar_tasks.errors import ConfigError, TrackingError, TrackingRefused
 from cifar_tasks.storage import hosts
 from cifar_tasks.tracking import runs
+from cifar_tasks.tracking.server import require_answer
 from tests.answers import server_that_answers
 
 
@@ -84,6 +85,21 @@ def test_what_is_no_address_of_a_server_is_a_configuration_error(monkeypatch, ad
 def test_https_where_http_is_spoken_is_permanent(monkeypatch) -> None:
     with server_that_answers(200) as address, pytest.raises(TrackingRefused, match="SSL"):
         ask(monkeypatch, address.replace("http:", "https:"))
+
+
+def test_a_server_that_answers_whatever_it_is_answers(monkeypatch) -> None:
+    for status in (200, 401, 404, 500):
+        with server_that_answers(status) as address:
+            require_answer(address)
+    with pytest.raises(TrackingError, match=r"does not answer\. Is the server running, and is MLFLOW_TRACKING_URI"):
+        require_answer("http://127.0.0.1:9")
+
+
+def test_what_is_wrong_with_an_address_is_told_by_the_first_request_and_not_as_a_server_that_is_away() -> None:
+    with server_that_answers(200) as address:
+        require_answer(address.replace("http:", "https:"))
+    for address in ("http://no-such-host.invalid:5000", "mlruns", "http://"):
+        require_answer(address)
 
 
 def test_a_password_in_the_address_is_not_shown(monkeypatch) -> None:

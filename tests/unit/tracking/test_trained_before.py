@@ -157,6 +157,7 @@ def test_a_run_that_trains_all_of_it_now_is_found_and_no_other_one(default_clien
         return find_in_training(default_client, experiment, keys, workflow)
 
     assert found(both) == found(cnn) == found(resnet) == "first"
+    assert found(both, "earlier") == "first"
     assert found(both, "first") is None, "itself"
     others = [(DATA, [CNN], "champion"), ("e" * 64, [CNN], "recipe"), (DATA, [with_values(CNN, {"seed": 1})], "recipe")]
     assert [found(training_keys(name, *other)) for other in others] == [None] * 3
