@@ -153,8 +153,8 @@ def cifar10_training():
 
     @task(
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
-        doc_md="Select the hyperparameters of each model: the best of its study, else the best of earlier studies for "
-        "the same data, else those of the recipe.",
+        doc_md="Select the hyperparameters of each model: the best of its study; if it was not tuned the best of "
+        "earlier studies for the same data; else those of the recipe.",
     )
     def select_params(plans: list[dict[str, Any]], results: Any) -> list[dict[str, Any]]:
         return run_task_step("select_params:select_params", plans=plans, results=as_list(results))
@@ -190,7 +190,7 @@ def cifar10_training():
     @task(
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,  # also after a model that was skipped
         doc_md="Write one page with table, figures and links to the MLflow parent run; choose the candidate of the run "
-        "by validation accuracy. Name each model that was skipped, and the reason.",
+        "by validation accuracy. Name each model that was skipped or not tuned, and why.",
     )
     def report(registered: Any, plans: list[dict[str, Any]]) -> dict[str, Any]:
         reported: dict[str, Any] = run_task_step("report:report", registered=as_list(registered), plans=plans)

@@ -9,7 +9,7 @@ random() { # $1 bytes, in characters without meaning for URLs and shells
 }
 missing() { # a line for each secret that .env does not have
     grep -o '\${[A-Z0-9_]*:?run make secrets}' docker-compose.yaml | tr -d '${' | cut -d: -f1 | sort -u | while read -r name; do
-        grep -q "^$name=." "$1" && continue
+        grep -Eq "^$name=[\"']?[A-Za-z0-9_-]" "$1" && continue
         case $name in
             AIRFLOW_FERNET_KEY) echo "$name=$(random 32)" ;; # a Fernet key is 32 bytes, padded
             *) echo "$name=$(random 48)" ;;
@@ -26,7 +26,7 @@ if [ -e .env ]; then
     fi
     names=$(cut -d= -f1 "$draft" | tr '\n' ' ')
     # Lines of these secrets that are there already have no value.
-    { grep -vxF "$(sed 's/=.*/=/' "$draft")" .env || true; echo; cat "$draft"; } >"$draft.whole"
+    { grep -vE "^($(cut -d= -f1 "$draft" | paste -sd '|' -))=" .env || true; echo; cat "$draft"; } >"$draft.whole"
     mv "$draft.whole" .env
     echo "Added to .env: ${names% }. The other secrets are as they were."
     exit

@@ -52,7 +52,7 @@ def trace(
 
     client, store = runs.mlflow_client(), S3Store(settings.bucket)
     with console.status("Tracing"), runs.tracking_errors():
-        is_alias = re.fullmatch(r"[\w-]+", what) and not Path(what).is_file()
+        is_alias = what in ALIASES or (re.fullmatch(r"[\w-]{1,255}", what) and not Path(what).is_file())
         if re.fullmatch(r"\d{1,6}", what):
             version = model_registry.get_version(client, registered_model, int(what))
             found = lineage.trace_version(client, store, version)

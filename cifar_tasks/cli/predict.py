@@ -100,8 +100,14 @@ def find_pictures(paths: Sequence[Path], problems: list[str]) -> list[Path]:
 def _in_folder(folder: Path, problems: list[str]) -> list[Path]:
     closed: list[str] = []
     walk = os.walk(folder, onerror=lambda error: closed.append(_unreadable(error.filename, error)))
-    files = [Path(where, name) for where, _, names in walk for name in names]
-    inside = sorted(path for path in files if path.suffix.lower() in SUFFIXES and path.is_file())
+    named = [Path(where, name) for where, _, names in walk for name in names]
+    inside = []
+    for path in sorted(path for path in named if path.suffix.lower() in SUFFIXES):
+        try:
+            if path.is_file():
+                inside.append(path)
+        except OSError as error:
+            closed.append(_unreadable(path, error))
     problems += closed
     if not inside and not closed:
         problems.append(f"{folder} has no pictures: no {', '.join(sorted(SUFFIXES))}")

@@ -36,7 +36,7 @@ def show_promotions(
     context.obj = check_model_name(registered_model)
     if context.invoked_subcommand:
         if as_json:
-            context.fail(f"--json is of the list of promotions: leave it out before {context.invoked_subcommand}.")
+            context.fail(f"--json belongs to the list of promotions: leave it out before {context.invoked_subcommand}.")
         return
     settings = _connected()
     from cifar_tasks.storage.promotion_log import read_log

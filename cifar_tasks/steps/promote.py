@@ -147,7 +147,8 @@ def _propose(
     links += [("Champion", runs.version_url(name, champion))] if champion else []
     title = f"Promotion of version {request.version} of {name}"
     if earlier := log.of_workflow(workflow.id):  # the run was cleared: the page that it decided with stays
-        url, figure = earlier.url, ""
+        has_page = earlier.candidate == request.version and earlier.url != workflow.url
+        url, figure = earlier.url if has_page else None, ""
     else:
         page = comparison_page(decision, *evidence.evaluations, title=title, links=links)
         url = keep_comparison(client, store, version, workflow.id, page)

@@ -107,16 +107,17 @@ def common_evaluations(store: S3Store, versions: "list[ModelVersion]") -> tuple[
         found = [read_evaluation(store, version.tags[TEST_SET], model) for model in models]
         if found[0] and found[1]:
             return found[0], found[1]
+    named = [version for version in versions if model_registry.CLASSES in version.tags]
+    if len({model_registry.class_names(version) for version in named}) > 1:
+        raise ConfigError(
+            f"versions {first.version} and {second.version} of {first.name} know different classes and cannot be "
+            "compared. Register models for other classes under another name (form field, or CIFAR_REGISTERED_MODEL)."
+        )
     missing = [version.version for version in versions if version not in evaluated]
     if missing:
         raise ConfigError(
             f"version {missing[0]} of {first.name} was registered without an evaluation. Start the DAG "
             f"cifar10_promotion with version {missing[0]} and mode never, which evaluates it."
-        )
-    if model_registry.class_names(first) != model_registry.class_names(second):
-        raise ConfigError(
-            f"versions {first.version} and {second.version} of {first.name} know different classes and cannot be "
-            "compared. Register models for other classes under another name (form field, or CIFAR_REGISTERED_MODEL)."
         )
     raise ConfigError(
         f"versions {first.version} and {second.version} of {first.name} were evaluated on different test images. If "

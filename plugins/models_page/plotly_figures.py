@@ -34,12 +34,11 @@ def _labels(classes: Sequence[str]) -> list[str]:
 
 def recalls(models: tuple[Sequence[ClassScores], Sequence[ClassScores]], names: tuple[str, str]) -> str:
     """Bars per class that has test images."""
-    tested = [[each for each in classes if each.images] for classes in models]
-    labels = _labels([each.name for each in tested[0]])
-    bars = [
-        {"type": "bar", "name": name, "x": labels, "y": [each.recall for each in rows], "marker": {"color": colour}}
-        for name, rows, colour in zip(names, tested, (FIRST, SECOND), strict=True)
-    ]
+    labels, bars = _labels([each.name for each in models[0]]), []
+    for name, classes, colour in zip(names, models, (FIRST, SECOND), strict=True):
+        tested = {label: each.recall for label, each in zip(labels, classes, strict=True) if each.images}
+        bar = {"type": "bar", "name": name, "x": list(tested), "y": list(tested.values()), "marker": {"color": colour}}
+        bars.append(bar)
     return _figure(bars, "Recall per class", barmode="group", yaxis={"tickformat": ".0%"}, xaxis={"type": "category"})
 
 

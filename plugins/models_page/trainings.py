@@ -29,9 +29,12 @@ def _curves(runs_of_both: tuple[str, str], names: tuple[str, str]) -> list[Curve
             for metric in CURVES if run_id else ():
                 history = client.get_metric_history(run_id, metric)
                 points = {point.step: point.value for point in history}  # the newest, of an epoch that was trained anew
-                if points:  # at the end the best epoch's is logged once more
+                if points:
                     last = max(points)
-                    points[last] = next(point.value for point in history if point.step == last)
+                    values = [point.value for point in history if point.step == last]
+                    others = {value for step, value in points.items() if step != last}
+                    if len(values) > 1 and values[-1] in others:  # the best epoch's, which is logged at the end
+                        points[last] = values[-2]
                 curves.append((f"{name}, {metric.removesuffix('_accuracy')}", colour, sorted(points.items())))
     return curves
 

@@ -201,14 +201,14 @@ class TestSecrets:
         assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
         assert not list(tmp_path.glob(".env.*"))
 
-    def test_one_that_was_emptied_is_made_again(self, tmp_path: Path):
+    @pytest.mark.parametrize("empty", ["", '""', " ", "''"])
+    def test_one_that_was_emptied_is_made_again(self, tmp_path: Path, empty: str):
         (tmp_path / "docker").mkdir()
         shutil.copy(PROJECT / "docker-compose.yaml", tmp_path)
         shutil.copy(PROJECT / "docker" / "secrets.sh", tmp_path / "docker")
         _run("sh", tmp_path / "docker" / "secrets.sh")
         before = (tmp_path / ".env").read_text()
-        emptied = re.sub(r"(?m)^FLOWER_PASSWORD=.*$", "FLOWER_PASSWORD=", before)
-        (tmp_path / ".env").write_text(emptied)
+        (tmp_path / ".env").write_text(re.sub(r"(?m)^FLOWER_PASSWORD=.*$", f"FLOWER_PASSWORD={empty}", before))
         assert "Added to .env: FLOWER_PASSWORD." in _run("sh", tmp_path / "docker" / "secrets.sh").stdout
         after = (tmp_path / ".env").read_text()
         assert re.findall(r"(?m)^FLOWER_PASSWORD=(.*)$", after) == [after.splitlines()[-1].partition("=")[2]]

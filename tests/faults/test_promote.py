@@ -104,6 +104,10 @@ def test_the_page_that_a_run_decided_with_stays_if_the_run_is_cleared(client, na
     assert "has the decision of this run" in again.reasons[0]
     assert again.comparison_url == proposal.comparison_url
     assert S3Store(Settings().bucket).get(page) == before
+    other = registered_as(client, weak, name)
+    another = propose(proposal.request.model_copy(update={"version": other.version}), proposal.workflow)
+    assert (another.comparison_url, "The whole comparison" in another.markdown) == (None, False)
+    assert S3Store(Settings().bucket).get(page) == before
 
 
 def test_a_proposal_from_stored_probabilities_takes_less_than_two_seconds_and_loads_no_torch(

@@ -56,7 +56,8 @@ def record_version(
 
     def decide(log: LineLog) -> LineOutcome | LineEntry:
         digest = version.dataset.digest
-        if decider.workflow and (own := log.of_workflow(decider.workflow, digest, "accepted", "quarantined")):
+        own = log.of_workflow(decider.workflow, digest, "accepted", "quarantined") if decider.workflow else None
+        if own and _digest(log.came_into_use(own.number)) == base:  # else it was prepared once more, beside another one
             return own
         if log.last and log.last.dataset.digest == digest:
             return log.last
@@ -93,7 +94,7 @@ def roll_back(store: S3Store, line: str, to: str | None, decider: Decider) -> Li
         if in_use is None:
             raise ConfigError(f"the dataset line {line} has no version in use yet.")
         if to is None:
-            if len(used := _used(log)) < 2:
+            if len(used := log.came_into_use()) < 2:
                 raise ConfigError(f"the dataset line {line} has no earlier version that was in use.")
             target = used[-2]
         else:
@@ -116,16 +117,8 @@ def roll_back(store: S3Store, line: str, to: str | None, decider: Decider) -> Li
     return append_entry(store, line, decide)
 
 
-def _used(log: LineLog) -> list[LineEntry]:
-    """Versions in the order in which they came into use. A rollback takes back the later ones."""
-    used: list[LineEntry] = []
-    for entry in log.entries:
-        digests = [each.dataset.digest for each in used]
-        if entry.kind == "rolled_back" and entry.dataset.digest in digests:
-            del used[digests.index(entry.dataset.digest) + 1 :]
-        elif entry.kind in IN_USE:
-            used.append(entry)
-    return used
+def _digest(used: list[LineEntry]) -> str | None:
+    return used[-1].dataset.digest if used else None
 
 
 def _check_whole(store: S3Store, line: str, dataset: LineDataset) -> None:

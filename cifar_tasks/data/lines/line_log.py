@@ -107,6 +107,17 @@ class LineLog(Chain[LineEntry]):
     def entry_in_use(self) -> LineEntry | None:
         return next((entry for entry in reversed(self.entries) if entry.kind in IN_USE), None)
 
+    def came_into_use(self, until: int | None = None) -> list[LineEntry]:
+        """One version after another, by the entries before number `until`. A rollback takes back the later ones."""
+        found: list[LineEntry] = []
+        for entry in self.entries[: None if until is None else until - 1]:
+            places = [place for place, each in enumerate(found) if each.dataset.digest == entry.dataset.digest]
+            if entry.kind == "rolled_back" and places:
+                del found[places[-1] + 1 :]
+            elif entry.kind in IN_USE:
+                found.append(entry)
+        return found
+
     def of_workflow(self, workflow: str, digest: str, *kinds: EntryKind) -> LineEntry | None:
         """What a run decided last, of one of these kinds, if that was about this version: a run that was cleared may
         prepare another one."""

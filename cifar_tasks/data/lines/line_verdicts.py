@@ -71,12 +71,13 @@ def _waiting_entry(log: LineLog, version: str | None) -> LineEntry:
 
 
 def _check_base(log: LineLog, entry: LineEntry) -> None:
-    """A version that was prepared beside an older one lacks what has come into use since. A rollback adds nothing."""
-    newer = [each for each in log.entries if each.kind in ("accepted", "released") and each.number > entry.number]
-    if newer:
+    """A version lacks what has come into use since it was prepared. A rollback to an older one adds nothing."""
+    in_use = log.entry_in_use()
+    known = {each.dataset.digest for each in log.came_into_use(entry.number)}
+    if in_use and in_use.dataset.digest not in known:
         raise ConfigError(
             f"another version of {log.line} has come into use since {entry.dataset.digest[:16]} was quarantined "
-            f"(entry {newer[-1].number}). Reject it, and check the source again: start the DAG cifar10_dataset."
+            f"(entry {in_use.number}). Reject it, and check the source again: start the DAG cifar10_dataset."
         )
 
 

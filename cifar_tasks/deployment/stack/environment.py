@@ -54,9 +54,9 @@ def read_options(home: Path) -> StackOptions:
     """What the environment sets, else what this stack was last started with, else the defaults."""
     try:
         wanted = StackOptions()
-        return StackOptions(**{**_read(home / "options.json"), **wanted.model_dump(include=wanted.model_fields_set)})
     except ValidationError as error:
         raise ConfigError("\n".join(problems(error, variable))) from None
+    return started_with(home).model_copy(update=wanted.model_dump(include=wanted.model_fields_set))
 
 
 def record_options(home: Path, options: StackOptions) -> None:
@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise StackError(f"{path} is not JSON any more ({error}). Restore it from a backup.") from None
 
 

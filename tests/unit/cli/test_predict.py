@@ -67,15 +67,16 @@ print(json.dumps([[str(path) for path in found], problems]))
 
 
 def test_what_may_not_be_read_is_a_problem_and_the_others_are_found() -> None:
-    with TemporaryDirectory() as name:  # `tmp_path` is in a folder that another user may not enter
+    with TemporaryDirectory(dir="/tmp") as name:
         root = Path(name)
         root.chmod(0o755)
-        for picture in ("good/a.png", "closed/b.png", "good/inner/c.png"):
+        for picture in ("good/a.png", "closed/b.png", "good/inner/c.png", "good/listed/d.png"):
             (root / picture).parent.mkdir(parents=True, exist_ok=True)
             (root / picture).write_bytes(b"x")
         closed = root / "closed", root / "good" / "inner"
         for folder in closed:
             folder.chmod(0)
+        (root / "good" / "listed").chmod(0o744)
         paths = [root / each for each in ("closed", "closed/b.png", "x" * 300, "good")]
         command = [sys.executable, "-c", NOT_ROOT, *map(str, paths)]
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
@@ -89,6 +90,7 @@ def test_what_may_not_be_read_is_a_problem_and_the_others_are_found() -> None:
         f"{closed[0] / 'b.png'} cannot be read: Permission denied",
         f"{paths[2]} cannot be read: File name too long",
         f"{closed[1]} cannot be read: Permission denied",
+        f"{root / 'good' / 'listed' / 'd.png'} cannot be read: Permission denied",
     ]
 
 

@@ -69,6 +69,11 @@ def test_a_start_is_remembered_as_it_was_and_a_damaged_note_of_it_is_named(
     (tmp_path / "options.json").write_text('{"mlflow_port": "five"}')
     with pytest.raises(StackError, match=r"options.json: mlflow_port: .* got 'five'. Restore it"):
         started_with(tmp_path)
+    monkeypatch.delenv("CIFAR_AIRFLOW_PORT")
+    for content in ('{"mlflow_port": "five"}', "[1]", "null", "{"):
+        (tmp_path / "options.json").write_text(content)
+        with pytest.raises(StackError, match=r"options\.json"):
+            read_options(tmp_path)
 
 
 def test_gpu_slots_of_the_last_start_are_those_of_services_and_clients(

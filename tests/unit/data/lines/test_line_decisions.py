@@ -55,6 +55,21 @@ def test_a_run_that_was_cleared_after_the_source_changed_enters_the_version_that
         found.append(new)
 
 
+def test_a_run_that_was_cleared_after_another_one_enters_the_version_that_it_had_accepted_before(versions):
+    store, (first, second, third) = versions
+    entry = record(store, first, "dag/0", base=third.dataset.digest)
+    assert (entry.number, in_use(store)) == (4, first.dataset.digest)
+    assert record(store, second, "dag/1", base=first.dataset.digest).number == 2, "a retry of an earlier run"
+
+
+def test_rollbacks_follow_the_order_of_use_also_of_a_version_that_came_twice(versions):
+    store, (first, second, third) = versions
+    record(store, first, "dag/8", base=third.dataset.digest)
+    record(store, second, "dag/9", base=first.dataset.digest)
+    back = [roll_back(store, LINE, None, Decider(by="Ada")).dataset.digest for _ in range(4)]
+    assert back == [each.dataset.digest for each in (first, third, second, first)]
+
+
 def test_of_two_runs_at_once_one_writes_the_entry(tmp_path):
     store = InMemoryStore()
     version, at_once = prepared(store, first_delivery(tmp_path / "source")), Barrier(6)

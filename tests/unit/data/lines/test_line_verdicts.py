@@ -83,6 +83,20 @@ def test_after_a_rollback_a_version_that_waits_can_be_released(store, versions):
     assert release(store, LINE, third, ANN).dataset.digest == third == in_use(store)
 
 
+def test_what_came_into_use_since_and_was_rolled_back_does_not_hinder_a_release(store, versions):
+    root, first, second = versions
+    (root / "train/ant/new.png").unlink()
+    deliver(root, "train/bee/newer.png", picture(600))
+    third = accept(store, prepared(store, root)).dataset.digest
+    roll_back(store, LINE, None, ANN)
+    assert in_use(store) == first
+    roll_back(store, LINE, third, ANN)
+    with pytest.raises(ConfigError, match=r"another version of pets has come into use .*entry 5"):
+        release(store, LINE, second, ANN)
+    roll_back(store, LINE, first, ANN)
+    assert release(store, LINE, second, ANN).dataset.digest == second == in_use(store)
+
+
 def test_a_run_that_was_cleared_decides_about_the_version_that_it_prepared_now(store, versions):
     root, _, second = versions
     decider = Decider(workflow="dag/run", by="ann", reason="yes")
