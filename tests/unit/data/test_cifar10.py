@@ -28,6 +28,7 @@ def test_the_archive_is_downloaded_verified_and_read(archive: SmallArchive, tmp_
         train, test = read_all(source)
         assert source.read(quiet).classes == CLASSES
     assert len(site.ranges) == 1
+    assert not source.placeholder
     assert (train.images == np.concatenate([archive.images[name] for name in TRAIN])).all()
     assert (test.images == archive.images[TEST]).all()
     assert train.labels.tolist() == [(batch + number) % 10 for batch in range(5) for number in range(40)]

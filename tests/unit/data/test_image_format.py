@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_tasks.data.image_format import MAX_PIXELS, ImageFormat, decode, decode_sized
+from cifar_tasks.data.image_format import MAX_PIXELS, TILE, ImageFormat, decode, decode_sized
 from cifar_tasks.errors import ConfigError, DataError
 from tests.unit.data.pictures import encoded, png
 
@@ -97,6 +97,17 @@ def test_a_large_picture_is_reduced_without_aliasing(kind: str) -> None:
     content = encoded(Image.fromarray(noise), kind)
     exact = np.asarray(Image.open(BytesIO(content)).resize((32, 32), Image.Resampling.LANCZOS)).astype(int)
     assert np.abs(decoded(content).astype(int) - exact).mean() < 2
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("turned", [False, True], ids=["wide", "high"])
+@pytest.mark.parametrize("resize", MODES)
+def test_a_large_picture_keeps_the_same_part_as_a_small_one(resize: str, turned: bool, kind: str) -> None:
+    large = flag(turned).repeat(12, axis=0).repeat(12, axis=1)
+    assert large.shape[0] * large.shape[1] > TILE**2
+    image = decoded(encoded(Image.fromarray(large), kind), 32, resize)
+    assert colours(image, turned) == WANTED[resize]
+    assert image.astype(int) == pytest.approx(decoded(flag(turned), 32, resize).astype(int), abs=40)
 
 
 def test_a_small_picture_grows_smoothly() -> None:

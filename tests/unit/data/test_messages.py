@@ -33,6 +33,18 @@ def test_no_bad_file_is_no_error_and_one_is_one_line() -> None:
         bad.check()
 
 
+@pytest.mark.parametrize(("count", "first"), [(2, ""), (20, ""), (21, "; the first 20")])
+def test_of_many_bad_files_the_first_are_named_and_all_are_counted(count: int, first: str) -> None:
+    bad = BadFiles("pets")
+    for number in range(count):
+        bad.add(f"{number}.png", "is no image.")
+    with pytest.raises(DataError) as caught:
+        bad.check()
+    head, *lines = str(caught.value).splitlines()
+    assert head == f"pets: {count} files cannot be used{first}:"
+    assert lines == [f"{number}.png is no image." for number in range(min(count, 20))]
+
+
 def test_what_else_is_wrong_is_said_first() -> None:
     bad = BadFiles("pets")
     bad.add("1.png", "is no image.")
