@@ -50,6 +50,7 @@ MODULES = (
 """Without names: what a wrong result would hide in."""
 ALSO = {
     "data/lines/diff_page": ["cli/test_data_commands.py"],
+    "data/lines/line_log": ["data/lines/test_line_decisions.py", "data/lines/test_line_verdicts.py"],
     "data/quality/check_results": ["data/quality/test_quality_checks.py"],
     "data/validation": ["data/test_folders.py", "data/test_near_duplicates.py"],
     "steps/inputs": ["steps/test_warm_start.py"],

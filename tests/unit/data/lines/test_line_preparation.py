@@ -84,9 +84,11 @@ def test_another_size_or_resize_than_that_of_the_version_in_use_is_refused_and_l
     accept(store, prepared(store, root))
     deliver(root, "train/ant/new.png", picture(77))
     before = dict(store.objects)
-    with pytest.raises(ConfigError, match=r"pets has images of 32 pixels \(resize crop\).* another name"):
+    with pytest.raises(ConfigError, match=r"pets has images of 32 pixels \(resize crop\).* another name") as caught:
         prepared(store, root, **field)
     assert store.objects == before
+    size, resize = {"image_size": 32, "resize": "crop", **field}.values()
+    assert f"the settings say {size} ({resize})" in str(caught.value)
 
 
 def test_only_new_and_changed_files_are_read(store, root, monkeypatch):
@@ -161,6 +163,18 @@ def test_a_moved_file_is_relabelled_in_place(store, root, tmp_path):
     assert changed == [(0, 1)]
 
 
+def test_a_file_with_another_name_is_known_by_it_from_then_on(store, root, monkeypatch):
+    accept(store, prepared(store, root))
+    (root / "train/ant/003.png").rename(root / "train/ant/renamed.png")
+    second = accept(store, prepared(store, root))
+    names = {row.name for row in index_of(store, second).images}
+    assert "train/ant/renamed.png" in names
+    assert "train/ant/003.png" not in names
+    lines: list[str] = []
+    assert prepared(store, root, lines.append).dataset == second.dataset
+    assert "pets: 50 images, 0 of them new or changed" in lines
+
+
 @pytest.mark.parametrize("change", [lambda image: image, ImageOps.mirror], ids=["exact", "mirrored"])
 def test_images_of_the_test_set_in_a_delivery_are_dropped_and_listed(store, root, change):
     accept(store, prepared(store, root))
@@ -192,9 +206,11 @@ def test_dropped_images_are_not_read_or_reported_as_new_again(store, root, monke
     deliver(root, "train/ant/newer.png", picture(5))
     read, reads = Path.read_bytes, []
     monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path.name) or read(path))
-    third = prepared(store, root)
+    third = accept(store, prepared(store, root))
     assert (third.diff.new, third.diff.dropped, reads) == (1, 0, ["newer.png"])
     assert [row.name for row in index_of(store, third).dropped] == ["train/ant/copy.png"]
+    (root / "train/ant/copy.png").unlink()
+    assert prepared(store, root).diff.dropped == 0
 
 
 def test_new_files_in_the_test_folder_do_not_change_the_frozen_test_set(store, root, tmp_path):
@@ -229,6 +245,7 @@ def test_a_new_class_stands_behind_the_others_and_a_missing_one_stays(store, roo
     second = prepared(store, root)
     assert load_version(store, second.dataset.uri).classes == ("ant", "bee", "aardvark")
     assert second.dataset.counts["train"]["bee"] == 0
+    assert "no validation images of bee" in second.notes
     assert read(store, second, tmp_path)["test"] == read(store, first, tmp_path)["test"]
     assert second.dataset.counts["validation"]["aardvark"] >= 1
 
