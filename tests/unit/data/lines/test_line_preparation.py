@@ -51,6 +51,7 @@ def test_a_first_version_reads_back_as_its_files(store, root, tmp_path):
     assert len(found["test"]) == 10
     assert min(len(part) for part in found.values()) > 0
     assert whole_version(store, version.dataset.digest, LINE).warnings == ()
+    assert not load_version(store, version.dataset.uri).placeholder
 
 
 def test_rows_of_the_index_are_the_images_of_the_arrays(store, root, tmp_path):

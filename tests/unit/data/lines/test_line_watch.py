@@ -81,6 +81,14 @@ def test_within_the_second_that_s3_does_not_tell_the_clock_has_not_gone_back():
         assert look(store, LINE, SETTLES, ONE).status == status
 
 
+def test_the_time_counts_from_the_first_look_however_soon_the_next_one_follows():
+    store, seen = ClockedStore(), []
+    for passed in (0, 0.5, 59.6):
+        store.now += passed
+        seen.append(look(store, LINE, SETTLES, ONE).status)
+    assert seen == ["waiting", "waiting", "complete"]
+
+
 def test_the_clock_of_this_machine_takes_no_part(monkeypatch, tmp_path):
     store, root = ClockedStore(), first_delivery(tmp_path / "source", 3, 1)
     line = DatasetLine(source=str(root), settle_seconds=60)
