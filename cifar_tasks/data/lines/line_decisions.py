@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cifar_tasks.data.lines.line_log import (
-    IN_USE,
     EntryKind,
     LineDataset,
     LineEntry,
@@ -13,6 +12,7 @@ from cifar_tasks.data.lines.line_log import (
     PreparedVersion,
     append_entry,
 )
+from cifar_tasks.data.lines.line_versions import used_versions
 from cifar_tasks.data.lines.line_watch import mark_handled
 from cifar_tasks.data.versions import whole_version
 from cifar_tasks.errors import ConfigError, DataError, IntegrityError
@@ -57,14 +57,14 @@ def record_version(
     def decide(log: LineLog) -> LineOutcome | LineEntry:
         digest = version.dataset.digest
         own = log.of_workflow(decider.workflow, digest, "accepted", "quarantined") if decider.workflow else None
-        if own and _digest(log.came_into_use(own.number)) == base:  # else it was prepared once more, beside another one
+        if own and _digest(log.entry_in_use(own.number)) == base:  # else it was prepared again, beside another version
             return own
         if log.last and log.last.dataset.digest == digest:
             return log.last
         in_use = log.entry_in_use()
         if in_use and in_use.dataset.digest == digest:
             return in_use
-        if (in_use.dataset.digest if in_use else None) != base:
+        if _digest(in_use) != base:
             raise overtaken(line)
         return LineOutcome(
             kind=kind,
@@ -94,12 +94,12 @@ def roll_back(store: S3Store, line: str, to: str | None, decider: Decider) -> Li
         if in_use is None:
             raise ConfigError(f"the dataset line {line} has no version in use yet.")
         if to is None:
-            if len(used := log.came_into_use()) < 2:
+            if len(history := log.history()) < 2:
                 raise ConfigError(f"the dataset line {line} has no earlier version that was in use.")
-            target = used[-2]
+            target = history[-2]
         else:
             target = log.of_version(to)
-            if target.dataset.digest not in {entry.dataset.digest for entry in log.entries if entry.kind in IN_USE}:
+            if target.dataset.digest not in {entry.dataset.digest for entry in used_versions(log)}:
                 raise ConfigError(f"the version {target.dataset.digest[:16]} of {line} was never in use.")
             if target.dataset.digest == in_use.dataset.digest:
                 raise ConfigError(f"the version {target.dataset.digest[:16]} of {line} is in use already.")
@@ -117,8 +117,8 @@ def roll_back(store: S3Store, line: str, to: str | None, decider: Decider) -> Li
     return append_entry(store, line, decide)
 
 
-def _digest(used: list[LineEntry]) -> str | None:
-    return used[-1].dataset.digest if used else None
+def _digest(entry: LineEntry | None) -> str | None:
+    return entry.dataset.digest if entry else None
 
 
 def _check_whole(store: S3Store, line: str, dataset: LineDataset) -> None:

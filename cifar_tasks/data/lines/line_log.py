@@ -1,7 +1,7 @@
 """The log of a dataset line: which versions there were, and which one is in use. `lines/<line>/log/<number>.json`."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -104,19 +104,24 @@ class LineLog(Chain[LineEntry]):
         entry = self.entry_in_use()
         return entry.dataset if entry else None
 
-    def entry_in_use(self) -> LineEntry | None:
-        return next((entry for entry in reversed(self.entries) if entry.kind in IN_USE), None)
+    def entry_in_use(self, before: int | None = None) -> LineEntry | None:
+        """Now, or `before` the entry with this number was written."""
+        return next((entry for entry in reversed(self._entries(before)) if entry.kind in IN_USE), None)
 
-    def came_into_use(self, until: int | None = None) -> list[LineEntry]:
-        """One version after another, by the entries before number `until`. A rollback takes back the later ones."""
+    def history(self, before: int | None = None) -> list[LineEntry]:
+        """The versions that were in use one after another up to the one that `entry_in_use` names. A rollback removes
+        those that came after its target."""
         found: list[LineEntry] = []
-        for entry in self.entries[: None if until is None else until - 1]:
+        for entry in self._entries(before):
             places = [place for place, each in enumerate(found) if each.dataset.digest == entry.dataset.digest]
             if entry.kind == "rolled_back" and places:
                 del found[places[-1] + 1 :]
             elif entry.kind in IN_USE:
                 found.append(entry)
         return found
+
+    def _entries(self, before: int | None) -> Sequence[LineEntry]:
+        return self.entries if before is None else self.entries[: before - 1]
 
     def of_workflow(self, workflow: str, digest: str | None, *kinds: EntryKind) -> LineEntry | None:
         """What a run decided last, of one of these kinds, if that was about this version: a run that was cleared may

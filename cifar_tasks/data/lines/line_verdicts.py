@@ -73,7 +73,7 @@ def _waiting_entry(log: LineLog, version: str | None) -> LineEntry:
 def _check_base(log: LineLog, entry: LineEntry) -> None:
     """A version lacks what has come into use since it was prepared. A rollback to an older one adds nothing."""
     in_use = log.entry_in_use()
-    known = {each.dataset.digest for each in log.came_into_use(entry.number)}
+    known = {each.dataset.digest for each in log.history(entry.number)}
     if in_use and in_use.dataset.digest not in known:
         raise ConfigError(
             f"another version of {log.line} has come into use since {entry.dataset.digest[:16]} was quarantined "
