@@ -54,6 +54,7 @@ def require_servers(settings: Settings) -> None:
             probes.mlflow(os.environ["MLFLOW_TRACKING_URI"])
         except probes.ProbeError as error:
             raise StackError(f"MLflow of the stack in {settings.home} {error}. Start it: `cifar up`") from None
+        return  # `connect` has set the addresses of both
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         raise ConfigError("there is no MLflow server: start the stack (`cifar up`) or set MLFLOW_TRACKING_URI.")
     named = [name for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.environ.get(name)]
@@ -62,8 +63,7 @@ def require_servers(settings: Settings) -> None:
             "there is no S3 server: start the stack (`cifar up`) or set AWS_ENDPOINT_URL_S3. "
             "To use AWS, set CIFAR_BUCKET to a bucket of yours."
         )
-    if not stack.exists(settings.home):
-        require_answer(os.environ["MLFLOW_TRACKING_URI"])
+    require_answer(os.environ["MLFLOW_TRACKING_URI"])
 
 
 def limit_threads() -> None:

@@ -214,7 +214,7 @@ def _connected() -> "tuple[S3Store, dict[str, str]]":
 
 
 def log_of_line(store: "S3Store", line: str) -> "LineLog":
-    """`ConfigError` names the lines that have versions."""
+    """`ConfigError`, with the lines that have versions, if it has none."""
     from cifar_tasks.data.lines.line_log import line_names, read_line_log
 
     known = line_names(store)

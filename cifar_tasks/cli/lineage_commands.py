@@ -52,11 +52,11 @@ def trace(
 
     client, store = runs.mlflow_client(), S3Store(settings.bucket)
     with console.status("Tracing"), runs.tracking_errors():
-        is_alias = what in ALIASES or (re.fullmatch(r"[\w-]{1,255}", what) and not Path(what).is_file())
+        may_be_alias = what in ALIASES or (re.fullmatch(r"[\w-]{1,255}", what) and not Path(what).is_file())
         if re.fullmatch(r"\d{1,6}", what):
             version = model_registry.get_version(client, registered_model, int(what))
             found = lineage.trace_version(client, store, version)
-        elif is_alias and (named := model_registry.version_with_alias(client, registered_model, what)):
+        elif may_be_alias and (named := model_registry.version_with_alias(client, registered_model, what)):
             found = lineage.trace_version(client, store, named)
         elif what in ALIASES:
             raise ConfigError(f"{registered_model} has no {what}.")

@@ -98,8 +98,9 @@ def find_pictures(paths: Sequence[Path], problems: list[str]) -> list[Path]:
 
 
 def _in_folder(folder: Path, problems: list[str]) -> list[Path]:
-    closed: list[str] = []
-    walk = os.walk(folder, onerror=lambda error: closed.append(_unreadable(error.filename, error)))
+    """Pictures in it and below. `Path.rglob` leaves out without a word what may not be read."""
+    before = len(problems)
+    walk = os.walk(folder, onerror=lambda error: problems.append(_unreadable(error.filename, error)))
     named = [Path(where, name) for where, _, names in walk for name in names]
     inside = []
     for path in sorted(path for path in named if path.suffix.lower() in SUFFIXES):
@@ -107,9 +108,8 @@ def _in_folder(folder: Path, problems: list[str]) -> list[Path]:
             if path.is_file():
                 inside.append(path)
         except OSError as error:
-            closed.append(_unreadable(path, error))
-    problems += closed
-    if not inside and not closed:
+            problems.append(_unreadable(path, error))
+    if not inside and len(problems) == before:
         problems.append(f"{folder} has no pictures: no {', '.join(sorted(SUFFIXES))}")
     return inside
 

@@ -78,7 +78,7 @@ def build_classifier(config: TrainConfig, classes: int, mean: Channels, std: Cha
     model = ImageClassifier(network, mean, std, size, config.logit_scale, one_size, interpolation)
     try:
         return model.to(memory_format=torch.channels_last)
-    except RuntimeError as error:  # of weights with five dimensions
+    except RuntimeError as error:  # channels_last is not for weights with five dimensions
         raise ConfigError(f"{spec.name} cannot be trained in channels_last layout: choose another network.") from error
 
 

@@ -212,7 +212,7 @@ class TrainPlan(Payload):
     params_source: ParamsSource | None = None
     """None for the recipe."""
     search_warning: str | None = None
-    """Why a search has found nothing, and the recipe stays."""
+    """Why the model is trained without tuning, although it was to be tuned."""
     start: ChampionWeights | None = None
     """None for the weights of the recipe."""
 

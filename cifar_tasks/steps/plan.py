@@ -22,7 +22,7 @@ def plan_training(data: PreparedData) -> list[TrainPlan]:
     def plan(name: str) -> TrainPlan:
         config = get_model(name).config(request.profile, overrides)
         start = find_start(request, name, version) if request.start_from == "champion" else None
-        if name in request.tune and start and start.hidden_units is not None:  # else no trial fits a tuned champion
+        if name in request.tune and start and start.hidden_units is not None:  # trials must fit its weights
             config = with_values(config, {"hidden_units": start.hidden_units})
         return TrainPlan(data=data, config=config, fixed=list(overrides.given()), start=start)
 

@@ -35,9 +35,6 @@ def propose(request: PromotionRequest, workflow: WorkflowRun) -> Proposal:
         log_links(client, version)
         log = follow_log(client, store, request.registered_model)
         proposal = _propose(client, store, request, workflow, log)
-        if earlier := log.of_workflow(workflow.id):  # nobody is asked for what would not count
-            again = f"entry {earlier.number} of the promotion log has the decision of this run; {START_AGAIN}"
-            proposal = proposal.model_copy(update={"needs_approval": False, "reasons": [again, *proposal.reasons]})
     for reason in proposal.reasons:
         _log.info("%s", reason)
     return proposal
@@ -146,9 +143,12 @@ def _propose(
     links = [("Candidate", runs.version_url(name, request.version))]
     links += [("Champion", runs.version_url(name, champion))] if champion else []
     title = f"Promotion of version {request.version} of {name}"
-    if earlier := log.of_workflow(workflow.id):  # the run was cleared: the page that it decided with stays
+    needs_approval, reasons = decision.needs_approval, list(decision.reasons)
+    if earlier := log.of_workflow(workflow.id):
+        # The run was cleared: its decision and the page stay, and nobody is asked for what would not count.
         has_page = earlier.candidate == request.version and earlier.url != workflow.url
-        url, figure = earlier.url if has_page else None, ""
+        url, figure, needs_approval = earlier.url if has_page else None, "", False
+        reasons.insert(0, f"entry {earlier.number} of the promotion log has the decision of this run; {START_AGAIN}")
     else:
         page = comparison_page(decision, *evidence.evaluations, title=title, links=links)
         url = keep_comparison(client, store, version, workflow.id, page)
@@ -161,9 +161,9 @@ def _propose(
         workflow=workflow,
         champion=champion,
         promote=decision.promote,
-        needs_approval=decision.needs_approval,
+        needs_approval=needs_approval,
         challenger=decision.challenger,
-        reasons=list(decision.reasons),
+        reasons=reasons,
         test_set=evidence.candidate.test_set,
         uses=decision.uses + 1,
         decision={

@@ -22,7 +22,7 @@ class ChampionWeights:
     version: int
     saved: SavedModel
     hidden_units: int | None = None
-    """Width of its adjustable dense layer; none if MLflow does not know it any more."""
+    """Width of its hidden dense layer; none if its MLflow run was deleted."""
 
     def describe(self) -> str:
         return f"version {self.version} (SHA-256 {self.saved.sha256})"

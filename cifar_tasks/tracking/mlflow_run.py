@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class MlflowCallback(Callback):
     """Logs to a run that exists: parameters, the metrics of each epoch, and how training ended.
 
-    An epoch is logged once. One that is trained anew with another result, as by a retry from other weights, is logged
-    again: MLflow shows the newest.
+    Each epoch is logged once. If a retry trains it again with another result, it is logged again: MLflow shows the
+    newest value.
     """
 
     def __init__(self, client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:

@@ -113,7 +113,7 @@ def class_tags(classes: Sequence[str]) -> dict[str, str]:
 
 
 def number_in(tags: Mapping[str, str], tag: str) -> float | None:
-    """None if it is not there, or if somebody has changed it to what is no finite number."""
+    """None if the tag is missing, or if somebody has changed it to what is no finite number."""
     try:
         number = float(tags[tag])
     except (KeyError, ValueError):
@@ -130,7 +130,7 @@ def class_names(version: "ModelVersion") -> tuple[str, ...]:
             names = None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise IntegrityError(
-                f"the tag {CLASSES} of version {version.version} of {version.name} is no list of names: "
+                f"the tag {CLASSES} of version {version.version} of {version.name} is not a list of names: "
                 "somebody has changed its tags."
             )
         return tuple(names)

@@ -29,13 +29,14 @@ def check_address(address: str, patience: float | None = None) -> None:
 
 
 def require_answer(address: str, timeout: float = 5) -> None:
-    """Raises `TrackingError` if nothing answers in so many seconds: MLflow's client tries for minutes."""
+    """Raises what `check_address` does, and `TrackingError` without an answer in so many seconds: MLflow's client tries
+    for minutes."""
+    check_address(address)
     try:
         requests.get(f"{address}/version", timeout=timeout)
-    except requests.RequestException as error:
-        away = isinstance(error, requests.ConnectionError | requests.Timeout)
-        if not away or isinstance(error, requests.exceptions.SSLError) or is_unknown_host(error):
-            return  # what is wrong with the address or the certificate is told when it is used
+    except requests.exceptions.SSLError:
+        return  # MLflow's client says what is wrong with the certificate
+    except requests.RequestException:
         raise TrackingError(
             f"MLflow at {_shown()} does not answer. Is the server running, and is MLFLOW_TRACKING_URI its address?"
         ) from None

@@ -26,8 +26,8 @@ from cifar_tasks.training.device import autocast, inference_batches
 from cifar_tasks.training.loop import LOG_SECONDS, Split, started, train_epochs
 from cifar_tasks.training.state import TrainingState
 
-LARGEST_GAP = 1e-4
-"""Between the logits of a whole network and those of its parts, as a share of the largest: the rounding of float32."""
+TOLERANCE = 1e-4
+"""Between the logits of a whole network and those of its parts, relative to the largest one: rounding of float32."""
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def _runs_apart(model: ImageClassifier, part: LastLayers, first: str, images: Te
             apart = part.eval()(compute_features(model, first, images, torch.float32))
         except Exception:  # whatever a network's code raises, also for a layer that is never called or takes a list
             return False
-    return whole.shape == apart.shape and bool((apart - whole).abs().max() < LARGEST_GAP * whole.abs().max())
+    return whole.shape == apart.shape and bool((apart - whole).abs().max() < TOLERANCE * whole.abs().max())
 
 
 def head_config(config: TrainConfig) -> TrainConfig:

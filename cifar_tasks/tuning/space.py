@@ -19,12 +19,14 @@ def free_space(config: TrainConfig, fixed: Collection[str] = (), warm: bool = Fa
 
     A `warm` start takes the weights of the champion, with their shapes, and its head is trained already.
     """
-    left_out = {*fixed, *_unused(config.transfer, warm), *(["hidden_units"] if warm else [])}
+    left_out = {*fixed, *_not_searched(config.transfer, warm)}
     return {name: values for name, values in get_model(config.model).search_space().items() if name not in left_out}
 
 
-def _unused(transfer: TransferConfig, warm: bool) -> Iterator[str]:
+def _not_searched(transfer: TransferConfig, warm: bool) -> Iterator[str]:
     """See `training.transfer`: stages that stay the same give features of images without augmentation."""
+    if warm:
+        yield "hidden_units"
     random = transfer.pretrained == "none" and not warm
     if random or warm or not transfer.head_epochs:
         yield "head_learning_rate"

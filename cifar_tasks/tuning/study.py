@@ -115,7 +115,7 @@ def study_storage() -> RDBStorage:
             grace_period=3 * settings.trial_heartbeat,
             heartbeat_stale_trial_callback=requeue,
         )
-    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):  # the last one for a port that is no number
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):  # ValueError: the port is no number
         raise ConfigError(
             "CIFAR_STUDIES_URL is no URL of a database: write postgresql://USER:PASSWORD@HOST/NAME."
         ) from None

@@ -26,15 +26,15 @@ def _curves(runs_of_both: tuple[str, str], names: tuple[str, str]) -> list[Curve
     client, curves = mlflow_client(), list[Curve]()
     with runs.tracking_errors():
         for run_id, name, colour in zip(runs_of_both, names, (FIRST, SECOND), strict=True):
+            best = client.get_run(run_id).data.tags.get("cifar.best_epoch") if run_id else None
             for metric in CURVES if run_id else ():
-                history = client.get_metric_history(run_id, metric)
-                points = {point.step: point.value for point in history}  # the newest, of an epoch that was trained anew
-                if points:
-                    last = max(points)
-                    values = [point.value for point in history if point.step == last]
-                    others = {value for step, value in points.items() if step != last}
-                    if len(values) > 1 and values[-1] in others:  # the best epoch's, which is logged at the end
-                        points[last] = values[-2]
+                values: dict[int, list[float]] = {}
+                for point in client.get_metric_history(run_id, metric):
+                    values.setdefault(point.step, []).append(point.value)
+                points = {epoch: each[-1] for epoch, each in values.items()}  # a retry may have trained an epoch again
+                last = max(values, default=0)
+                if best not in (None, str(last)) and len(values.get(last, ())) > 1:
+                    points[last] = values[last][-2]  # `MlflowCallback` logs the best epoch's value after it
                 curves.append((f"{name}, {metric.removesuffix('_accuracy')}", colour, sorted(points.items())))
     return curves
 

@@ -21,7 +21,7 @@ from tests.promotions import promote
 from tests.trainings import prepared, train_plan
 
 
-def test_a_champion_names_its_delivery_and_looks_for_wrong_labels_in_the_next_one_while_it_is_whole(
+def test_a_champion_names_its_delivery_and_looks_for_wrong_labels_in_the_next_one_unless_its_model_was_deleted(
     client, monkeypatch, tmp_path, pictures
 ):
     """Its own line: 60 images of each of three colours, then thirty blue ones in the folder of the red ones."""

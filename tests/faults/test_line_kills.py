@@ -114,7 +114,8 @@ def test_a_quarantine_and_its_verdict_that_are_killed_at_any_write_are_entered_o
     def work(store: FolderStore) -> LineEntry:
         """A retry finds what the tasks before have entered."""
         watch(store, source, "dag/killed", "quarantined")
-        return decide(store, LINE, None, Decider("dag/killed", by="ada", reason="looked at"))
+        version = read_line_log(store, LINE).last.dataset.digest
+        return decide(store, LINE, version, Decider("dag/killed", by="ada", reason="looked at"))
 
     for kills_at in range(1, 60):
         root = Path(shutil.copytree(tmp_path / "begun", tmp_path / f"killed-{kills_at}"))

@@ -123,11 +123,11 @@ class LineLog(Chain[LineEntry]):
     def _entries(self, before: int | None) -> Sequence[LineEntry]:
         return self.entries if before is None else self.entries[: before - 1]
 
-    def of_workflow(self, workflow: str, digest: str | None, *kinds: EntryKind) -> LineEntry | None:
-        """What a run decided last, of one of these kinds, if that was about this version: a run that was cleared may
-        prepare another one. Without a digest: about any."""
+    def of_workflow(self, workflow: str, digest: str, *kinds: EntryKind) -> LineEntry | None:
+        """The last decision of a run, of one of these kinds, if it is about this version: a run that was cleared may
+        have prepared another one."""
         own = next((e for e in reversed(self.entries) if e.workflow == workflow and e.kind in kinds), None)
-        return own if own and digest in (None, own.dataset.digest) else None
+        return own if own and own.dataset.digest == digest else None
 
     def of_version(self, digest: str) -> LineEntry:
         """The last entry about the version whose digest begins so; `ConfigError` if there are none or several."""

@@ -32,7 +32,7 @@ def _decide(store: S3Store, line: str, version: str | None, kind: EntryKind, dec
         raise ConfigError("give the reason: the log of the line keeps it.")
 
     def decide(log: LineLog) -> LineOutcome | LineEntry:
-        if decider.workflow and (own := log.of_workflow(decider.workflow, version, "released", "rejected")):
+        if decider.workflow and version and (own := log.of_workflow(decider.workflow, version, "released", "rejected")):
             return own
         entry = _waiting_entry(log, version)
         if kind == "released":

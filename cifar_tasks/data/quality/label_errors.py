@@ -69,8 +69,9 @@ def estimate_label_errors(
     """None if no class has images to compare with, or the model only guesses. Images without a probability do not
     count."""
     classes = probabilities.shape[1]
-    predicted = reference_probabilities.any(1)
-    reference_labels, reference_probabilities = reference_labels[predicted], reference_probabilities[predicted]
+    has_prediction = reference_probabilities.any(1)
+    reference_labels = reference_labels[has_prediction]
+    reference_probabilities = reference_probabilities[has_prediction]
     known = np.isin(labels, np.unique(reference_labels)) & probabilities.any(1)
     labels, predicted = labels[known], probabilities[known].argmax(1)
     if not len(labels):
@@ -86,7 +87,7 @@ def estimate_label_errors(
     if expected <= chance + 0.05:
         return None
     share = (expected - agreement) / (expected - chance)
-    # A few images of rare classes may have most of the weight: as many count as give the mean the same variance (Kish).
+    # Kish's effective sample size: a few images of rare classes may have most of the weight.
     reference_size = float(weight.sum() ** 2 / (weight**2).sum())
     p_value = _lower(agreement, len(labels), expected, round(reference_size))
     return LabelErrors(min(max(share, 0.0), 1.0), p_value, agreement, expected)

@@ -39,12 +39,12 @@ def training_dag(deployment: Deployment) -> str:
         message += " and for new versions of a dataset line"
     if dag.next_dagrun_run_after:
         message += f", next {dag.next_dagrun_run_after:%Y-%m-%d %H:%M %Z}"
-    if (wanted := deployment.settings.schedule) and not _is_same(wanted, schedule):
+    if (wanted := deployment.settings.schedule) and not _is_same_schedule(wanted, schedule):
         raise Finding("warning", f"{message}; CIFAR_SCHEDULE is {wanted}", "{restart}")
     return judge(f"is paused; it {message}" if dag.is_paused else message, warning=dag.is_paused)
 
 
-def _is_same(one: str, other: str) -> bool:
+def _is_same_schedule(one: str, other: str) -> bool:
     """Airflow shows `@daily` as `0 0 * * *`."""
     from croniter import CroniterError, croniter
 

@@ -65,6 +65,7 @@ def record_options(home: Path, options: StackOptions) -> None:
 
 def started_with(home: Path) -> StackOptions:
     """The options of the last start, whatever the environment sets now."""
+    # All fields are given: `StackOptions` would take a missing one from the environment.
     path, defaults = home / "options.json", {name: each.default for name, each in StackOptions.model_fields.items()}
     try:
         return StackOptions(**{**defaults, **_read(path)})

@@ -20,6 +20,7 @@ from cifar_tasks.storage.s3 import canonical_json, sha256_hex
 from cifar_tasks.tracking import model_registry
 from cifar_tasks.tracking.evaluations import StoredEvaluation, TestSet, _key, _npy
 from cifar_tasks.tracking.saved_model import SavedModel
+from tests.answers import server_that_answers
 from tests.predictions import labels_of, probabilities_of, scores_of
 from tests.stores import InMemoryStore
 
@@ -169,15 +170,21 @@ def test_the_command_prints_one_format_and_writes_the_page(registry, tmp_path, m
     registry.client.set_registered_model_alias(registry.name, "champion", str(registry.version(range(200))))
     monkeypatch.setattr("cifar_tasks.storage.s3.S3Store", lambda bucket: registry.store)
     monkeypatch.setattr("cifar_tasks.tracking.runs.mlflow_client", lambda: registry.client)
-    for name, value in (("CIFAR_HOME", str(tmp_path)), ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")):
-        monkeypatch.setenv(name, value)
     page, command = tmp_path / "page.html", ["compare", "1", "--registered-model", registry.name]
-    for option, begins in (("--json", "{"), ("--markdown", "**version 1 (cnn) would"), (None, "version 1 (cnn) would")):
-        done = CliRunner().invoke(app, [*command, *([option] if option else ["--html", str(page)])])
-        assert done.exit_code == 0, done.output
-        assert done.stdout.startswith(begins)
-    assert f"<h1>{registry.name}: version 1 and version 2</h1>" in page.read_text(encoding="utf-8")
-    with pytest.raises(ConfigError, match="exclude each other"):
-        CliRunner().invoke(app, [*command, "--json", "--markdown"], catch_exceptions=False)
-    with pytest.raises(ConfigError, match=r"--html: .* cannot be written: Is a directory"):
-        CliRunner().invoke(app, [*command, "--html", str(tmp_path)], catch_exceptions=False)
+    with server_that_answers(200) as mlflow:
+        servers = {"MLFLOW_TRACKING_URI": mlflow, "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}
+        for name, value in {"CIFAR_HOME": str(tmp_path), **servers}.items():
+            monkeypatch.setenv(name, value)
+        for option, begins in (
+            ("--json", "{"),
+            ("--markdown", "**version 1 (cnn) would"),
+            (None, "version 1 (cnn) would"),
+        ):
+            done = CliRunner().invoke(app, [*command, *([option] if option else ["--html", str(page)])])
+            assert done.exit_code == 0, done.output
+            assert done.stdout.startswith(begins)
+        assert f"<h1>{registry.name}: version 1 and version 2</h1>" in page.read_text(encoding="utf-8")
+        with pytest.raises(ConfigError, match="exclude each other"):
+            CliRunner().invoke(app, [*command, "--json", "--markdown"], catch_exceptions=False)
+        with pytest.raises(ConfigError, match=r"--html: .* cannot be written: Is a directory"):
+            CliRunner().invoke(app, [*command, "--html", str(tmp_path)], catch_exceptions=False)

@@ -64,7 +64,7 @@ def test_an_option_given_twice_is_refused_and_overrides_are_not(command: str) ->
     assert len(str(done.exception).splitlines()) == 2
 
 
-def test_options_of_the_list_of_promotions_count_once_and_for_the_list_alone() -> None:
+def test_promotions_refuses_repeated_options_and_json_before_a_subcommand() -> None:
     done = CliRunner().invoke(app, ["promotions", "--registered-model", "a", "--registered-model", "b"])
     assert (done.exit_code, "--registered-model is given 2 times" in done.output) == (2, True)
     done = CliRunner().invoke(app, ["promotions", "--json", "repair"])

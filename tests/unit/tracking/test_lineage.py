@@ -74,7 +74,7 @@ def test_a_version_leads_to_its_dataset_version_and_the_delivery(default_client,
     assert (entry.line, entry.entry, entry.kind, entry.objects, entry.by) == ("products", 1, "accepted", 7, "ada")
 
 
-def test_a_version_without_a_dataset_version_is_told(default_client, store, name):
+def test_a_version_without_a_dataset_version_is_an_error(default_client, store, name):
     number = register(default_client, name, prepare(NoiseSource(1), store, 0, quiet))
     default_client.delete_model_version_tag(name, str(number), "cifar.dataset_uri")
     with pytest.raises(ConfigError, match=f"version 1 of {name} names no dataset version: it was not registered by"):

@@ -63,7 +63,7 @@ def test_a_resumed_training_logs_what_the_run_does_not_show_yet_and_nothing_twic
 
 
 @pytest.mark.parametrize("label", ["", "head_"])
-def test_epochs_that_a_retry_trains_anew_with_another_result_are_logged_again(mlflow_client, run_id, label):
+def test_epochs_that_a_retry_trains_again_with_another_result_are_logged_again(mlflow_client, run_id, label):
     for worse, epochs in ((1.0, (1, 2)), (0, (1, 2, 3))):
         callback = MlflowCallback(mlflow_client, run_id, PARAMS)
         callback.on_train_start(state(label=label))

@@ -87,19 +87,21 @@ def test_https_where_http_is_spoken_is_permanent(monkeypatch) -> None:
         ask(monkeypatch, address.replace("http:", "https:"))
 
 
-def test_a_server_that_answers_whatever_it_is_answers(monkeypatch) -> None:
-    for status in (200, 401, 404, 500):
-        with server_that_answers(status) as address:
-            require_answer(address)
-    with pytest.raises(TrackingError, match=r"does not answer\. Is the server running, and is MLFLOW_TRACKING_URI"):
-        require_answer("http://127.0.0.1:9")
+@pytest.mark.parametrize("status", [200, 401, 404, 500])
+def test_any_status_is_an_answer(status) -> None:
+    with server_that_answers(status) as address:
+        require_answer(address)
 
 
-def test_what_is_wrong_with_an_address_is_told_by_the_first_request_and_not_as_a_server_that_is_away() -> None:
+def test_a_wrong_certificate_or_address_does_not_count_as_a_server_that_is_away(monkeypatch) -> None:
     with server_that_answers(200) as address:
         require_answer(address.replace("http:", "https:"))
-    for address in ("http://no-such-host.invalid:5000", "mlruns", "http://"):
-        require_answer(address)
+    for address in ("mlruns", "http://"):
+        with pytest.raises(ConfigError):
+            require_answer(address)
+    monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0)
+    with pytest.raises(TrackingRefused, match="no host has the name"):
+        require_answer("http://no-such-host.invalid:5000")
 
 
 def test_a_password_in_the_address_is_not_shown(monkeypatch) -> None:

@@ -16,7 +16,7 @@ def test_a_line_that_names_its_source_alone_is_prepared_as_cifar_10_is() -> None
     [
         ("seed", -1, "greater than or equal to 0"),
         ("marker", ".done", "hidden files are ignored"),
-        ("source", "".join(["au", "to"]), "a dataset line has one source"),
+        ("source", "".join(["au", "to"]), "a dataset line has one source"),  # a new object, for `is`
     ],
 )
 def test_what_a_line_cannot_be_is_refused(field: str, value: object, message: str) -> None:

@@ -71,7 +71,7 @@ def test_a_clock_that_goes_back_an_hour_costs_one_more_wait_and_not_an_hour():
     assert look(store, LINE, SETTLES, ONE).status == "complete"
 
 
-def test_within_the_second_that_s3_does_not_tell_the_clock_has_not_gone_back():
+def test_a_clock_that_goes_back_by_less_than_a_second_does_not_restart_the_wait():
     for back, status in ((0.9, "complete"), (1.1, "waiting")):
         store = ClockedStore()
         look(store, LINE, SETTLES, ONE)
