@@ -1,15 +1,23 @@
 """Networks of timm (PyTorch Image Models) by name, `timm/resnet18.a1_in1k`: known without torch, built with it."""
 
-from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from cifar_tasks.config import TrainConfig, with_values
+from cifar_tasks.config import (
+    AugmentationConfig,
+    OptimizerConfig,
+    Profile,
+    StoppingConfig,
+    TrainConfig,
+    TransferConfig,
+    with_values,
+)
 from cifar_tasks.errors import ConfigError, WeightsError
 from cifar_tasks.models.spec import ModelSpec, PretrainedWeights
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from torch import Tensor, nn
 
 PREFIX = "timm/"
@@ -40,19 +48,60 @@ def names_of_timm() -> str:
     return "".join(f"{' '.join([name, *sorted(tags[name])])}\n" for name in sorted(tags))
 
 
+def recipes(model: str) -> dict[Profile, TrainConfig]:
+    """By profile, as measured with EfficientNet-Lite0; docs/training-log.md has what was tried.
+
+    `full` has few epochs, little patience and one rate for all stages. `demo` takes two minutes on a CPU core: it
+    trains the last stages alone, which is quick, and they learn more from many images than the whole network does from
+    the few that there would be time for.
+    """
+    full = TrainConfig(
+        model=model,
+        epochs=4,
+        batch_size=64,
+        input_size=160,
+        optimizer=OptimizerConfig(optimizer="adamw", learning_rate=1e-3, weight_decay=0.02),
+        augmentation=AugmentationConfig(crop_padding=4),
+        transfer=TransferConfig(pretrained="required", head_epochs=3),
+        stopping=StoppingConfig(patience=2),
+    )
+    in_demo = {
+        "epochs": 2,
+        "head_epochs": 0,
+        "trained_stages": 2,
+        "input_size": 96,
+        "train_images": 12_000,
+        "validation_images": 2_000,
+    }
+    return {"demo": with_values(full, in_demo), "full": full}
+
+
+def search_space() -> "dict[str, BaseDistribution]":
+    """Rates around the recipe's; AdamW needs a larger weight decay."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    return {
+        "weight_decay": FloatDistribution(3e-6, 0.1, log=True),
+        "learning_rate": FloatDistribution(2e-5, 1e-2, log=True),
+        "head_learning_rate": FloatDistribution(3e-4, 1e-2, log=True),
+        "stage_decay": FloatDistribution(0.5, 1.0),
+        "label_smoothing": FloatDistribution(0.0, 0.2),
+        "dropout": FloatDistribution(0.0, 0.4),
+        "crop_padding": IntDistribution(0, 4),
+        "batch_size": CategoricalDistribution((32, 64, 128, 256)),
+    }
+
+
 def timm_spec(name: str) -> ModelSpec:
-    """Of a name that is one of `timm_names`. The recipes are those of EfficientNet-Lite0, in `full` with slower stages
-    near the image, as is usual."""
-    from cifar_tasks.models.builtin.efficientnet_lite0 import DEMO, FULL, search_space
-
-    full = with_values(FULL, {"model": name, "input_size": None, "stage_decay": STAGE_DECAY})
-
+    """Of a name that is one of `timm_names`. In `full` the stages near the image learn more slowly, as is usual."""
+    own = recipes(name)
+    own["full"] = with_values(own["full"], {"input_size": None, "stage_decay": STAGE_DECAY})
     return ModelSpec(
         name=name,
         title=name,
         description=f"{name.removeprefix(PREFIX)} of timm with its pretrained weights.",
         builder=f"{__name__}:build",
-        recipes={"demo": replace(DEMO, model=name), "full": full},
+        recipes=own,
         search_space=search_space,
         stages=(),
         pretrained=PretrainedWeights(name, "", reader=f"{__name__}:read"),

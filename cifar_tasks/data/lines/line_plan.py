@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from cifar_tasks.data.images import Images
 from cifar_tasks.data.lines.delivered_images import DeliveredImages
-from cifar_tasks.data.lines.frozen_test import FROZEN, describe_copy, exact_copies, near_test_images
 from cifar_tasks.data.lines.line_index import ImageRow, LineIndex
 from cifar_tasks.data.lines.line_shards import LineShards
 from cifar_tasks.data.lines.line_splits import held_out
+from cifar_tasks.data.lines.line_test_set import FROZEN, describe_copy, exact_copies, near_test_images
 from cifar_tasks.data.near_duplicates import Hashes
 from cifar_tasks.data.preparation import VALIDATION_FRACTION
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, Shards

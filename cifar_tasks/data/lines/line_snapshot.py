@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from cifar_tasks.data.images import Images, LabelledImages
-from cifar_tasks.data.lines.frozen_test import FROZEN
 from cifar_tasks.data.lines.line_index import ImageRow, read_index
 from cifar_tasks.data.lines.line_log import LineDataset
+from cifar_tasks.data.lines.line_test_set import FROZEN
 from cifar_tasks.data.loading import load_split
 from cifar_tasks.data.quality.snapshot import ImageSet, Snapshot
 from cifar_tasks.data.splits import Indices

@@ -2,19 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from cifar_tasks.config import (
-    AugmentationConfig,
-    OptimizerConfig,
-    StoppingConfig,
-    TrainConfig,
-    TransferConfig,
-    with_values,
-)
+from cifar_tasks.config import TrainConfig
 from cifar_tasks.models.spec import ModelSpec, PretrainedWeights
-from cifar_tasks.models.timm_backbone import build_network
+from cifar_tasks.models.timm_backbone import build_network, recipes, search_space
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
     from torch import Tensor, nn
 
 NETWORK = "tf_efficientnet_lite0"
@@ -59,54 +51,12 @@ def read(config: TrainConfig, state: "dict[str, Tensor]") -> "dict[str, Tensor]"
     return renamed
 
 
-def search_space() -> "dict[str, BaseDistribution]":
-    """Rates around the recipe's; AdamW needs a larger weight decay."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    return {
-        "weight_decay": FloatDistribution(3e-6, 0.1, log=True),
-        "learning_rate": FloatDistribution(2e-5, 1e-2, log=True),
-        "head_learning_rate": FloatDistribution(3e-4, 1e-2, log=True),
-        "stage_decay": FloatDistribution(0.5, 1.0),
-        "label_smoothing": FloatDistribution(0.0, 0.2),
-        "dropout": FloatDistribution(0.0, 0.4),
-        "crop_padding": IntDistribution(0, 4),
-        "batch_size": CategoricalDistribution((32, 64, 128, 256)),
-    }
-
-
-FULL = TrainConfig(
-    model="efficientnet_lite0",
-    epochs=4,
-    batch_size=64,
-    input_size=160,
-    optimizer=OptimizerConfig(optimizer="adamw", learning_rate=1e-3, weight_decay=0.02),
-    augmentation=AugmentationConfig(crop_padding=4),
-    transfer=TransferConfig(pretrained="required", head_epochs=3),
-    stopping=StoppingConfig(patience=2),
-)
-"""Few epochs, little patience and one rate for all stages; docs/training-log.md has what was tried."""
-
-DEMO = with_values(
-    FULL,
-    {
-        "epochs": 2,
-        "head_epochs": 0,
-        "trained_stages": 2,
-        "input_size": 96,
-        "train_images": 12_000,
-        "validation_images": 2_000,
-    },
-)
-"""Two minutes on a CPU core. The last stages alone are quick to train, and learn more from many images than the whole
-network does from the few that there would be time for."""
-
 SPEC = ModelSpec(
     name="efficientnet_lite0",
     title="EfficientNet-Lite0",
     description="timm's EfficientNet-Lite0 with ImageNet weights that are installed with it.",
     builder="cifar_tasks.models.builtin.efficientnet_lite0:build",
-    recipes={"demo": DEMO, "full": FULL},
+    recipes=recipes("efficientnet_lite0"),
     search_space=search_space,
     stages=(),
     pretrained=PretrainedWeights(

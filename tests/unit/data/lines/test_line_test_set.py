@@ -2,8 +2,8 @@
 
 import pytest
 
-from cifar_tasks.data.lines.frozen_test import describe_copy
 from cifar_tasks.data.lines.line_index import ImageRow
+from cifar_tasks.data.lines.line_test_set import describe_copy
 
 CLASSES = [f"c{number}" for number in range(1000)]
 
