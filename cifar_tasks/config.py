@@ -35,8 +35,12 @@ MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 512
 _MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9 _.\-]{0,99}"
 
 
+def is_model_name(value: str) -> bool:
+    return bool(re.fullmatch(_MODEL_NAME, value))
+
+
 def _model_name(value: str) -> str:
-    if not re.fullmatch(_MODEL_NAME, value):
+    if not is_model_name(value):
         raise ValueError("give 1 to 100 letters, digits, spaces, '.', '_' or '-', a letter or digit first")
     return value
 

@@ -25,7 +25,7 @@ class TaskLink(XComOperatorLink):
     """The address that the task has pushed, else the one of another task that worked on the same model."""
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
-        for key in (ti_key, *_related(ti_key)):
+        for key in (ti_key, *_related(ti_key, self.xcom_key)):
             if (url := super().get_link(operator, ti_key=key)) not in ("", "None"):
                 return url
         return ""
@@ -42,7 +42,7 @@ class ComparisonLink(TaskLink):
         return f"{conf.get('api', 'base_url').rstrip('/')}/plugin/models?{state}"
 
 
-def _related(task: TaskInstanceKey) -> Iterator[TaskInstanceKey]:
+def _related(task: TaskInstanceKey, link: str) -> Iterator[TaskInstanceKey]:
     """Tasks of the same DAG run, and of the promotion that it has started, which has its id."""
     report = task._replace(dag_id=TRAINING_DAG, task_id="report", map_index=-1)
     proposal = task._replace(dag_id=PROMOTION_DAG, task_id="propose", map_index=-1)
@@ -51,6 +51,8 @@ def _related(task: TaskInstanceKey) -> Iterator[TaskInstanceKey]:
     elif task.dag_id == TRAINING_DAG:
         if task.task_id.startswith("model."):  # a task group that is mapped over the models
             yield task._replace(task_id="model.register")
+            if link == "version_url":  # the other tasks have that of the candidate, which may be of another model
+                return
         yield from (report, proposal)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cifar_tasks.evaluation.names import printable
+from cifar_tasks.evaluation.page_templates import page_template
 from cifar_tasks.evaluation.scores import Scores
 from cifar_tasks.promotion.checks import points, worse_classes
 from cifar_tasks.promotion.comparison_tables import by_difference, class_rows, column_names, score_rows
@@ -20,14 +20,9 @@ def comparison_page(
 ) -> str:
     """HTML. `champion` are the scores on the same test images, if there are any; `head` takes the place of the
     decision's first line; `links` are titles and addresses."""
-    from jinja2 import Environment, PackageLoader
-
-    # Not `select_autoescape`, which does not know the ending .jinja and escapes nothing.
-    pages = Environment(loader=PackageLoader("cifar_tasks.promotion", "templates"), autoescape=True, trim_blocks=True)
-    pages.filters["printable"] = printable
     names, comparison = column_names(decision, champion), decision.comparison
     ordered = by_difference(comparison) if comparison else []
-    return pages.get_template("comparison.html.jinja").render(
+    return page_template("cifar_tasks.promotion", "comparison.html.jinja").render(
         decision=decision,
         comparison=comparison,
         title=title,

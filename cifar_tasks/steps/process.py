@@ -98,7 +98,8 @@ def _child(step: str, result_fd: int, threads: int) -> Iterator[subprocess.Popen
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="backslashreplace",  # native libraries write bytes of any encoding
         env={"OMP_NUM_THREADS": str(threads), **os.environ, **STEP_ENV, "PYTHONUNBUFFERED": "1"},
         pass_fds=[result_fd],
         start_new_session=True,

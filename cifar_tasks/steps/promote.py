@@ -79,7 +79,7 @@ def _outcome(client: "MlflowClient", store: S3Store, proposal: Proposal, answer:
         challenger = candidate
     registry = read_registry(client, request.registered_model)
     return Outcome(
-        action="promote" if promote else "reject" if proposal.promote and not changed else "keep",
+        action="promote" if promote else "reject" if proposal.promote and not changed and answer else "keep",
         candidate=candidate,
         champion=champion,
         previous=previous,
@@ -165,7 +165,6 @@ def _propose(
         challenger=decision.challenger,
         reasons=reasons,
         test_set=evidence.candidate.test_set,
-        uses=decision.uses + 1,
         decision={
             **decision.model_dump(mode="json"),
             # With their digests, so that the comparison can be computed again from what it was made of.

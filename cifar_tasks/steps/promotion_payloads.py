@@ -43,8 +43,6 @@ class Proposal(Payload):
     reasons: list[str]
     test_set: str
     """Digest of the test images."""
-    uses: int
-    """Decisions on these test images, this one included."""
     decision: dict[str, Any]
     """Evidence, limits and checks, for the promotion log."""
     markdown: str

@@ -17,6 +17,7 @@ from cifar_tasks.tracking.decisions import keeping_decision
 from cifar_tasks.tracking.evaluations import StoredEvaluation, read_evaluation
 from cifar_tasks.tracking.runs import DATASET, INITIAL_WEIGHTS, MODEL, PROFILE, START_FROM, WORKFLOW
 from cifar_tasks.tracking.trained_before import CODE, CONFIG
+from cifar_tasks.tracking.version_evidence import TEST_SET
 from cifar_tasks.tuning.space import free_space
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def register_model(evaluated: EvaluatedModel) -> RegisteredModel:
         "cifar.parameters": trained.parameters,
         "cifar.validation_accuracy": trained.validation_accuracy,
         "cifar.test_accuracy": evaluated.test_accuracy,
-        "cifar.test_set": evaluation.test_set.digest,
+        TEST_SET: evaluation.test_set.digest,
         "cifar.test_images": evaluation.test_set.images,
         "cifar.calibration_error": evaluation.calibration.expected_error,
         "cifar.brier_score": evaluation.calibration.brier,
@@ -91,7 +92,7 @@ def tuned_tags(plan: TrainPlan) -> dict[str, str]:
         return {}
     values = flat(plan.config)
     params = {name: values[name] for name in free_space(plan.config)}
-    return {"cifar.tuned_params": json.dumps(params), "cifar.study": plan.params_source.study or ""}
+    return {model_registry.TUNED_PARAMS: json.dumps(params), "cifar.study": plan.params_source.study or ""}
 
 
 def describe(evaluated: EvaluatedModel, evaluation: StoredEvaluation, version: DatasetVersion) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_tasks.data.versions import SPLITS, DatasetVersion, load_version
 from cifar_tasks.errors import WeightsError
-from cifar_tasks.evaluation.names import markdown, printable
+from cifar_tasks.evaluation.names import markdown
+from cifar_tasks.evaluation.page_templates import page_template
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import RegisteredModel, TrainPlan, WorkflowRun
 from cifar_tasks.steps.promotion_payloads import PromotionRequest
@@ -164,7 +165,6 @@ def _page(
         {
             "name": trained.plan.config.model,
             "params_source": trained.plan.params_source,
-            "search_warning": trained.plan.search_warning,
             "figures": [
                 (title, image) for path, title in FIGURES.items() if (image := _image(client, trained.run_id, path))
             ],
@@ -177,12 +177,7 @@ def _page(
 
 def render(summary: RunReport, version: DatasetVersion, models: list[dict[str, Any]], sample: str) -> str:
     """A page that needs no other file: images are `data:` URLs."""
-    from jinja2 import Environment, PackageLoader
-
-    # Not `select_autoescape`, which does not know the ending .jinja and escapes nothing.
-    pages = Environment(loader=PackageLoader("cifar_tasks.steps", "templates"), autoescape=True, trim_blocks=True)
-    pages.filters["printable"] = printable
-    return pages.get_template("report.html.jinja").render(
+    return page_template("cifar_tasks.steps", "report.html.jinja").render(
         report=summary,
         models=models,
         version=version,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-CLASSES = "cifar.classes"
+CLASSES, TUNED_PARAMS = "cifar.classes", "cifar.tuned_params"
 MAX_TAG = 100_000
 """Characters that MLflow keeps in a tag of a version."""
 
@@ -51,8 +51,12 @@ def version_with_alias(client: "MlflowClient", name: str, alias: str) -> "ModelV
 def best_tuned(client: "MlflowClient", name: str, tags: Mapping[str, str]) -> "ModelVersion | None":
     """Of the versions with these tags that a search led to, the one with the best validation accuracy."""
     wanted = " AND ".join([f"name = '{name}'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())])
-    needed = {"cifar.tuned_params", "cifar.validation_accuracy", "cifar.params_source"}  # a person may delete tags
-    found = [version for version in client.search_model_versions(wanted) if needed <= version.tags.keys()]
+    # A person may delete or change tags.
+    found = [
+        version
+        for version in client.search_model_versions(wanted)
+        if "cifar.params_source" in version.tags and tuned_params(version) is not None
+    ]
     measured = [(number_in(version.tags, "cifar.validation_accuracy"), version) for version in found]
     known = [(accuracy, version) for accuracy, version in measured if accuracy is not None]
     return max(known, key=lambda each: each[0])[1] if known else None
@@ -65,8 +69,16 @@ def reused_params(
     no such version."""
     if (known := best_tuned(client, name, tags)) is None:
         return None
-    params = json.loads(known.tags["cifar.tuned_params"])
-    return {key: value for key, value in params.items() if key not in fixed}, known
+    return {key: value for key, value in (tuned_params(known) or {}).items() if key not in fixed}, known
+
+
+def tuned_params(version: "ModelVersion") -> dict[str, Any] | None:
+    """Hyperparameters that a search led to; none if the tag is missing, or if somebody has changed it to no JSON."""
+    try:
+        found = json.loads(version.tags[TUNED_PARAMS])
+    except (KeyError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def get_version(client: "MlflowClient", name: str, version: int) -> "ModelVersion":

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from starlette.concurrency import run_in_threadpool
 
 from cifar_tasks.data.lines.line_notifications import Notification, notified_lines
@@ -49,7 +50,11 @@ def create_receiver(start: Callable[[Sequence[str]], dict[str, str]]) -> FastAPI
 
 def _start_all(start: Callable[[Sequence[str]], dict[str, str]]) -> None:
     """Of notifications that were sent while the API server was down. SeaweedFS 4.48 sends none a second time."""
-    settings = Settings()
+    try:
+        settings = Settings()
+    except (ValidationError, SettingsError):  # neither repeats their values, as the error itself would
+        _log.warning("webhook: no dataset line is checked at the start, because settings CIFAR_* are not valid")
+        return
     if settings.webhook_token is None:
         return
     for line in settings.dataset_lines:

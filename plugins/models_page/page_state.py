@@ -14,9 +14,9 @@ Text = Field(default=None, max_length=300)
 
 
 class State(BaseModel):
-    """Of the page. Unknown keys are refused."""
+    """Of the page. The address may have more keys: on the tab of a DAG run those of Airflow's own views."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     view: View = "versions"
     registered_model: RegisteredModelName | None = None

@@ -70,6 +70,7 @@ def _versions_page(state: State) -> str:
         rows=registry.ordered(tuple(shown), state.sort, descending=not state.ascending),
         models=sorted({row.model for row in found}),
         total=len(found),
+        registered=any(row.tags.get(WORKFLOW) == state.workflow for row in found),
         champion=_champion(found),
         recalls=problems.value_of(lambda: class_recalls.of_versions(shown), {}),
         problems=problems,
@@ -125,7 +126,8 @@ def _compare_page(state: State) -> str:
 def _chosen(found: Sequence[registry.Version], state: State) -> tuple[int | None, int | None]:
     """Without a choice the newest version beside the champion, and never a version beside itself."""
     champion = _champion(found)
-    newest = next((row.number for row in found if row.number != champion), None)
+    others = [row.number for row in found if row.number not in (champion, state.b)]
+    newest = others[0] if others else champion if champion != state.b else None
     first = state.a or newest
     return first, state.b or (newest if first == champion else champion)
 

@@ -11,14 +11,15 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi import Path as PathParam
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import RequestResponseEndpoint
 
 from cifar_tasks.errors import CifarError
 from cifar_tasks.evaluation.names import shortened
 from models_page.page_state import State
 
-STATIC = Path(__file__).parent / "static"
+STATIC, PLOTLY = Path(__file__).parent / "static", "plotly.min.js"
 FOREVER = "private, max-age=31536000, immutable"
 """For what is named by its digest."""
 HEADERS = {
@@ -64,13 +65,14 @@ def create_app(authorize: Callable[..., Any]) -> FastAPI:
             return HTMLResponse(pages.render_problem(query, str(error)))
 
     @app.get("/static/{name}")
-    def static(name: str) -> FileResponse:
+    async def static(name: str, request: Request) -> Response:
+        """304 if the browser has the file. It asks each time: after an update the page needs the new script."""
         from models_page.pages import plotly_bundle
 
-        files = {path.name: path for path in STATIC.iterdir()} | {"plotly.min.js": plotly_bundle()}
-        if name not in files:
-            raise HTTPException(404)
-        return FileResponse(files[name], headers={"Cache-Control": "private, max-age=3600"})
+        folder = plotly_bundle().parent if name == PLOTLY else STATIC
+        response = await StaticFiles(directory=folder).get_response(name, request.scope)
+        response.headers["Cache-Control"] = "private, no-cache"
+        return response
 
     @app.get("/pictures/{dataset}/{number}.png")
     def picture(dataset: str, number: int) -> Response:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from cifar_tasks.config import is_model_name
 from cifar_tasks.errors import TrackingGone
 from cifar_tasks.evaluation.metrics import accuracy_interval
 from cifar_tasks.tracking import runs
@@ -110,8 +111,10 @@ _accuracy_interval = lru_cache(maxsize=10_000)(accuracy_interval)  # 0.3 ms each
 
 
 def _registered_models() -> list[str]:
+    """Without those of others whose names this product does not take."""
     with runs.tracking_errors():
-        return sorted(model.name for model in mlflow_client().search_registered_models(max_results=1000))
+        names = [model.name for model in mlflow_client().search_registered_models(max_results=1000)]
+    return sorted(name for name in names if is_model_name(name))
 
 
 def _versions(name: str) -> tuple[Version, ...]:
@@ -123,7 +126,8 @@ def _versions(name: str) -> tuple[Version, ...]:
             # The versions of a search come without their aliases.
             for alias, number in client.get_registered_model(name).aliases.items():
                 aliases.setdefault(int(number), []).append(alias)
-            found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+            newest_first = ["version_number DESC"]  # MLflow's own order is that of the last change
+            found = client.search_model_versions(f"name = '{name}'", max_results=10_000, order_by=newest_first)
     except TrackingGone:
         return ()
     urls = runs.version_urls(name, [int(version.version) for version in found])

@@ -51,7 +51,7 @@ def test_decisions_while_a_person_is_asked_count_as_uses_of_the_test_set(client,
         (YES, "promote", "ada approved it at 2026-01-02 03:04 UTC"),
         (NO, "reject", "bob rejected it at 2026-01-02 03:04 UTC: unfair to cats"),
         (NOBODY, "reject", "nobody answered in time"),
-        (None, "reject", "nobody was asked"),
+        (None, "keep", "nobody was asked"),
     ],
     ids=["yes", "no", "nobody", "none"],
 )

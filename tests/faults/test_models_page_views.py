@@ -124,6 +124,39 @@ def test_the_tab_of_a_dag_run_shows_its_versions(page, dag_run, versions):
     page.goto(dag_run.url)
     page.get_by_role("link", name="Models of this run").click()
     expect(page.get_by_role("row").filter(has_text="resnet50")).to_have_count(1)
+    page.goto(f"{page.url}?limit=25&run_after_lte=2100-01-01T00:00:00Z")  # keys of Airflow's own
+    expect(page.get_by_role("row").filter(has_text="resnet50")).to_have_count(1)
+
+
+def test_the_text_of_the_charts_follows_airflow_s_switch_between_light_and_dark(page, stack, versions):
+    page.goto(stack.airflow_url)
+    page.evaluate("localStorage.setItem('theme', 'light')")
+    page.goto(f"{stack.airflow_url}/plugin/models?view=compare&a={versions['resnet50']}&b={versions['cnn']}")
+    title = page.locator(".cifar-charts .gtitle").first
+    expect(title).to_be_visible()
+    light = title.evaluate("text => getComputedStyle(text).fill")
+    page.evaluate("document.documentElement.classList.replace('light', 'dark')")
+    expect(title).not_to_have_css("fill", light)
+    page.evaluate("localStorage.removeItem('theme')")
+
+
+def test_a_promotion_that_is_sent_twice_is_started_once_and_a_refusal_is_seen(page, stack, versions):
+    page.goto(f"{stack.airflow_url}/plugin/models?view=compare&a={versions['resnet50']}&b={versions['cnn']}")
+    button = page.locator("form[data-trigger] button")
+    sent = []
+
+    def refuse(route):
+        sent.append(route.request.url)
+        expect(button).to_be_disabled()
+        route.fulfill(status=502, body="<html>Bad gateway</html>")
+
+    page.route("**/dagRuns", refuse)
+    button.dblclick()
+    problem = page.get_by_role("alert")
+    expect(problem).to_have_text(re.compile("was not started: the answer was 502"))
+    expect(problem).to_be_in_viewport()
+    expect(button).to_be_enabled()
+    assert len(sent) == 1
 
 
 def test_the_history_has_the_decision_and_a_promotion_can_be_started_from_the_page(page, stack, versions, connected):

@@ -180,6 +180,30 @@ def test_the_champion_is_compared_with_the_newest_other_version(page, registered
     assert selected(read(page, view="compare", registered_model=registered.name, a=2)) == [2, 3]
 
 
+def test_the_newest_version_is_the_last_one_registered_and_not_the_last_one_changed(page, registered, client):
+    client.update_model_version(registered.name, "1", "looked at again")
+    assert selected(read(page, view="compare", registered_model=registered.name)) == [3, 2]
+
+
+def test_beside_the_newest_version_stands_the_next_one(page, registered, client):
+    assert selected(read(page, view="compare", registered_model=registered.name, b=3)) == [1, 3]
+    for version in "13":
+        client.delete_model_version(registered.name, version)
+    version_table.versions.clear()
+    assert selected(read(page, view="compare", registered_model=registered.name, b=2)) == [2], "it is alone"
+
+
+def test_keys_that_airflow_keeps_in_the_address_of_the_tab_of_a_run_change_nothing(page, registered):
+    of_run = {"registered_model": registered.name, "dag_id": "cifar10_training", "run_id": "run-1"}
+    assert read(page, **of_run, limit=25, run_after_lte="2026-01-02T03:04:05Z") == read(page, **of_run)
+
+
+def test_of_a_run_without_a_version_the_page_says_so_and_shows_the_champion(page, registered):
+    html = read(page, registered_model=registered.name, dag_id="cifar10_dataset", run_id="run-1")
+    assert numbers(html) == [2]
+    assert "The DAG run run-1 has registered no version. Shown is the champion." in html
+
+
 def test_the_address_names_the_registered_model_of_the_settings(page, registered, monkeypatch):
     monkeypatch.setenv("CIFAR_REGISTERED_MODEL", registered.name)
     for view in ("versions", "history"):
@@ -263,6 +287,23 @@ def test_the_library_of_the_charts_comes_from_its_wheel(page):
     response = page.get("/static/plotly.min.js")
     assert response.status_code == 200
     assert response.content == pages.plotly_bundle().read_bytes()
+
+
+@pytest.mark.parametrize("name", ["models.js", "models.css", "plotly.min.js"])
+def test_a_browser_asks_each_time_whether_a_file_has_changed_and_gets_it_once(page, name):
+    first = page.get(f"/static/{name}")
+    assert first.headers["Cache-Control"] == "private, no-cache"
+    again = page.get(f"/static/{name}", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_the_choice_of_registered_models_has_none_that_the_page_cannot_open(page, registered, client):
+    for name in ("team@model", "Zürich"):
+        client.create_registered_model(f"{name}-{registered.name}")
+    html = read(page, registered_model=registered.name)
+    assert f"<option selected>{registered.name}</option>" in html
+    assert "team@model" not in html
+    assert "Zürich" not in html
 
 
 @pytest.mark.parametrize("view", ["versions", "history"])

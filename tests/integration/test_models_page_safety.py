@@ -61,7 +61,6 @@ def test_side_by_side_names_are_text_and_no_markup(page, registered):
 @pytest.mark.parametrize(
     "path",
     [
-        "/page?nonsense=1",
         "/page?view=secrets",
         f"/page?model={'x' * 400}",
         "/page?view=history&registered_model=../../mlflow",
@@ -86,7 +85,7 @@ def test_what_is_not_of_the_page_is_refused(page, path):
     assert page.get(path).status_code in (404, 422)
 
 
-@pytest.mark.parametrize("query", ["model={}", "registered_model={}", "run_id={}", "a={}", "{}=1"])
+@pytest.mark.parametrize("query", ["model={}", "registered_model={}", "run_id={}", "a={}"])
 def test_a_query_of_10_mb_is_refused_in_one_line_that_repeats_none_of_it(page, query):
     status, text = asyncio.run(answer(page.app, "/page", query.format("9" * 10_000_000)))
     assert status == 422

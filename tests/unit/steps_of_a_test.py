@@ -24,6 +24,11 @@ def double(number: int) -> dict[str, Any]:
     }
 
 
+def write_latin_1() -> str:
+    os.write(1, b"libfoo: caf\xe9.jpg\n")
+    return "done"
+
+
 class Numbers(Payload):
     """A value between steps of a test."""
 

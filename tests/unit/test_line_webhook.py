@@ -117,6 +117,17 @@ def test_each_line_is_checked_when_the_api_server_starts(
         assert started.lines == ["pets", "folder", "official"]
 
 
+@pytest.mark.parametrize(("name", "value"), [("CIFAR_GPU_SLOTS", "0"), ("CIFAR_DATASET_LINES", "{secret")])
+def test_the_api_server_starts_with_settings_that_are_not_valid_and_repeats_none_of_them(
+    client: TestClient, started: Started, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name, value
+) -> None:
+    monkeypatch.setenv(name, value)
+    with client:
+        assert started.lines == []
+    assert "settings CIFAR_* are not valid" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_there_is_one_route_and_no_page_of_fastapi(client: TestClient) -> None:
     for address in ("/changed", "/docs", "/redoc", "/openapi.json", "/"):
         assert client.get(address).status_code in (404, 405)

@@ -10,7 +10,8 @@ from PIL import Image
 from cifar_tasks.data.quality.embeddings import at_side
 from cifar_tasks.data.quality.quality_report import Example, QualityReport
 from cifar_tasks.data.quality.snapshot import Snapshot
-from cifar_tasks.evaluation.names import markdown, printable
+from cifar_tasks.evaluation.names import markdown
+from cifar_tasks.evaluation.page_templates import page_template
 
 MAX_SIDE = 64
 """Pixels of an image on the page."""
@@ -19,13 +20,8 @@ SUSPICIOUS_SHOWN = 48
 
 def quality_page(report: QualityReport, version: Snapshot, *, title: str, links: Sequence[tuple[str, str]] = ()) -> str:
     """HTML with the images that the report names; `links` are titles and addresses."""
-    from jinja2 import Environment, PackageLoader
-
-    # Not `select_autoescape`, which does not know the ending .jinja and escapes nothing.
-    pages = Environment(loader=PackageLoader("cifar_tasks.data.quality"), autoescape=True, trim_blocks=True)
-    pages.filters["printable"] = printable
     suspicious = report.suspicious[:SUSPICIOUS_SHOWN]
-    return pages.get_template("delivery.html.jinja").render(
+    return page_template("cifar_tasks.data.quality", "delivery.html.jinja").render(
         report=report,
         title=title,
         head=headline(report),

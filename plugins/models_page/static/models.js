@@ -43,6 +43,12 @@ async function drawCharts(element) {
   }
 }
 
+/** The text of the charts that are drawn, after the mode has changed. */
+function recolour(element) {
+  const { color } = getComputedStyle(element);
+  for (const chart of element.querySelectorAll(".js-plotly-plot")) globalThis.Plotly.relayout(chart, { "font.color": color });
+}
+
 /** What a chart shows as a table, for those who cannot see it: a line per place on the x axis, or per true class. */
 function tableOf({ data, layout }) {
   const plain = (text) => new DOMParser().parseFromString(text, "text/html").body.textContent; // Plotly's are escaped
@@ -97,7 +103,7 @@ async function trigger(form) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ conf, logical_date: null }),
   });
-  const answer = await response.json();
+  const answer = await response.json().catch(() => ({ detail: `the answer was ${response.status}` })); // of a proxy
   if (response.ok) return `/dags/${dag}/runs/${encodeURIComponent(answer.dag_run_id)}`;
   const detail = typeof answer.detail === "string" ? answer.detail : JSON.stringify(answer.detail);
   throw new Error(response.status === 403 ? `You may not start ${dag}.` : `${dag} was not started: ${detail}`);
@@ -156,6 +162,17 @@ function Models({ dagId, runId }) {
     if (box.current) drawCharts(box.current).catch((error) => setProblem(error.message));
   }, [html]);
 
+  useEffect(() => {
+    // Airflow's switch between light and dark changes a class of the document.
+    const mode = new MutationObserver(() => recolour(box.current));
+    mode.observe(document.documentElement, { attributeFilter: ["class"] });
+    return () => mode.disconnect();
+  }, []);
+
+  useEffect(() => {
+    if (problem) box.current.scrollIntoView({ block: "start" }); // it stands above what was clicked
+  }, [problem]);
+
   const show = (parameters) => {
     followed = true;
     navigate({ pathname, search: `?${parameters}` });
@@ -174,7 +191,12 @@ function Models({ dagId, runId }) {
   const onSubmit = (event) => {
     event.preventDefault();
     if (event.target.dataset.trigger) {
-      trigger(event.target).then(navigate, (error) => setProblem(error.message));
+      const button = event.target.querySelector("button");
+      button.disabled = true; // a second click would start a second run
+      setProblem(undefined);
+      trigger(event.target)
+        .then(navigate, (error) => setProblem(error.message))
+        .finally(() => (button.disabled = false));
       return;
     }
     const values = [...new FormData(event.target)].filter(([, value]) => value !== "");

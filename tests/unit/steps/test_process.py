@@ -59,6 +59,12 @@ def test_the_result_comes_back_and_the_output_is_logged():
     assert lines == ["doubling"]
 
 
+def test_what_a_library_writes_in_another_encoding_does_not_end_the_step():
+    lines: list[str] = []
+    assert run("write_latin_1", on_line=lines.append) == "done"
+    assert lines == ["libfoo: caf\\xe9.jpg"]
+
+
 def test_values_arrive_typed_and_go_back_as_json():
     assert run("add", numbers={"label": "a", "values": [1, 2]}, factor=2) == {"label": "a", "values": [6]}
 

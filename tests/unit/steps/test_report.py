@@ -66,6 +66,13 @@ def test_each_address_stands_in_the_text_because_a_sandboxed_viewer_opens_no_lin
     assert all(link["target"] == "_blank" for link in links)
 
 
+def test_the_page_names_a_model_that_was_skipped_and_does_without_a_sample_that_is_gone() -> None:
+    summary = REPORT.model_copy(update={"notes": ["resnet50 is not trained: no weights"]})
+    page = Page(report.render(summary, version("plain"), [], sample=""))
+    assert "resnet50 is not trained: no weights" in page.text
+    assert "img" not in dict(page.tags)
+
+
 @pytest.mark.parametrize("name", NASTY_NAMES)
 def test_the_description_of_the_parent_run_has_the_table_and_the_links(name: str) -> None:
     text = report.describe(

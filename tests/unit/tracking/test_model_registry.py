@@ -114,6 +114,18 @@ def test_the_best_tuned_version_is_the_most_accurate_with_these_tags_and_all_tha
         assert int(model_registry.best_tuned(default_client, name, wanted).version) == best - 1
 
 
+@pytest.mark.parametrize(
+    "changed", ['{"learning_rate": 0.1', "0.1", "", '["dropout"]'], ids=["cut", "number", "empty", "list"]
+)
+def test_hyperparameters_that_somebody_has_changed_are_not_used_again(default_client, name, register, changed):
+    wanted = {"cifar.model": "cnn"}
+    tags = wanted | {"cifar.params_source": "study", "cifar.validation_accuracy": 0.5}
+    good = register(**tags, **{model_registry.TUNED_PARAMS: '{"dropout": 0.1}'})
+    register(**tags | {"cifar.validation_accuracy": 0.9}, **{model_registry.TUNED_PARAMS: changed})
+    params, version = model_registry.reused_params(default_client, name, wanted, ())
+    assert (params, int(version.version)) == ({"dropout": 0.1}, good)
+
+
 def test_a_version_keeps_any_class_names() -> None:
     tags = model_registry.class_tags(NASTY_NAMES)
     assert model_registry.class_names(SimpleNamespace(tags=tags)) == NASTY_NAMES
