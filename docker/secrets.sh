@@ -4,12 +4,13 @@
 set -eu
 umask 077
 cd "$(dirname "$0")/.."
+chmod go+r docker/*.sh # for the users in containers, also in a clone that was made with another umask
 random() { # $1 bytes, in characters without meaning for URLs and shells
     head -c "$1" /dev/urandom | base64 | tr -d '\n' | tr '+/' '-_'
 }
 missing() { # a line for each secret that .env does not have
     grep -o '\${[A-Z0-9_]*:?run make secrets}' docker-compose.yaml | tr -d '${' | cut -d: -f1 | sort -u | while read -r name; do
-        grep -Eq "^$name=[\"']?[A-Za-z0-9_-]" "$1" && continue
+        grep -Eq "^(export +)?$name=[[:space:]]*[\"']?[^[:space:]\"'#]" "$1" && continue
         case $name in
             AIRFLOW_FERNET_KEY) echo "$name=$(random 32)" ;; # a Fernet key is 32 bytes, padded
             *) echo "$name=$(random 48)" ;;
@@ -21,12 +22,12 @@ trap 'rm -f "$draft"' EXIT
 if [ -e .env ]; then
     missing .env >"$draft"
     if [ ! -s "$draft" ]; then
-        echo "error: .env has all secrets already. To replace them, move it away first; the data of this deployment need it." >&2
-        exit 1
+        echo ".env has all secrets already. To replace them, move it away first; the data of this deployment need it."
+        exit
     fi
     names=$(cut -d= -f1 "$draft" | tr '\n' ' ')
     # Lines of these secrets that are there already have no value.
-    { grep -vE "^($(cut -d= -f1 "$draft" | paste -sd '|' -))=" .env || true; echo; cat "$draft"; } >"$draft.whole"
+    { grep -vE "^(export +)?($(cut -d= -f1 "$draft" | paste -sd '|' -))=" .env || true; echo; cat "$draft"; } >"$draft.whole"
     mv "$draft.whole" .env
     echo "Added to .env: ${names% }. The other secrets are as they were."
     exit
@@ -43,7 +44,7 @@ fi
 # MLFLOW_PORT=5000
 # Trainings at the same time: GPU workers, and slots of the pool `gpu`.
 # CIFAR_GPU_SLOTS=2
-# CIFAR_SCHEDULE=0 3 * * 1
+# CIFAR_SCHEDULE="0 3 * * 1"
 # CIFAR_SCHEDULE_TIMEZONE=Europe/Berlin
 # Folder of this machine that workers see as /sources.
 # SOURCES=/srv/pictures

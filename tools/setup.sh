@@ -19,7 +19,9 @@ is_supported() {
 
 find_python() {
     without_venv=
-    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    set -- python3 python3.13 python3.12 python3.11
+    [ -z "${PYTHON:-}" ] || set -- "$PYTHON"
+    for candidate in "$@"; do
         is_supported "$candidate" || continue
         if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
             command -v "$candidate"

@@ -136,6 +136,8 @@ def demo(
         up()
         connect(errors)
         access = airflow_api.access_to_embedded_stack(settings.home)
+    with console.status(f"Waiting for Airflow at {escape(access.url)}"):
+        airflow_api.wait_for_server(access.url, airflow_api.START_SECONDS)
     if stored:
         check_source(request)
     give_up_soon()

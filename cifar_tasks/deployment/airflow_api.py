@@ -1,10 +1,12 @@
 """Airflow's public API, logged in, and what it tells about the DAGs."""
 
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cifar_tasks.deployment import stack
 from cifar_tasks.errors import ConfigError, StackError
@@ -18,6 +20,8 @@ DAG = "cifar10_training"
 PROMOTION_DAG, ROLLBACK_DAG, DATASET_DAG = "cifar10_promotion", "cifar10_rollback", "cifar10_dataset"
 REQUEST_SECONDS = 30.0
 """Limit of one request."""
+START_SECONDS = 120.0
+"""After a deployment was started, until its API server listens."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,20 @@ def access_to_airflow(settings: Settings) -> Access:
     if stack.exists(settings.home):
         return access_to_embedded_stack(settings.home)
     raise ConfigError("there is no log-in to an Airflow: CIFAR_AIRFLOW_API and CIFAR_AIRFLOW_PASSWORD are not set.")
+
+
+def wait_for_server(url: str, seconds: float) -> None:
+    """Wait while nothing listens there: the server is just being started. The log-in tells what else is wrong."""
+    from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+    address = urlsplit(url)
+    where = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
+    refused = retry_if_exception_type(ConnectionRefusedError)
+    connect = retry(retry=refused, stop=stop_after_delay(seconds), wait=wait_fixed(1), reraise=True)(
+        socket.create_connection
+    )
+    with suppress(OSError):
+        connect(where, timeout=5).close()
 
 
 @contextmanager

@@ -191,13 +191,18 @@ def main() -> None:
     arguments = sys.stdin.readline() or "{}"
     if result_fd:
         threading.Thread(target=_watch_lifeline, daemon=True).start()
+    answer: bytes | None
     try:
         answer = b'{"result":%b}' % call(step, arguments)
     except CifarError as error:
         message = printable_lines(str(error))
         answer = json.dumps({"error": {"type": type(error).__name__, "message": message}}).encode()
     except Stopped:
+        answer = None
+    # After the handler, because its exception holds what the step had opened, such as temporary folders.
+    if answer is None:
         os.killpg(os.getpgrp(), signal.SIGKILL)  # cleaned up; nothing that the step started may outlive it
+        return
     for descriptor in result_fd:
         with open(int(descriptor), "wb") as result:
             result.write(answer)

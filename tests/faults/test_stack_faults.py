@@ -14,6 +14,7 @@ import pytest
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.stack import supervise
 from cifar_tasks.deployment.stack.environment import HOST, started_with
+from cifar_tasks.deployment.stack.services import inner_ports
 from cifar_tasks.deployment.stack.supervisord import Supervisor, marked
 from cifar_tasks.errors import StackError, StorageError
 from cifar_tasks.storage.s3 import S3Store
@@ -142,6 +143,18 @@ def test_down_ends_a_stack_whose_folder_somebody_has_deleted(own_home: Path) -> 
     assert not any(process.is_running() for process in ours)
     assert not embedded.down(own_home)
     own_home.mkdir()  # the fixture removes it
+
+
+def test_down_deletes_the_sockets_of_its_own_storage_and_none_of_another_stack(own_home: Path) -> None:
+    embedded.up(own_home, print, without=(*PLAIN, "postgres"))
+    sockets = [f"seaweedfs-*-{port}.sock" for port in inner_ports(started_with(own_home))]
+    own = [path for name in sockets for path in Path("/tmp").glob(name)]  # noqa: S108 – SeaweedFS's choice
+    assert own
+    assert embedded.down(own_home)
+    assert not any(path.exists() for path in own)
+    own[0].touch()
+    assert not embedded.down(own_home)
+    own[0].unlink()
 
 
 def kill_supervisor(home: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from cifar_tasks.errors import ConfigError, StorageError
@@ -76,6 +77,23 @@ def wait_with_child(note: str) -> None:
         time.sleep(300)
     finally:
         Path(note + ".cleaned").touch()
+
+
+class Opened:
+    """Holds a temporary folder as long as it is there, as an archive that was fetched does."""
+
+    def __init__(self) -> None:
+        self.folder = TemporaryDirectory(prefix="cifar-")
+
+    def read(self, note: str) -> None:
+        draft = Path(note + ".draft")
+        draft.write_text(self.folder.name)
+        draft.rename(note)
+        time.sleep(300)
+
+
+def read_archive(note: str) -> None:
+    Opened().read(note)
 
 
 def leave_child() -> int:

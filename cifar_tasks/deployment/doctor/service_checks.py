@@ -78,7 +78,7 @@ def redis(deployment: Deployment) -> str:
 
 
 def s3(deployment: Deployment) -> str:
-    """AWS_SECRET_ACCESS_KEY (S3_TRAINER_SECRET_KEY in .env) must be the one in {secrets}; then: {restart}"""
+    """AWS_SECRET_ACCESS_KEY (S3_…_SECRET_KEY of this user in .env) must be the one in {secrets}; then: {restart}"""
     address, user = os.environ.get("AWS_ENDPOINT_URL_S3", "AWS"), os.environ.get("AWS_ACCESS_KEY_ID", "no key")
     where = f"at {address}, bucket {deployment.settings.bucket}, as {user}"
     try:

@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -197,10 +197,13 @@ def down(home: Path) -> bool:
         ran = supervisor.pid() is not None
         supervisor.shutdown()
         left = sweep(home)
+        if not ran and not left:
+            return False  # sockets on these ports are of another stack
         for port in inner_ports(started_with(home)):
             for socket_file in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):  # noqa: S108 – SeaweedFS's choice
-                socket_file.unlink(missing_ok=True)
-        return ran or left > 0
+                with suppress(PermissionError):  # of another user
+                    socket_file.unlink(missing_ok=True)
+        return True
 
 
 def _own(home: Path) -> Path:

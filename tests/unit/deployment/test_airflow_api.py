@@ -1,6 +1,7 @@
 """The logged-in client, against a server that refuses and one that is not there."""
 
 import re
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,7 +11,14 @@ import pytest
 from airflow_client.client.exceptions import ApiException
 from pydantic import SecretStr
 
-from cifar_tasks.deployment.airflow_api import access_to_deployment, airflow, find_dag, reason, set_note
+from cifar_tasks.deployment.airflow_api import (
+    access_to_deployment,
+    airflow,
+    find_dag,
+    reason,
+    set_note,
+    wait_for_server,
+)
 from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.settings import Settings
 from tests.unit.data.server import Site, serving
@@ -42,6 +50,24 @@ def test_a_refused_log_in_names_the_user_and_not_the_password() -> None:
 def test_a_server_that_is_not_there_is_an_error_of_ours(url: str) -> None:
     with pytest.raises(StackError, match=f"{re.escape(url)} does not answer"), airflow(url, "admin", "word"):
         pass
+
+
+def test_a_server_that_is_just_being_started_is_waited_for() -> None:
+    began = time.monotonic()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        threading.Timer(1.5, server.listen).start()
+        wait_for_server(f"http://127.0.0.1:{server.getsockname()[1]}", 60)
+    assert 1.5 <= time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize(
+    ("url", "seconds"), [("http://127.0.0.1:1", 0), ("http://no.such.host.invalid", 600), ("nourl", 600)]
+)
+def test_a_server_is_not_waited_for_without_time_or_at_an_address_that_is_none(url: str, seconds: float) -> None:
+    began = time.monotonic()
+    wait_for_server(url, seconds)
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("content", [b"<html>a log-in page</html>", b"[]", b'{"detail": "no"}', b""])

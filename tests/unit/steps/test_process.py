@@ -169,6 +169,19 @@ def test_sigterm_reaches_the_step_and_leaves_no_process(tmp_path):
     assert (tmp_path / "pids.cleaned").exists()
 
 
+def test_a_stopped_step_leaves_no_temporary_folder(tmp_path):
+    note = tmp_path / "folder"
+
+    def stop_when_running() -> None:
+        wait_for(note)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_when_running).start()
+    with pytest.raises(Stopped):
+        run("read_archive", note=str(note))
+    assert not Path(note.read_text()).exists()
+
+
 def test_what_a_step_has_started_does_not_outlive_it():
     wait_until_gone([run("leave_child")])
 
