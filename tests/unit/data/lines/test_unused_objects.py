@@ -7,7 +7,7 @@ import pytest
 
 from cifar_tasks.data.lines import line_shards
 from cifar_tasks.data.lines.line_log import read_line_log
-from cifar_tasks.data.lines.unused_objects import KEPT_SECONDS, unused_objects
+from cifar_tasks.data.lines.unused_objects import unused_objects
 from cifar_tasks.data.versions import load_version, shards_of, whole_version, write_manifest
 from tests.dataset_lines import LINE, accept, deliver, first_delivery, index_of, picture, prepared
 from tests.stores import InMemoryStore
@@ -38,14 +38,18 @@ def clean(store: InMemoryStore) -> list[str]:
     return keys
 
 
-def grow_old(store: InMemoryStore) -> None:
+WEEK = 7 * 86_400
+
+
+def grow_old(store: InMemoryStore, seconds: float = WEEK + 1) -> None:
     for key in store.written:
-        store.written[key] -= KEPT_SECONDS + 1
+        store.written[key] -= seconds
 
 
 def test_what_an_interrupted_preparation_has_left_is_deleted_when_it_is_old_with_its_manifest_first(store, root):
+    grow_old(store, WEEK - 3_600)
     assert unused_objects(store, LINE) == []
-    grow_old(store)
+    grow_old(store, 3_601)
     deleted = clean(store)
     assert {key.rpartition("/")[0] for key in deleted[1:]} == {f"lines/{LINE}/index", f"lines/{LINE}/shards"}
     assert deleted[0].startswith("datasets/")
