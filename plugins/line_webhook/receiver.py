@@ -52,7 +52,7 @@ def _start_all(start: Callable[[Sequence[str]], dict[str, str]]) -> None:
     """Of notifications that were sent while the API server was down. SeaweedFS 4.48 sends none a second time."""
     try:
         settings = Settings()
-    except (ValidationError, SettingsError):  # neither repeats their values, as the error itself would
+    except (ValidationError, SettingsError):  # whose text has the values
         _log.warning("webhook: no dataset line is checked at the start, because settings CIFAR_* are not valid")
         return
     if settings.webhook_token is None:
