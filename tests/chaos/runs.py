@@ -89,7 +89,26 @@ def dag_run(deployment: Disturbed, cause_fault: Callable[[], str] | None = None)
         else:
             time.sleep(2)
     console.print(f"  {name}: {state}", markup=False)
+    if state == "failed":
+        for line in ask(deployment, lambda client: why_failed(client, name)):
+            console.print(f"    {line}", markup=False)
     return name, state
+
+
+def why_failed(client: "ApiClient", run_id: str) -> list[str]:
+    """The tasks that failed, each with the end of the log of its last try."""
+    from airflow_client.client.api.task_instance_api import TaskInstanceApi
+
+    lines = []
+    for task in DagRun(client, run_id).tasks():
+        if task.state and task.state.value == "failed":
+            log = TaskInstanceApi(client).get_log(
+                task.dag_id, run_id, task.task_id, task.try_number, full_content=True, map_index=task.map_index
+            )
+            entries = log.content.actual_instance or []
+            lines += [f"{task.task_id} [{task.map_index}], try {task.try_number}:"]
+            lines += [str(getattr(entry, "to_dict", lambda entry=entry: entry)()) for entry in entries[-30:]]
+    return lines
 
 
 def unfinished(client: "ApiClient") -> list[str]:
