@@ -298,7 +298,8 @@ def _storage_errors(uri: str) -> Iterator[None]:
     except (BotoCoreError, ResponseParserError) as error:
         reason = without_login(" ".join(str(error).split()))[:200]
         if is_unknown_host(getattr(error, "kwargs", {}).get("error")):
-            raise StorageRefused(f"no host has the name in AWS_ENDPOINT_URL_S3. Correct it. ({reason})") from error
+            # Worth a retry: in a container whose network is away no name is known.
+            raise StorageError(f"no host has the name in AWS_ENDPOINT_URL_S3. Is it right? ({reason})") from error
         if _is_permanent(error):
             remedy = "Check bucket, keys and AWS_ENDPOINT_URL_S3."
             raise StorageRefused(f"storage cannot be used for {uri}: {reason}. {remedy}") from error

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import requests
 
 from cifar_tasks.errors import ConfigError, TrackingError, TrackingGone, TrackingRefused
-from cifar_tasks.storage.hosts import is_known, is_unknown_host, without_login, worth_a_retry
+from cifar_tasks.storage.hosts import is_known, without_login, worth_a_retry
 
 LOG_IN = "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
 ADDRESS = "Is MLFLOW_TRACKING_URI the address of an MLflow server?"
@@ -19,13 +19,13 @@ AWAY = "Is it running (`cifar status`)?"
 
 
 def check_address(address: str, patience: float | None = None) -> None:
-    """Raises `ConfigError` for what is no URL, `TrackingRefused` for an unknown host: MLflow tries it for minutes."""
+    """Raises `ConfigError` for what is no URL, `TrackingError` for an unknown host: MLflow tries it for minutes."""
     if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
         raise ConfigError("MLFLOW_TRACKING_URI is no address of an MLflow server: write http://HOST:PORT.")
     if requests.utils.select_proxy(address, requests.utils.get_environ_proxies(address)):
         return  # the proxy looks the name up
     if not is_known(str(urlsplit(address).hostname), patience):
-        raise TrackingRefused(f"no host has the name in MLFLOW_TRACKING_URI, {_shown()}. Correct it.")
+        raise TrackingError(f"no host has the name in MLFLOW_TRACKING_URI, {_shown()}. Is it right?")
 
 
 def require_answer(address: str, timeout: float = 5) -> None:
@@ -47,7 +47,7 @@ def tracking_error(error: Exception) -> TrackingError:
     text = " ".join(str(error).split())
     cause = text.partition("(Caused by ")[2].partition(" #####")[0]  # of several files, the first
     reason = cause.rstrip(")") or text[:300]
-    if isinstance(error.__context__ or error, requests.exceptions.SSLError) or is_unknown_host(error):
+    if isinstance(error.__context__ or error, requests.exceptions.SSLError):
         return TrackingRefused(f"MLflow at {_shown()} cannot be reached: {reason}. {ADDRESS}")
     if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST" or DELETED in text:
         return TrackingGone(f"MLflow at {_shown()}: {reason} It was deleted there; a retry makes a new one.")

@@ -107,7 +107,7 @@ def study_storage() -> RDBStorage:
     try:
         host = make_url(url).host
         if host and not is_known(host):
-            raise StorageRefused(f"no host has the name in CIFAR_STUDIES_URL, {host}. Correct it.")
+            raise StorageError(f"no host has the name in CIFAR_STUDIES_URL, {host}. Is it right?")
         return RDBStorage(
             url,
             engine_kwargs={"pool_pre_ping": True, "pool_size": 2},

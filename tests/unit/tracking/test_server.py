@@ -70,10 +70,11 @@ def test_an_address_without_a_server_is_worth_a_retry(monkeypatch) -> None:
     assert caught.value.retryable
 
 
-def test_an_unknown_host_name_is_permanent_and_not_tried_for_minutes(monkeypatch) -> None:
+def test_an_unknown_host_name_is_worth_a_retry_and_not_tried_for_minutes(monkeypatch) -> None:
     monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0)
-    with pytest.raises(TrackingRefused, match="no host has the name in MLFLOW_TRACKING_URI"):
+    with pytest.raises(TrackingError, match="no host has the name in MLFLOW_TRACKING_URI") as caught:
         ask(monkeypatch, "http://no-such-host.invalid:5000")
+    assert caught.value.retryable
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:5000", "mlruns", "http://", "ftp://host"])
@@ -100,7 +101,7 @@ def test_a_wrong_certificate_or_address_does_not_count_as_a_server_that_is_away(
         with pytest.raises(ConfigError):
             require_answer(address)
     monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0)
-    with pytest.raises(TrackingRefused, match="no host has the name"):
+    with pytest.raises(TrackingError, match="no host has the name"):
         require_answer("http://no-such-host.invalid:5000")
 
 

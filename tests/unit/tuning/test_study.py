@@ -9,7 +9,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import OperationalError
 
-from cifar_tasks.errors import ConfigError, SearchError, StorageError, StorageRefused
+from cifar_tasks.errors import ConfigError, SearchError, StorageError
 from cifar_tasks.storage import hosts
 from cifar_tasks.tuning.study import (
     all_studies,
@@ -188,11 +188,12 @@ def test_what_is_no_url_of_a_database_is_a_configuration_error_without_the_passw
     assert "hidden-word" not in str(caught.value)
 
 
-def test_a_database_with_an_unknown_host_name_is_permanent(monkeypatch):
+def test_a_database_with_an_unknown_host_name_is_worth_a_retry(monkeypatch):
     monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0)
     monkeypatch.setenv("CIFAR_STUDIES_URL", "postgresql://user:hidden-word@no-such-host.invalid/optuna")
-    with pytest.raises(StorageRefused, match="no host has the name in CIFAR_STUDIES_URL, no-such-host") as caught:
+    with pytest.raises(StorageError, match="no host has the name in CIFAR_STUDIES_URL, no-such-host") as caught:
         all_studies()
+    assert caught.value.retryable
     assert "hidden-word" not in str(caught.value)
 
 
