@@ -87,7 +87,7 @@ def find_pictures(paths: Sequence[Path], problems: list[str]) -> list[Path]:
     for path in paths:
         try:
             if path.is_dir():
-                found |= dict.fromkeys(_in_folder(path, problems))
+                found |= dict.fromkeys(find_pictures(_in_folder(path, problems), problems))
             elif path.is_file():
                 found[path] = None
             else:
@@ -98,20 +98,16 @@ def find_pictures(paths: Sequence[Path], problems: list[str]) -> list[Path]:
 
 
 def _in_folder(folder: Path, problems: list[str]) -> list[Path]:
-    """Pictures in it and below. `Path.rglob` leaves out without a word what may not be read."""
-    before = len(problems)
+    """What has the name of a picture, in it and below. `Path.rglob` leaves out without a word what may not be read."""
+    before, named = len(problems), []
     walk = os.walk(folder, onerror=lambda error: problems.append(_unreadable(error.filename, error)))
-    named = [Path(where, name) for where, _, names in walk for name in names]
-    inside = []
-    for path in sorted(path for path in named if path.suffix.lower() in SUFFIXES):
-        try:
-            if path.is_file():
-                inside.append(path)
-        except OSError as error:
-            problems.append(_unreadable(path, error))
-    if not inside and len(problems) == before:
+    for where, folders, files in walk:
+        named += [path for name in files if (path := Path(where, name)).suffix.lower() in SUFFIXES]
+        linked = [path for name in folders if os.path.islink(path := Path(where, name))]  # may lead round in a circle
+        problems.extend(f"{path} is a link to a folder and is not searched" for path in linked)
+    if not named and len(problems) == before:
         problems.append(f"{folder} has no pictures: no {', '.join(sorted(SUFFIXES))}")
-    return inside
+    return sorted(named)
 
 
 def _unreadable(path: Path | str, error: OSError) -> str:

@@ -21,7 +21,7 @@ commands = typer.Typer()
 @commands.command(cls=StrictCommand)
 def predict(
     pictures: Annotated[
-        list[Path], typer.Argument(help="PNG or JPEG files of any size, or folders of them.", metavar="PICTURE…")
+        list[str], typer.Argument(help="PNG or JPEG files of any size, or folders of them.", metavar="PICTURE…")
     ],
     registered_model: RegisteredModelName,
     fast: Annotated[
@@ -37,13 +37,15 @@ def predict(
     """
     if as_json and as_csv:
         raise ConfigError("--json and --csv exclude each other: give one of them.")
+    if "" in pictures:  # as a path it would be the current folder
+        raise ConfigError("PICTURE is empty: give a file or a folder.")
     check_model_name(registered_model)
     require_servers(connect(errors))
     limit_threads()
     with console.status("Classifying"):
         from cifar_tasks.cli.predict import predict as classify
 
-        result = classify(pictures, registered_model, fast=fast)
+        result = classify([Path(picture) for picture in pictures], registered_model, fast=fast)
     if as_json:
         typer.echo(result.as_json())
     elif as_csv:

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from cifar_tasks.cli import predict as module
+from cifar_tasks.cli.main import app
 from cifar_tasks.cli.predict import Prediction, Predictions, find_pictures, image_format_of
 from cifar_tasks.data.image_format import ImageFormat
 from cifar_tasks.settings import PROJECT
@@ -51,6 +53,30 @@ def test_every_missing_file_and_empty_folder_is_a_problem_and_the_others_are_fou
     found = find_pictures([tmp_path / name for name in ("gone.png", "empty", "good.png", "loop")], problems)
     assert found == [tmp_path / "good.png"]
     assert [problem.split("/")[-1].split()[0] for problem in problems] == ["gone.png", "empty", "loop"]
+
+
+def test_what_is_no_file_in_a_folder_is_a_problem_as_if_it_was_named(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "pictures", tmp_path / "elsewhere"
+    for each in (folder, elsewhere):
+        each.mkdir()
+        (each / "good.png").write_bytes(b"x")
+    (folder / "broken.png").symlink_to("gone")
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "notes").symlink_to("gone")
+    problems: list[str] = []
+    assert find_pictures([folder], problems) == [folder / "good.png"]
+    assert problems == [
+        f"{folder / 'linked'} is a link to a folder and is not searched",
+        f"there is no picture at {folder / 'broken.png'}",
+        f"there is no picture at {folder / 'pipe.jpg'}",
+    ]
+    assert find_pictures([folder / "linked"], problems) == [folder / "linked" / "good.png"]
+
+
+def test_an_empty_path_is_not_the_current_folder() -> None:
+    done = CliRunner().invoke(app, ["predict", "cat.png", ""])
+    assert str(done.exception) == "PICTURE is empty: give a file or a folder."
 
 
 NOT_ROOT = """
