@@ -229,9 +229,11 @@ class Overrides(BaseModel):
     learning_rate: float | None = Field(default=None, ge=1e-6, le=10.0, title="Learning rate")
     """Peak of the one-cycle schedule."""
     input_size: int | None = Field(default=None, ge=0, le=512, title="Input size (pretrained models)")
-    """Smaller images are upsampled to this many pixels per side. 0: no upsampling."""
+    """Smaller images are upsampled to this many pixels per side. 0: no upsampling. For networks with pretrained weights
+    only."""
     pretrained: Literal["required", "if_available", "none"] | None = Field(default=None, title="Pretrained weights")
-    """required: fail without them. if_available: skip the model without them. none: random weights."""
+    """required: fail without them. if_available: skip the model without them. none: random weights. For networks with
+    pretrained weights only."""
     flip: bool | None = Field(default=None, title="Mirror images")
     """Mirror training images left to right. Wrong for digits and text."""
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1, title="Seed")

@@ -40,7 +40,13 @@ def build_request(source: str, models: str, tune: str, overrides: list[str] | No
         "tune": tuned,
         "overrides": parsed(lambda: parse_overrides(overrides or []), Overrides()),
     }
+    fields["dataset_version"] = fields.get("dataset_version") or None
+    if fields.get("trials") is not None and not tune.strip(" ,"):
+        wrong.append("--trials: needs --tune MODEL[,MODEL…]")
     request = parsed(lambda: RunRequest.checked(fields, lambda name: f"--{name.replace('_', '-')}"), None)
+    if request and not wrong:
+        unused = request.unused_overrides(placeholder=request.source == "digits")
+        wrong += [f"--set {name}: {reason}. Leave it out." for name, reason in unused.items()]
     if request is None or wrong:
         raise ConfigError("\n".join(wrong))
     return request

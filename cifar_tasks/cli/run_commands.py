@@ -15,7 +15,7 @@ from cifar_tasks.cli.connect import connect, give_up_soon, limit_threads, requir
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.stack_commands import up
 from cifar_tasks.cli.terminal import INTERRUPTED, console, errors
-from cifar_tasks.config import PROFILES, RESIZES, STARTS, Overrides
+from cifar_tasks.config import PRETRAINED_ONLY, PROFILES, RESIZES, STARTS, Overrides
 from cifar_tasks.data.source_names import LINE
 from cifar_tasks.errors import ConfigError, NothingToTrain, StackError
 from cifar_tasks.evaluation.names import printable
@@ -79,7 +79,10 @@ Force = Annotated[bool, typer.Option("--force", help=_help("force"))]
 SetOverride = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="NAME=VALUE", help=f"Override a value of the recipe: {', '.join(Overrides.model_fields)}."
+        "--set",
+        metavar="NAME=VALUE",
+        help=f"Override a value of the recipe: {', '.join(Overrides.model_fields)}. "
+        f"{' and '.join(sorted(PRETRAINED_ONLY))}: for networks with pretrained weights only.",
     ),
 ]
 

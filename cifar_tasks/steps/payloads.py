@@ -12,17 +12,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from cifar_tasks.config import (
     MAX_IMAGE_SIZE,
     MIN_IMAGE_SIZE,
+    PRETRAINED_ONLY,
     Overrides,
     Profile,
     RegisteredModelName,
     Resize,
     StartFrom,
     TrainConfig,
+    flat,
 )
 from cifar_tasks.data.lines.line_versions import VERSION_PATTERN
 from cifar_tasks.data.source_names import LINE, RunSource, line_of
 from cifar_tasks.errors import ConfigError
-from cifar_tasks.models.registry import available_models, check_models
+from cifar_tasks.models.registry import available_models, check_models, get_model
 from cifar_tasks.promotion.limits import TrainingMode
 from cifar_tasks.steps.form_request import FormRequest
 from cifar_tasks.storage.s3 import sha256_hex
@@ -79,7 +81,7 @@ class RunRequest(FormRequest):
     dataset_version: str | None = Field(default=None, pattern=VERSION_PATTERN, title="Dataset version")
     """Of a dataset line: the number of its entry in the log of the line, or the first 8 or more digits of its digest.
     Empty: the version in use."""
-    models: Models = Field(min_length=1, title="Models")
+    models: Models = Field(title="Models")
     """Models to train in parallel."""
     profile: Profile = Field(title="Profile")
     """demo: minutes on a CPU, part of the images. full: all images; for a GPU, or the CNN alone."""
@@ -118,6 +120,24 @@ class RunRequest(FormRequest):
         """For these data. Digits are never mirrored: a mirrored digit is no digit."""
         return self.overrides.model_copy(update={"flip": False}) if placeholder else self.overrides
 
+    def unused_overrides(self, placeholder: bool) -> dict[str, str]:
+        """Name of each override that no training on these data would follow → why."""
+        overrides = self.overrides_for(placeholder)
+        trainings = [flat(get_model(name).config(self.profile, overrides)) for name in self.models]
+        return {
+            name: f"{', '.join(self.models)} would not use it: "
+            + ("only networks with pretrained weights do" if name in PRETRAINED_ONLY else "digits are never mirrored")
+            for name, value in self.overrides.given().items()
+            if all(training[name] != value for training in trainings)
+        }
+
+    @field_validator("models")
+    @classmethod
+    def _at_least_one(cls, models: list[str]) -> list[str]:
+        if not models:
+            raise ValueError(f"name one or more of {', '.join(available_models())}, timm/NAME")
+        return models
+
     @field_validator("dataset_version")
     @classmethod
     def _only_of_a_line(cls, version: str | None, others: ValidationInfo) -> str | None:
@@ -133,7 +153,6 @@ class RunRequest(FormRequest):
         known = {"items": {"type": "string", "pattern": f"^({'|'.join(map(re.escape, names))}|{others})$"}}
         for name in ("models", "tune"):
             fields[name] |= {**known, "examples": names, "uniqueItems": True}  # a multi-select
-        del fields["models"]["minItems"]
         more = {"type": "array", "items": {"type": "string", "pattern": f"^{others}$"}, "default": []}
         texts = {"title": "More models", "description": MORE_MODELS}
         ordered: dict[str, dict[str, Any]] = {}

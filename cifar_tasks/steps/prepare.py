@@ -78,6 +78,8 @@ def prepare_data(request: RunRequest, workflow: WorkflowRun) -> PreparedData:
         except CifarError:
             open_parent()  # a run that fails shows in MLflow too
             raise
+        for name, reason in request.unused_overrides(version.placeholder).items():
+            _log.warning("the override %s has no effect: %s", name, reason)
         if began not in (None, version.digest):
             raise DataError(f"{request.source} has changed since run {workflow.name!r} began. Start a new run.")
         if began or request.tune:  # what a search would find is not known before

@@ -54,6 +54,37 @@ def test_a_relative_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     assert build_request("pics", "cnn", "", ["epochs=3"], **GOOD).source == str(tmp_path.resolve() / "pics")
 
 
+def test_trials_without_models_to_tune_are_refused() -> None:
+    for tune in ("", ","):
+        with pytest.raises(ConfigError, match=r"^--trials: needs --tune"):
+            build_request("digits", "cnn", tune, None, **{**GOOD, "trials": 5})
+    assert build_request("digits", "cnn", "cnn", None, **{**GOOD, "trials": 5}).trials == 5
+    assert build_request("digits", "cnn", "", None, **GOOD, search_workers=1).tune == []  # as `cifar run` has it
+
+
+def test_an_override_that_no_model_of_the_request_uses_is_refused() -> None:
+    unused = ["input_size=64", "pretrained=required", "flip=on", "epochs=3"]
+    with pytest.raises(ConfigError) as refused:
+        build_request("digits", "cnn", "", unused, **GOOD)
+    assert str(refused.value).splitlines() == [
+        "--set input_size: cnn would not use it: only networks with pretrained weights do. Leave it out.",
+        "--set pretrained: cnn would not use it: only networks with pretrained weights do. Leave it out.",
+        "--set flip: cnn would not use it: digits are never mirrored. Leave it out.",
+    ]
+    build_request("cifar10", "cnn,resnet50", "", unused, **GOOD)
+    build_request("digits", "cnn", "", ["input_size=0", "pretrained=none", "flip=off"], **GOOD)
+
+
+def test_an_empty_dataset_version_is_the_one_in_use() -> None:
+    assert build_request("line:products", "cnn", "", None, **GOOD, dataset_version="").dataset_version is None
+
+
+@pytest.mark.parametrize("models", ["", ","])
+def test_a_run_without_models_is_refused_with_the_names_of_models(models: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--models: name one or more of cnn, efficientnet_lite0, resnet50, timm/"):
+        build_request("digits", models, "", None, **GOOD)
+
+
 @pytest.mark.parametrize("command", ["run", "demo"])
 def test_an_option_given_twice_is_refused_and_overrides_are_not(command: str) -> None:
     done = CliRunner().invoke(app, [command, "--models", "cnn", "--set", "epochs=0", "--models=resnet50"])

@@ -15,9 +15,20 @@ def test_a_model_to_tune_must_be_among_the_models_to_train() -> None:
     assert RunRequest.model_validate(FIELDS | {"tune": ["cnn"]}).tune == ["cnn"]
 
 
-def test_a_run_without_models_is_refused() -> None:
-    with pytest.raises(ValidationError, match="models"):
+def test_a_run_without_models_is_refused_with_the_names_of_models() -> None:
+    with pytest.raises(ValidationError, match="name one or more of cnn, "):
         RunRequest.model_validate(FIELDS | {"models": []})
+
+
+def test_mirroring_is_unused_on_data_that_turn_out_to_be_digits() -> None:
+    asked = RunRequest.model_validate(FIELDS | {"source": "auto", "overrides": {"flip": True}})
+    assert asked.unused_overrides(placeholder=False) == {}
+    assert asked.unused_overrides(placeholder=True) == {"flip": "cnn would not use it: digits are never mirrored"}
+
+
+def test_the_form_takes_what_is_without_effect() -> None:
+    request = RunRequest.from_form(FIELDS | {"trials": 8, "search_workers": 2, "input_size": 64})
+    assert (request.trials, request.overrides.input_size) == (8, 64)
 
 
 def test_the_form_s_own_names_stand_in_the_errors() -> None:
