@@ -31,3 +31,16 @@ def test_a_pipe_gets_one_line_per_row_whose_columns_are_aligned_and_never_cut():
     assert lines[1] == "x" * 200 + "  1"
     assert lines[2] == "猫" + " " * 198 + "  2"
     assert not set("─━│┃┏") & set("".join(lines))
+
+
+@pytest.mark.parametrize("width", range(20, 101, 10))
+def test_a_narrow_terminal_breaks_no_word(width):
+    row = ("8fe0a1b2c3d4e5f1", "quarantined by anna: a new camera, the labels of which look right")
+    text = printed(True, row, width=width)
+    assert all(word in text for word in " ".join(row).split())
+
+
+def test_a_table_that_does_not_fit_the_terminal_is_printed_as_in_a_pipe():
+    rows = ("8fe0a1b2c3d4e5f1", "accepted"), ("2", "cifar10_dataset/scheduled__2026-03-01")
+    assert printed(True, *rows, width=40) == printed(False, *rows)
+    assert "┃" in printed(True, *rows, width=60)
