@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: everything in a few minutes, as one table."""
+"""`.venv/bin/python -m benchmarks`: everything in a few minutes, as one table."""
 
 import importlib
 import time
@@ -45,9 +45,9 @@ def main(
     """Measure what the product promises about speed, each beside what it is compared with.
 
     Figures are medians of interleaved rounds, ratios medians of the rounds' own ratios. Nothing fails when a ratio is
-    missed. gpu needs CUDA. Four that take longer are commands of their own: python -m benchmarks.report_recipe
-    (hours), python -m benchmarks.search_efficiency and python -m benchmarks.seed_trainings (half an hour each), python
-    -m benchmarks.delivery_checks (ten minutes).
+    missed. gpu needs CUDA. Four that take longer are commands of their own: .venv/bin/python -m
+    benchmarks.report_recipe (hours), benchmarks.search_efficiency and benchmarks.seed_trainings (half an hour each),
+    benchmarks.delivery_checks (ten minutes).
     """
     restart_in_step_environment()
     import torch

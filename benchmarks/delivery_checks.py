@@ -1,6 +1,6 @@
 """The checks of a delivery on real images with faults of known kinds: what they find, and how often they are wrong.
 
-    python -m benchmarks.delivery_checks --data cifar10-images.zip
+    .venv/bin/python -m benchmarks.delivery_checks --data cifar10-images.zip
 
 `--data` is CIFAR-10 as class folders. Takes some minutes.
 """

@@ -1,8 +1,9 @@
 """The report's recipe: Adam 1e-3, batch 64, no augmentation. For its CNN, with values divided by 255, to count the
 images that it needs; for a pretrained network, to see how far training and test accuracy lie apart.
 
-    python -m benchmarks.report_recipe --data cifar10.zip --epochs 30 --state /tmp/report-recipe
-    python -m benchmarks.report_recipe --data cifar10.zip --model efficientnet_lite0 --patience 5 --state /tmp/lite0
+    .venv/bin/python -m benchmarks.report_recipe --data cifar10-images.zip --epochs 30 --state /tmp/report-recipe
+
+With `--model efficientnet_lite0 --patience 5` it trains a pretrained network.
 
 Can be stopped at any time; the same command resumes after the last whole epoch and ends with the same figures.
 """

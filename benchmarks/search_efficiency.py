@@ -1,6 +1,6 @@
 """The search beside plain random search, at equal compute: images trained on until random's best is matched.
 
-    python -m benchmarks.search_efficiency --data cifar10.zip --state /tmp/search
+    .venv/bin/python -m benchmarks.search_efficiency --data cifar10-images.zip --state /tmp/search
 
 Can be stopped at any time; the same command continues after the last whole search.
 """

@@ -1,6 +1,6 @@
 """Trainings that differ by their seed only: how often is one of them promoted over another?
 
-    python -m benchmarks.seed_trainings --data cifar10-images.zip --state /tmp/seeds
+    .venv/bin/python -m benchmarks.seed_trainings --data cifar10-images.zip --state /tmp/seeds
 
 Each comparison draws the test images anew with replacement, from real predictions. Can be stopped at any time; the same
 command continues after the last whole training.
