@@ -11,6 +11,7 @@ from urllib.parse import quote
 from cifar_tasks.deployment.airflow_api import DAG, find_dag, import_errors
 from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.settings import Settings
+from cifar_tasks.storage.hosts import without_login
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -32,8 +33,7 @@ class DagRun:
 
     @property
     def url(self) -> str:
-        pages = Settings().airflow_url or self.client.configuration.host
-        return f"{pages}/dags/{self.dag_id}/runs/{quote(self.run_id)}"
+        return f"{_page(self.client, self.dag_id)}/runs/{quote(self.run_id)}"
 
     def state(self) -> str:
         from airflow_client.client.api.dag_run_api import DagRunApi
@@ -95,6 +95,11 @@ def flow_order(downstream: Mapping[str, list[str]]) -> dict[str, int]:
     return {task: number for number, task in enumerate(TopologicalSorter(upstream).static_order())}
 
 
+def _page(client: "ApiClient", dag_id: str) -> str:
+    """Of a DAG, in Airflow's UI."""
+    return f"{without_login(Settings().airflow_url or client.configuration.host)}/dags/{dag_id}"
+
+
 def _group(task_id: str) -> str:
     """The task group, or the task itself where it is in none."""
     return task_id.rpartition(".")[0] or task_id
@@ -124,7 +129,7 @@ def _wait_for_dag(client: "ApiClient", dag_id: str, patience: float) -> None:
         dag = find_dag(client, dag_id)
         broken = import_errors(client, dag_id)  # which may be mended already: Airflow has to parse the file again
         if dag is not None and dag.is_paused:
-            page = f"{Settings().airflow_url or client.configuration.host}/dags/{dag_id}"
+            page = _page(client, dag_id)
             raise StackError(f"the DAG {dag_id} is paused: a run would wait. Unpause it, with the switch on {page}")
         if dag is not None and not dag.is_stale and not broken:
             return

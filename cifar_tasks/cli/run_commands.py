@@ -25,6 +25,7 @@ from cifar_tasks.settings import Settings, read_settings
 from cifar_tasks.steps.payloads import RunRequest
 from cifar_tasks.steps.promotion_payloads import Answer, Promotion, Proposal
 from cifar_tasks.steps.report_payloads import RunReport
+from cifar_tasks.storage.hosts import without_login
 
 if TYPE_CHECKING:
     from cifar_tasks.cli.dag_run import DagRun
@@ -139,7 +140,7 @@ def demo(
         up()
         connect(errors)
         access = airflow_api.access_to_embedded_stack(settings.home)
-    with console.status(f"Waiting for Airflow at {escape(access.url)}"):
+    with console.status(f"Waiting for Airflow at {escape(without_login(access.url))}"):
         airflow_api.wait_for_server(access.url, airflow_api.START_SECONDS)
     if stored:
         check_source(request)

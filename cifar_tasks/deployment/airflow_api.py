@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from cifar_tasks.deployment import stack
 from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.settings import Settings
+from cifar_tasks.storage.hosts import without_login
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -40,8 +41,8 @@ def access_to_deployment(settings: Settings) -> Access | None:
         return None
     if not settings.airflow_password:
         raise ConfigError(
-            f"CIFAR_AIRFLOW_API is {settings.airflow_api}, and CIFAR_AIRFLOW_PASSWORD is not set. Set the password "
-            f"of {settings.airflow_user}, or unset the address to use the embedded stack."
+            f"CIFAR_AIRFLOW_API is {without_login(settings.airflow_api)}, and CIFAR_AIRFLOW_PASSWORD is not set. Set "
+            f"the password of {settings.airflow_user}, or unset the address to use the embedded stack."
         )
     hints = {"Log in": "user admin, password in .env: AIRFLOW_ADMIN_PASSWORD (MLflow: MLFLOW_ADMIN_PASSWORD)"}
     return Access(settings.airflow_api, settings.airflow_password.get_secret_value(), hints, settings.airflow_user)
@@ -104,28 +105,29 @@ def airflow(url: str, user: str, password: str, seconds: float | None = None) ->
             yield client
     except (OpenApiException, HTTPError, ValidationError) as error:
         raise StackError(
-            f"Airflow at {url} did not answer as expected: {reason(error)}. Check it: `cifar doctor`"
+            f"Airflow at {without_login(url)} did not answer as expected: {reason(error)}. Check it: `cifar doctor`"
         ) from error
 
 
 def _log_in(url: str, user: str, password: str) -> str:
     import requests
 
+    shown = without_login(url)
     try:
         response = requests.post(
             f"{url}/auth/token", json={"username": user, "password": password}, timeout=REQUEST_SECONDS
         )
     except (requests.RequestException, ValueError) as error:  # ValueError: of an address that is none
-        raise StackError(f"Airflow at {url} does not answer. Check its address and: `cifar doctor`") from error
+        raise StackError(f"Airflow at {shown} does not answer. Check its address and: `cifar doctor`") from error
     if response.status_code in (401, 403):
         raise StackError(
-            f"Airflow at {url} refused the log-in of {user} ({response.status_code}): its password is another one."
+            f"Airflow at {shown} refused the log-in of {user} ({response.status_code}): its password is another one."
         )
     try:
         return str(response.json()["access_token"])
     except (ValueError, LookupError, TypeError):
         raise StackError(
-            f"what answers at {url} is no Airflow that works ({response.status_code} {response.reason}). "
+            f"what answers at {shown} is no Airflow that works ({response.status_code} {response.reason}). "
             "Check its address and: `cifar doctor`"
         ) from None
 

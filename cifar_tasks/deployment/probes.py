@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from cifar_tasks.errors import CifarError
+from cifar_tasks.storage.hosts import without_login
 from cifar_tasks.storage.s3 import s3_client
 
 DATABASES = 8
@@ -198,7 +199,7 @@ def get(url: str, login: tuple[str, str] | None = None, timeout: float = 5) -> r
             session.trust_env = host not in ("127.0.0.1", "localhost")  # no proxy leads away from this machine
             return session.get(url, auth=login or (lambda request: request), timeout=timeout)
     except requests.RequestException as error:
-        raise ProbeError(f"does not answer at {url.partition('?')[0].partition('/api/')[0]}") from error
+        raise ProbeError(f"does not answer at {without_login(url).partition('?')[0].partition('/api/')[0]}") from error
 
 
 def _get(url: str, login: tuple[str, str] | None, timeout: float) -> requests.Response:

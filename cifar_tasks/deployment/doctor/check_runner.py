@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from cifar_tasks.deployment import airflow_api, probes, stack
 from cifar_tasks.errors import CifarError, StackError
 from cifar_tasks.settings import Settings
+from cifar_tasks.storage.hosts import without_login
 from cifar_tasks.storage.s3 import S3Store, s3_client
 
 
@@ -124,8 +125,9 @@ def _run(check: Check, deployment: Deployment, needed: dict[str, Future[Finding]
         found = Finding("failure", f"could not be checked: {airflow_api.reason(error)}", "{start}")
     remedy = found.remedy or inspect.getdoc(check.function) or "{start}"
     remedy = "" if found.status in ("ok", "skipped") else remedy.format(**deployment.hints(check.services))
-    texts = [found.message, " ".join(remedy.split())]
-    for secret in secrets:  # a client library may quote the URL that it was given
+    # A client library may quote the URL that it was given.
+    texts = [without_login(text) for text in (found.message, " ".join(remedy.split()))]
+    for secret in secrets:
         texts = [text.replace(secret, "***") for text in texts]
     return Finding(found.status, *texts)
 

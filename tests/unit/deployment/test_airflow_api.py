@@ -52,6 +52,24 @@ def test_a_server_that_is_not_there_is_an_error_of_ours(url: str) -> None:
         pass
 
 
+def test_the_log_in_that_an_address_contains_is_not_shown(closed_port: int) -> None:
+    where = f"127.0.0.1:{closed_port}"
+    with (
+        pytest.raises(StackError, match=f"at http://{where} does not"),
+        airflow(f"http://me:a@b@{where}", "me", "word"),
+    ):
+        pass
+    with serving(Site(b"a page")) as site:
+        address = site.url.replace("//", "//me:a@b@")
+        with (
+            pytest.raises(StackError, match=r"at http://127\.0\.0\.1:.* is no Airflow"),
+            airflow(address, "me", "word"),
+        ):
+            pass
+    with pytest.raises(ConfigError, match=r"is http://airflow, and CIFAR_AIRFLOW_PASSWORD"):
+        access_to_deployment(Settings(airflow_api="http://me:a@b@airflow"))
+
+
 def test_a_server_that_is_just_being_started_is_waited_for() -> None:
     began = time.monotonic()
     with socket.socket() as server:

@@ -8,6 +8,22 @@ import pytest
 from cifar_tasks.storage import hosts
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://admin:P@ssw0rd@127.0.0.1:1", "http://127.0.0.1:1"),
+        ("http://admin:a/b@c@host/path", "http://host/path"),
+        ("http://admin:two words@host", "http://host"),
+        ("http://token@host", "http://host"),
+        ('at "http://a:b@one" and http://c:d//e@two, says x@y', 'at "http://one" and http://two, says x@y'),
+        ("http://one is away, not http://a:b c@two", "http://one is away, not http://two"),
+        ("http://host:80/path of nobody", "http://host:80/path of nobody"),
+    ],
+)
+def test_no_part_of_a_log_in_is_left_of_an_address(text: str, shown: str) -> None:
+    assert hosts.without_login(text) == shown
+
+
 def test_a_host_that_exists_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 60)
     began = time.monotonic()

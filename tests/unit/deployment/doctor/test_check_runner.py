@@ -38,9 +38,21 @@ def test_a_check_that_breaks_stops_no_other_and_shows_no_secret(monkeypatch: pyt
     monkeypatch.setenv("CIFAR_STUDIES_URL", "postgresql://optuna:correct%20horse@host/optuna")
     broken = raising(OSError("postgresql://optuna:correct%20horse@host, that is correct horse, is not there\nmore"))
     found = run_checks(COMPOSE, [Check("A", "broken", broken), Check("A", "whole", fine)])
-    message = "could not be checked: postgresql://optuna:***@host, that is ***, is not there"
+    message = "could not be checked: postgresql://host, that is ***, is not there"
     assert (found["broken"].status, found["broken"].message) == ("failure", message)
     assert found["whole"] == Finding("ok", "fine")
+
+
+def test_an_address_is_shown_without_its_log_in_however_short(
+    monkeypatch: pytest.MonkeyPatch, closed_port: int
+) -> None:
+    where = f"127.0.0.1:{closed_port}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://bob:a?b@{where}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://token@{where}")
+    checks = [check for check in CHECKS if check.name in ("MLflow", "S3", "Airflow")]
+    found = run_checks(replace(COMPOSE, airflow_url=f"http://bob:a/b@{where}", timeout=1), checks)
+    assert [f"at http://{where}" in finding.message for finding in found.values()] == [True] * 3
+    assert not [finding for finding in found.values() if "bob" in finding.message or "token" in finding.message]
 
 
 def test_a_remedy_shows_no_secret_and_the_password_of_airflow_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
