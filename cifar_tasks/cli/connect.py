@@ -42,10 +42,7 @@ def give_up_soon() -> None:
 
 def require_servers(settings: Settings) -> None:
     """`ConfigError` if MLflow or S3 has no address, `StackError` if the embedded stack does not run, `TrackingError` if
-    another MLflow does not answer.
-
-    Without an address boto3 asks AWS, for a bucket that is not the user's; MLflow's client waits minutes for an answer.
-    """
+    another MLflow does not answer: its client waits minutes for an answer."""
     from cifar_tasks.deployment import probes, stack
     from cifar_tasks.tracking.server import require_answer
 
@@ -57,13 +54,18 @@ def require_servers(settings: Settings) -> None:
         return  # `connect` has set the addresses of both
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         raise ConfigError("there is no MLflow server: start the stack (`cifar up`) or set MLFLOW_TRACKING_URI.")
+    require_s3_address(settings)
+    require_answer(os.environ["MLFLOW_TRACKING_URI"])
+
+
+def require_s3_address(settings: Settings) -> None:
+    """`ConfigError` if S3 has none: boto3 would ask AWS, for a bucket that is not the user's."""
     named = [name for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.environ.get(name)]
     if not named and "bucket" not in settings.model_fields_set:
         raise ConfigError(
             "there is no S3 server: start the stack (`cifar up`) or set AWS_ENDPOINT_URL_S3. "
             "To use AWS, set CIFAR_BUCKET to a bucket of yours."
         )
-    require_answer(os.environ["MLFLOW_TRACKING_URI"])
 
 
 def limit_threads() -> None:

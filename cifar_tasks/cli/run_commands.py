@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from rich.markup import escape
 
-from cifar_tasks.cli.connect import connect, give_up_soon, limit_threads, require_servers
+from cifar_tasks.cli.connect import connect, give_up_soon, limit_threads, require_s3_address, require_servers
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.stack_commands import up
 from cifar_tasks.cli.terminal import INTERRUPTED, console, errors
@@ -140,6 +140,8 @@ def demo(
         up()
         connect(errors)
         access = airflow_api.access_to_embedded_stack(settings.home)
+    if stored:
+        require_s3_address(settings)
     with console.status(f"Waiting for Airflow at {escape(without_login(access.url))}"):
         airflow_api.wait_for_server(access.url, airflow_api.START_SECONDS)
     if stored:

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from cifar_tasks.cli import run_commands
 from cifar_tasks.cli.main import app
 from cifar_tasks.cli.watch import Watcher
 from cifar_tasks.deployment.airflow_api import Access
-from cifar_tasks.errors import StackError
+from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.steps.promotion_payloads import PromotionRequest
 from tests.unit.cli.test_summary import PROMOTION, REPORT
@@ -58,6 +59,16 @@ def test_a_demo_follows_the_training_and_its_promotion_until_it_waits_for_a_pers
     assert (waits in done.output) == (state == "awaiting_input")
     assert (PROMOTION.reasons[0] in done.output) == (state == "success")
     assert "Stop         make down" in done.output
+
+
+def test_without_an_address_of_s3_a_demo_asks_nobody_for_the_images_of_a_line(
+    monkeypatch: pytest.MonkeyPatch, closed_port: int, tmp_path: Path
+) -> None:
+    shell = {"CIFAR_AIRFLOW_API": f"http://127.0.0.1:{closed_port}", "CIFAR_AIRFLOW_PASSWORD": "word"}
+    monkeypatch.setattr(os, "environ", shell | {"CIFAR_HOME": str(tmp_path)})
+    done = CliRunner().invoke(app, ["demo", "--source", "line:products"])
+    assert isinstance(done.exception, ConfigError)
+    assert "there is no S3 server" in str(done.exception)
 
 
 def test_a_promotion_that_fails_is_an_error_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
