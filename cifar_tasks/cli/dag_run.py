@@ -118,7 +118,10 @@ def trigger(client: "ApiClient", conf: Mapping[str, Any], dag_id: str = DAG, pat
     try:
         run = DagRunApi(client).trigger_dag_run(dag_id, TriggerDAGRunPostBody(conf=dict(conf)))
     except BadRequestException as error:
-        detail = str(json.loads(error.body or "{}").get("detail", error.reason)).splitlines()[0]
+        try:
+            detail = str(json.loads(error.body)["detail"]).splitlines()[0]
+        except (ValueError, LookupError, TypeError):
+            raise error from None  # no answer of Airflow's API: perhaps the page of a proxy
         raise ConfigError(detail) from None
     return DagRun(client, str(run.dag_run_id), dag_id)
 

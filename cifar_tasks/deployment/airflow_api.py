@@ -70,11 +70,11 @@ def wait_for_server(url: str, seconds: float) -> None:
     """Wait while nothing listens there: the server is just being started. The log-in tells what else is wrong."""
     from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-    address = urlsplit(url)
-    where = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
     refused = retry_if_exception_type(ConnectionRefusedError)
     until_it_listens = Retrying(retry=refused, stop=stop_after_delay(seconds), wait=wait_fixed(1), reraise=True)
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # ValueError: of an address that is none
+        address = urlsplit(url)
+        where = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
         until_it_listens(socket.create_connection, where, timeout=5).close()
 
 

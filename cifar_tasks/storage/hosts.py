@@ -28,6 +28,8 @@ def is_known(host: str, patience: float | None = None) -> bool:
                 time.sleep(1)
                 continue
             return error.errno != socket.EAI_NONAME
+        except UnicodeError:  # a label that is empty or too long
+            return False
         return True
 
 

@@ -20,11 +20,16 @@ AWAY = "Is it running (`cifar status`)?"
 
 def check_address(address: str, patience: float | None = None) -> None:
     """Raises `ConfigError` for what is no URL, `TrackingError` for an unknown host: MLflow tries it for minutes."""
-    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+    try:
+        url = urlsplit(address)
+        host = url.hostname if url.scheme in ("http", "https") and url.port != 0 else None
+    except ValueError:  # of a port or an IPv6 address that is none
+        host = None
+    if not host:
         raise ConfigError("MLFLOW_TRACKING_URI is no address of an MLflow server: write http://HOST:PORT.")
     if requests.utils.select_proxy(address, requests.utils.get_environ_proxies(address)):
         return  # the proxy looks the name up
-    if not is_known(str(urlsplit(address).hostname), patience):
+    if not is_known(host, patience):
         raise TrackingError(f"no host has the name in MLFLOW_TRACKING_URI, {_shown()}. Is it right?")
 
 

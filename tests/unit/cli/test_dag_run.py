@@ -1,11 +1,14 @@
-"""A DAG run through Airflow's API: in which order its tasks are shown."""
+"""A DAG run through Airflow's API: in which order its tasks are shown, and what a refusal means."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cifar_tasks.cli.dag_run import DagRun, flow_order
+from cifar_tasks.cli.dag_run import DagRun, flow_order, trigger
+from cifar_tasks.deployment.airflow_api import airflow
+from cifar_tasks.errors import StackError
+from tests.answers import server_that_answers
 
 DOWNSTREAM = {
     "report": [],
@@ -56,6 +59,18 @@ ALL = [
     ("search.run", 0),
     ("search.create", -1),
 ]
+
+
+@pytest.mark.parametrize("body", ["<html>a page of a proxy</html>", "[]", "{}", '{"detail": ""}', ""])
+def test_a_refusal_that_is_not_airflow_s_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch, body: str):
+    monkeypatch.setattr("cifar_tasks.cli.dag_run._wait_for_dag", lambda *_: None)
+    monkeypatch.setattr("cifar_tasks.deployment.airflow_api._log_in", lambda *_: "token")
+    with (
+        server_that_answers(400, body) as address,
+        pytest.raises(StackError, match=f"{address} did not answer as expected: 400 Bad Request"),
+        airflow(address, "admin", "word") as client,
+    ):
+        trigger(client, {})
 
 
 class Pages:

@@ -46,7 +46,9 @@ def test_a_refused_log_in_names_the_user_and_not_the_password() -> None:
     assert "correct horse" not in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no.such.host.invalid", "nourl", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "http://no.such.host.invalid", "nourl", "http://[::1", "http://a..b", "http://a:b"]
+)
 def test_a_server_that_is_not_there_is_an_error_of_ours(url: str) -> None:
     with pytest.raises(StackError, match=f"{re.escape(url)} does not answer"), airflow(url, "admin", "word"):
         pass
@@ -80,7 +82,9 @@ def test_a_server_that_is_just_being_started_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "seconds"), [("http://127.0.0.1:1", 0), ("http://no.such.host.invalid", 600), ("nourl", 600)]
+    ("url", "seconds"),
+    [("http://127.0.0.1:1", 0)]
+    + [(url, 600) for url in ("http://no.such.host.invalid", "nourl", "http://[::1", "http://a..b", "http://a:b")],
 )
 def test_a_server_is_not_waited_for_without_time_or_at_an_address_that_is_none(url: str, seconds: float) -> None:
     began = time.monotonic()

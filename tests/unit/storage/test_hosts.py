@@ -39,6 +39,13 @@ def test_an_unknown_name_is_looked_up_again_for_a_while(monkeypatch: pytest.Monk
     assert time.monotonic() - began >= 1.5
 
 
+@pytest.mark.parametrize("name", ["a..b", "a" * 64])
+def test_what_can_be_no_name_is_unknown_at_once(name: str) -> None:
+    began = time.monotonic()
+    assert not hosts.is_known(name)
+    assert time.monotonic() - began < hosts.PATIENCE_SECONDS
+
+
 def test_a_name_server_that_is_away_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*arguments: object) -> None:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")

@@ -77,7 +77,7 @@ def test_an_unknown_host_name_is_worth_a_retry_and_not_tried_for_minutes(monkeyp
     assert caught.value.retryable
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:5000", "mlruns", "http://", "ftp://host"])
+@pytest.mark.parametrize("address", ["127.0.0.1:5000", "mlruns", "http://", "ftp://host", "http://[::1", "http://a:b"])
 def test_what_is_no_address_of_a_server_is_a_configuration_error(monkeypatch, address) -> None:
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
         ask(monkeypatch, address)
