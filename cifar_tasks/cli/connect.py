@@ -40,9 +40,12 @@ def give_up_soon() -> None:
     os.environ |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
-def require_servers(settings: Settings) -> None:
+def require_servers(settings: Settings, *, patient: bool = False) -> None:
     """`ConfigError` if MLflow or S3 has no address, `StackError` if the embedded stack does not run, `TrackingError` if
-    another MLflow does not answer: its client waits minutes for an answer."""
+    another MLflow does not answer: its client waits minutes for an answer.
+
+    Later the client waits as long only for a `patient` command, which has hours of work to lose.
+    """
     from cifar_tasks.deployment import probes, stack
     from cifar_tasks.tracking.server import require_answer
 
@@ -51,11 +54,13 @@ def require_servers(settings: Settings) -> None:
             probes.mlflow(os.environ["MLFLOW_TRACKING_URI"])
         except probes.ProbeError as error:
             raise StackError(f"MLflow of the stack in {settings.home} {error}. Start it: `cifar up`") from None
-        return  # `connect` has set the addresses of both
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        raise ConfigError("there is no MLflow server: start the stack (`cifar up`) or set MLFLOW_TRACKING_URI.")
-    require_s3_address(settings)
-    require_answer(os.environ["MLFLOW_TRACKING_URI"])
+    else:  # otherwise `connect` has set the addresses of both
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            raise ConfigError("there is no MLflow server: start the stack (`cifar up`) or set MLFLOW_TRACKING_URI.")
+        require_s3_address(settings)
+        require_answer(os.environ["MLFLOW_TRACKING_URI"])
+    if not patient:
+        give_up_soon()
 
 
 def require_s3_address(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from cifar_tasks.cli.terminal import waiting_for
 from cifar_tasks.deployment.airflow_api import DAG, find_dag, import_errors
 from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.settings import Settings
@@ -119,7 +120,7 @@ def trigger(client: "ApiClient", conf: Mapping[str, Any], dag_id: str = DAG, pat
         run = DagRunApi(client).trigger_dag_run(dag_id, TriggerDAGRunPostBody(conf=dict(conf)))
     except BadRequestException as error:
         try:
-            detail = str(json.loads(error.body)["detail"]).splitlines()[0]
+            detail = str(json.loads(error.body or "")["detail"]).splitlines()[0]
         except (ValueError, LookupError, TypeError):
             raise error from None  # no answer of Airflow's API: perhaps the page of a proxy
         raise ConfigError(detail) from None
@@ -127,17 +128,23 @@ def trigger(client: "ApiClient", conf: Mapping[str, Any], dag_id: str = DAG, pat
 
 
 def _wait_for_dag(client: "ApiClient", dag_id: str, patience: float) -> None:
+    if _is_parsed(client, dag_id):
+        return
     deadline = time.monotonic() + patience
-    while True:
-        dag = find_dag(client, dag_id)
-        broken = import_errors(client, dag_id)  # which may be mended already: Airflow has to parse the file again
-        if dag is not None and dag.is_paused:
-            page = _page(client, dag_id)
-            raise StackError(f"the DAG {dag_id} is paused: a run would wait. Unpause it, with the switch on {page}")
-        if dag is not None and not dag.is_stale and not broken:
-            return
-        if time.monotonic() > deadline:
-            if broken:
-                raise StackError("Airflow cannot import the DAG. " + "\n".join(broken))
-            raise StackError(f"Airflow does not know the DAG {dag_id} after {patience:.0f} s. Check: `cifar doctor`")
-        time.sleep(1)
+    with waiting_for(f"Airflow to read the DAG {dag_id}, up to {patience:.0f} s"):
+        while time.monotonic() <= deadline:
+            time.sleep(1)
+            if _is_parsed(client, dag_id):
+                return
+    if broken := import_errors(client, dag_id):
+        raise StackError("Airflow cannot import the DAG. " + "\n".join(broken))
+    raise StackError(f"Airflow does not know the DAG {dag_id} after {patience:.0f} s. Check: `cifar doctor`")
+
+
+def _is_parsed(client: "ApiClient", dag_id: str) -> bool:
+    dag = find_dag(client, dag_id)
+    broken = import_errors(client, dag_id)  # which may be mended already: Airflow has to parse the file again
+    if dag is not None and dag.is_paused:
+        page = _page(client, dag_id)
+        raise StackError(f"the DAG {dag_id} is paused: a run would wait. Unpause it, with the switch on {page}")
+    return dag is not None and not dag.is_stale and not broken

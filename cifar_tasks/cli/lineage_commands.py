@@ -51,7 +51,7 @@ def trace(
     from cifar_tasks.tracking import lineage, model_registry, runs
 
     client, store = runs.mlflow_client(), S3Store(settings.bucket)
-    with console.status("Tracing"), runs.tracking_errors():
+    with errors.status("Tracing"), runs.tracking_errors():
         may_be_alias = what in ALIASES or (re.fullmatch(r"[\w-]{1,255}", what) and not Path(what).is_file())
         if re.fullmatch(r"\d{1,6}", what):
             version = model_registry.get_version(client, registered_model, int(what))

@@ -98,7 +98,7 @@ def rollback(
 
     asked = RollbackRequest.checked({"registered_model": registered_model, "version": version, "reason": reason})
     name = f"rollback-{secrets.token_hex(4)}"
-    with console.status("Verifying"):
+    with errors.status("Verifying"):
         done = roll_back(asked, WorkflowRun(id=f"cli/{name}", name=name, by=getpass.getuser()))
     for text in done.reasons:
         console.print(f"  {escape(printable(text))}", soft_wrap=True)

@@ -42,7 +42,7 @@ def predict(
     check_model_name(registered_model)
     require_servers(connect(errors))
     limit_threads()
-    with console.status("Classifying"):
+    with errors.status("Classifying"):
         from cifar_tasks.cli.predict import predict as classify
 
         result = classify([Path(picture) for picture in pictures], registered_model, fast=fast)
@@ -82,7 +82,7 @@ def compare(
     check_model_name(registered_model)
     settings = connect(errors)
     require_servers(settings)
-    with console.status("Comparing"):
+    with errors.status("Comparing"):
         from cifar_tasks.cli.compare import compare_versions
         from cifar_tasks.storage.s3 import S3Store
         from cifar_tasks.tracking import runs

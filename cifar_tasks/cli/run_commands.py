@@ -14,7 +14,7 @@ from rich.markup import escape
 from cifar_tasks.cli.connect import connect, give_up_soon, limit_threads, require_s3_address, require_servers
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.stack_commands import up
-from cifar_tasks.cli.terminal import INTERRUPTED, console, errors
+from cifar_tasks.cli.terminal import INTERRUPTED, console, errors, waiting_for
 from cifar_tasks.config import PRETRAINED_ONLY, PROFILES, RESIZES, STARTS, Overrides
 from cifar_tasks.data.source_names import LINE
 from cifar_tasks.errors import ConfigError, NothingToTrain, StackError
@@ -142,8 +142,9 @@ def demo(
         access = airflow_api.access_to_embedded_stack(settings.home)
     if stored:
         require_s3_address(settings)
-    with console.status(f"Waiting for Airflow at {escape(without_login(access.url))}"):
-        airflow_api.wait_for_server(access.url, airflow_api.START_SECONDS)
+    seconds = airflow_api.START_SECONDS
+    with waiting_for(f"Airflow at {without_login(access.url)}, up to {seconds:.0f} s"):
+        airflow_api.wait_for_server(access.url, seconds)
     if stored:
         check_source(request)
     give_up_soon()
@@ -218,7 +219,7 @@ def run(
         dataset_version=dataset_version,
         search_workers=1,  # one process
     )
-    require_servers(settings)
+    require_servers(settings, patient=True)
     check_source(request)
     limit_threads()
     from cifar_tasks.cli.local_run import run_workflow

@@ -35,8 +35,8 @@ def up(
     from cifar_tasks.deployment import stack
 
     home = checked_settings().home
-    with console.status("Starting the stack"):
-        stack.up(home, report=lambda line: console.print(f"  {escape(line)}"), without=() if airflow else ("airflow",))
+    with errors.status("Starting the stack"):
+        stack.up(home, report=lambda line: errors.print(f"  {escape(line)}"), without=() if airflow else ("airflow",))
     variables = stack.environment(home)
     if airflow:
         login = f"user admin, password in {escape(str(stack.password_file(home)))}"
@@ -148,6 +148,6 @@ def down() -> None:
     """
     from cifar_tasks.deployment import stack
 
-    with console.status("Stopping the stack"):
+    with errors.status("Stopping the stack"):
         stopped = stack.down(read_settings().home)
     console.print("Stopped. Start again: [b]cifar up[/]" if stopped else "Nothing was running.")

@@ -34,17 +34,22 @@ def check_address(address: str, patience: float | None = None) -> None:
 
 
 def require_answer(address: str, timeout: float = 5) -> None:
-    """Raises what `check_address` does, and `TrackingError` without an answer in so many seconds: MLflow's client tries
-    for minutes."""
+    """Raises what `check_address` does, and `TrackingError` without an answer in so many seconds, or if the server is
+    not well: MLflow's client tries for minutes."""
     check_address(address)
     try:
-        requests.get(f"{address}/version", timeout=timeout)
+        answer = requests.get(f"{address}/version", timeout=timeout)
     except requests.exceptions.SSLError:
         return  # MLflow's client says what is wrong with the certificate
     except requests.RequestException:
         raise TrackingError(
             f"MLflow at {_shown()} does not answer. Is the server running, and is MLFLOW_TRACKING_URI its address?"
         ) from None
+    if answer.status_code >= 500:
+        raise TrackingError(
+            f"MLflow at {_shown()} is not well: it answers {answer.status_code} {answer.reason}. "
+            "Look at its log, or try again later."
+        )
 
 
 def tracking_error(error: Exception) -> TrackingError:

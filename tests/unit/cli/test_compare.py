@@ -183,6 +183,9 @@ def test_the_command_prints_one_format_and_writes_the_page(registry, tmp_path, m
             done = CliRunner().invoke(app, [*command, *([option] if option else ["--html", str(page)])])
             assert done.exit_code == 0, done.output
             assert done.stdout.startswith(begins)
+        done = CliRunner().invoke(app, [*command, "--json"], env={"FORCE_COLOR": "1"})
+        assert json.loads(done.stdout)
+        assert done.stderr  # where a terminal shows that it works
         assert f"<h1>{registry.name}: version 1 and version 2</h1>" in page.read_text(encoding="utf-8")
         with pytest.raises(ConfigError, match="exclude each other"):
             CliRunner().invoke(app, [*command, "--json", "--markdown"], catch_exceptions=False)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -104,6 +105,32 @@ def test_an_mlflow_of_the_user_s_own_that_is_away_is_named_at_once(
     with pytest.raises(TrackingError, match=r"^MLflow at http://127.0.0.1:9 does not answer\. Is the server running"):
         require_servers(Settings())
     assert time.monotonic() - began < 6
+
+
+class AnswersItsVersionOnly(Server):
+    given_up = threading.Event()
+
+    def answer(self) -> None:
+        if self.path == "/version":
+            self.send_json("3")
+        else:
+            self.given_up.wait(60)
+
+
+def test_an_mlflow_that_hangs_is_given_up_soon_but_not_by_a_patient_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with handled_by(AnswersItsVersionOnly) as mlflow:
+        shell = {"MLFLOW_TRACKING_URI": mlflow, "AWS_ENDPOINT_URL_S3": "http://s3:1", "CIFAR_HOME": str(tmp_path)}
+        for name, value in shell.items():
+            monkeypatch.setenv(name, value)
+        require_servers(Settings(), patient=True)
+        assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+        began = time.monotonic()
+        done = CliRunner().invoke(app, ["promotions", "repair"])
+        AnswersItsVersionOnly.given_up.set()
+    assert isinstance(done.exception, TrackingError)
+    assert time.monotonic() - began < 40
 
 
 def test_a_stack_that_does_not_run_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,20 @@ def test_a_refusal_that_is_not_airflow_s_is_an_error_of_ours(monkeypatch: pytest
         trigger(client, {})
 
 
+def test_a_dag_that_airflow_has_not_read_is_waited_for_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("cifar_tasks.deployment.airflow_api._log_in", lambda *_: "token")
+    monkeypatch.setattr("cifar_tasks.cli.dag_run.import_errors", lambda *_: [])
+    with (
+        server_that_answers(404) as address,
+        airflow(address, "admin", "word") as client,
+        pytest.raises(StackError, match="does not know the DAG cifar10_training after 0 s"),
+    ):
+        trigger(client, {}, patience=0)
+    assert capsys.readouterr().err == "Waiting for Airflow to read the DAG cifar10_training, up to 0 s\n"
+
+
 class Pages:
     """Airflow's listing, of which each request returns a part."""
 

@@ -54,6 +54,7 @@ def test_a_demo_follows_the_training_and_its_promotion_until_it_waits_for_a_pers
     monkeypatch.setattr(Watcher, "watch", watch)
     done = CliRunner().invoke(app, ["demo", "--source", "digits", "--promotion", "approve"])
     assert done.exit_code == 0, done.output
+    assert done.stderr == "Waiting for Airflow at http://airflow, up to 120 s\n"
     assert watched == ["cifar10_training", "cifar10_promotion"]
     waits = "Approve      http://airflow/cifar10_promotion/tasks/approve/required_actions"
     assert (waits in done.output) == (state == "awaiting_input")

@@ -88,10 +88,18 @@ def test_https_where_http_is_spoken_is_permanent(monkeypatch) -> None:
         ask(monkeypatch, address.replace("http:", "https:"))
 
 
-@pytest.mark.parametrize("status", [200, 401, 404, 500])
-def test_any_status_is_an_answer(status) -> None:
+@pytest.mark.parametrize("status", [200, 401, 404])
+def test_a_server_that_is_well_is_an_answer_whatever_it_says(status) -> None:
     with server_that_answers(status) as address:
         require_answer(address)
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_that_is_not_well_is_named_at_once(monkeypatch, status) -> None:
+    with server_that_answers(status) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with pytest.raises(TrackingError, match=f"{address} .* {status} "):
+            require_answer(address)
 
 
 def test_a_wrong_certificate_or_address_does_not_count_as_a_server_that_is_away(monkeypatch) -> None:
