@@ -43,13 +43,18 @@ def build_request(source: str, models: str, tune: str, overrides: list[str] | No
     fields["dataset_version"] = fields.get("dataset_version") or None
     if fields.get("trials") is not None and not tune.strip(" ,"):
         wrong.append("--trials: needs --tune MODEL[,MODEL…]")
-    request = parsed(lambda: RunRequest.checked(fields, lambda name: f"--{name.replace('_', '-')}"), None)
+    request = parsed(lambda: RunRequest.checked(fields, option), None)
     if request and not wrong:
         unused = request.unused_overrides(placeholder=request.source == "digits")
         wrong += [f"--set {name}: {reason}. Leave it out." for name, reason in unused.items()]
     if request is None or wrong:
         raise ConfigError("\n".join(wrong))
     return request
+
+
+def option(field: str) -> str:
+    """As the user gives it."""
+    return f"--{field.replace('_', '-')}"
 
 
 def check_source(request: RunRequest) -> None:

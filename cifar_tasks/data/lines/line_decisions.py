@@ -31,6 +31,12 @@ class Decider:
     reason: str = ""
 
 
+def require_reason(decider: Decider) -> None:
+    """`ConfigError` if a person gives none."""
+    if not decider.reason.strip():
+        raise ConfigError("give the reason (`--reason`): the log of the line keeps it.")
+
+
 def overtaken(line: str) -> DataError:
     """What another run has brought into use stays: no retry of this run can pass."""
     return DataError(
@@ -86,8 +92,9 @@ def record_version(
 def roll_back(store: S3Store, line: str, to: str | None, decider: Decider) -> LineEntry:
     """An older version is in use again: the one whose digest begins with `to`, or the one that was in use before.
 
-    Raises `ConfigError` if there is none, `IntegrityError` if something of it is missing.
+    Raises `ConfigError` if there is none or no reason, `IntegrityError` if something of it is missing.
     """
+    require_reason(decider)
 
     def decide(log: LineLog) -> LineOutcome:
         in_use = log.entry_in_use()

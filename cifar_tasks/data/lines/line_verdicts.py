@@ -1,6 +1,6 @@
 """What a person decides about a quarantined version: release it, or reject it. Both stand in the log of the line."""
 
-from cifar_tasks.data.lines.line_decisions import Decider
+from cifar_tasks.data.lines.line_decisions import Decider, require_reason
 from cifar_tasks.data.lines.line_log import EntryKind, LineEntry, LineLog, LineOutcome, append_entry
 from cifar_tasks.data.versions import whole_version
 from cifar_tasks.errors import ConfigError, IntegrityError
@@ -28,8 +28,7 @@ def waiting(log: LineLog) -> list[LineEntry]:
 
 
 def _decide(store: S3Store, line: str, version: str | None, kind: EntryKind, decider: Decider) -> LineEntry:
-    if not decider.reason.strip() and kind == "rejected":
-        raise ConfigError("give the reason: the log of the line keeps it.")
+    require_reason(decider)
 
     def decide(log: LineLog) -> LineOutcome | LineEntry:
         if decider.workflow and version and (own := log.of_workflow(decider.workflow, version, "released", "rejected")):

@@ -66,7 +66,7 @@ def test_rollbacks_follow_the_order_of_use_also_of_a_version_that_came_twice(ver
     store, (first, second, third) = versions
     record(store, first, "dag/8", base=third.dataset.digest)
     record(store, second, "dag/9", base=first.dataset.digest)
-    back = [roll_back(store, LINE, None, Decider(by="Ada")).dataset.digest for _ in range(4)]
+    back = [roll_back(store, LINE, None, Decider(by="Ada", reason="grey")).dataset.digest for _ in range(4)]
     assert back == [each.dataset.digest for each in (first, third, second, first)]
 
 
@@ -139,7 +139,7 @@ def test_no_rollback_to_what_was_never_in_use_or_is_not_whole(versions, tmp_path
     store, found = versions
     bad = prepared(store, first_delivery(tmp_path / "bad", 30))
     record(store, bad, "dag/9", "quarantined", found[-1].dataset.digest)
-    who = Decider(by="Ada")
+    who = Decider(by="Ada", reason="grey pictures")
     with pytest.raises(ConfigError, match="was never in use"):
         roll_back(store, LINE, bad.dataset.digest, who)
     with pytest.raises(ConfigError, match="has no version in use yet"):

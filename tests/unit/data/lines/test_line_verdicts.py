@@ -51,9 +51,11 @@ def test_a_rejected_version_is_never_used(store, versions):
         release(store, LINE, None, ANN)
 
 
-def test_a_rejection_needs_a_reason(store, versions):
+@pytest.mark.parametrize("decide", [reject, release, roll_back])
+@pytest.mark.parametrize("reason", ["", " \n"])
+def test_a_person_gives_a_reason(store, versions, decide, reason):
     with pytest.raises(ConfigError, match="give the reason"):
-        reject(store, LINE, None, Decider(by="ann", reason=" "))
+        decide(store, LINE, None, Decider(by="ann", reason=reason))
     assert len(read_line_log(store, LINE).entries) == 2
 
 

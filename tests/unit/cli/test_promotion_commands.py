@@ -1,0 +1,15 @@
+"""What `cifar promotions` and `cifar rollback` refuse."""
+
+import pytest
+from typer.testing import CliRunner
+
+from cifar_tasks.cli import promotion_commands
+from cifar_tasks.cli.main import app
+from cifar_tasks.errors import ConfigError
+
+
+@pytest.mark.parametrize(("reason", "said"), [(" ", "--reason: say why"), ("x" * 2001, "--reason: String should have")])
+def test_a_rollback_without_a_usable_reason_is_refused_by_the_name_of_the_option(monkeypatch, reason, said):
+    monkeypatch.setattr(promotion_commands, "_connected", lambda: None)
+    with pytest.raises(ConfigError, match=said):
+        CliRunner().invoke(app, ["rollback", "--reason", reason], catch_exceptions=False)
