@@ -5,7 +5,8 @@ import json
 import os
 import secrets
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ _OF_SERVERS = ("GOMEMLIMIT", "WEED_")
 """Variables that no client reads."""
 ADDRESSES = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AIRFLOW_HOME")
 """Of these a user is told that they have no effect."""
+_RANDOM = ("airflow_password", "airflow_jwt", "airflow_session", "postgres_password", "s3_secret_key", "s3_inner_key")
+_SECRETS = (*_RANDOM, "airflow_fernet")
 
 
 class StackOptions(BaseSettings):
@@ -76,8 +79,7 @@ def started_with(home: Path) -> StackOptions:
 def create_secrets(home: Path) -> None:
     """Generate what is missing; what is there stays, because data and services need it."""
     known = _read(home / "secrets.json")
-    names = ("airflow_password", "airflow_jwt", "airflow_session", "postgres_password", "s3_secret_key", "s3_inner_key")
-    generated = {name: secrets.token_urlsafe(48) for name in names}  # 64 characters, as HS512 needs
+    generated = {name: secrets.token_urlsafe(48) for name in _RANDOM}  # 64 characters, as HS512 needs
     generated["airflow_fernet"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     if generated.keys() - known.keys():
         write_private(home / "secrets.json", json.dumps({**generated, **known}, indent=2) + "\n")
@@ -87,15 +89,18 @@ def create_secrets(home: Path) -> None:
 def read_secrets(home: Path) -> dict[str, str]:
     if not exists(home):
         raise StackError(f"There is no embedded stack in {home}. Start one: `cifar up`")
-    return _read(home / "secrets.json")
+    path = home / "secrets.json"
+    known = _read(path)
+    if lacking := [name for name in _SECRETS if name not in known]:
+        raise StackError(f"{path} lacks {', '.join(lacking)}. Restore it from a backup; without one run `cifar up`.")
+    return known
 
 
 def _read(path: Path) -> dict[str, Any]:
     """One of the two JSON files; nothing before the first start."""
     try:
-        return dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        return {}
+        with usable(path):
+            return dict(json.loads(path.read_text())) if path.exists() else {}
     except (ValueError, TypeError) as error:
         raise StackError(f"{path} is not JSON any more ({error}). Restore it from a backup.") from None
 
@@ -111,7 +116,20 @@ def airflow_password(home: Path) -> str:
 
 
 def exists(home: Path) -> bool:
-    return (home / "secrets.json").exists()
+    path = home / "secrets.json"
+    with usable(path):
+        return path.exists()
+
+
+@contextmanager
+def usable(path: Path) -> Iterator[None]:
+    """`StackError` in place of `OSError`: it may be another user's, or no path at all."""
+    try:
+        yield
+    except OSError as error:
+        raise StackError(
+            f"{path} cannot be read: {error.strerror}. Run as its owner, or set CIFAR_HOME to a folder of yours."
+        ) from None
 
 
 def use(home: Path) -> list[str]:

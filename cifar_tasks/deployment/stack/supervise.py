@@ -24,6 +24,7 @@ from cifar_tasks.deployment.stack.environment import (
     read_options,
     record_options,
     started_with,
+    usable,
 )
 from cifar_tasks.deployment.stack.services import Service, inner_ports, services
 from cifar_tasks.deployment.stack.supervisord import Supervisor, launch, log_path, socket_path, sweep
@@ -208,7 +209,9 @@ def down(home: Path) -> bool:
 
 def _own(home: Path) -> Path:
     home = home.resolve()
-    if home.exists() and home.stat().st_uid != os.geteuid():
+    with usable(home):
+        foreign = home.exists() and home.stat().st_uid != os.geteuid()
+    if foreign:
         raise StackError(f"{home} belongs to another user. Run as its owner, or set CIFAR_HOME to a folder of yours.")
     return home
 

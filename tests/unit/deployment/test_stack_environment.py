@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,29 @@ def test_a_home_with_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="CIFAR_HOME"):
         stack.up(home, print)
     assert not home.exists()
+
+
+@pytest.mark.parametrize("asked", [stack.exists, stack.use, stack.environment, stack.status, stack.down])
+def test_a_home_that_cannot_be_looked_into_is_named_with_a_remedy(
+    tmp_path: Path, asked: Callable[[Path], object]
+) -> None:
+    home = tmp_path / ("long" * 100)
+    with pytest.raises(StackError, match=rf"{home}.* cannot be read: File name too long\. .*set CIFAR_HOME"):
+        asked(home)
+
+
+def test_secrets_that_cannot_be_read_are_named_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "secrets.json").mkdir()
+    with pytest.raises(StackError, match=r"secrets\.json cannot be read: Is a directory\. Run as its owner"):
+        read_secrets(tmp_path)
+
+
+def test_secrets_that_lack_are_named_and_the_next_start_makes_them(tmp_path: Path) -> None:
+    (tmp_path / "secrets.json").write_text('{"airflow_jwt": "kept"}')
+    with pytest.raises(StackError, match=r"secrets\.json lacks airflow_password, .*airflow_fernet\. .*`cifar up`"):
+        stack.environment(tmp_path)
+    create_secrets(tmp_path)
+    assert read_secrets(tmp_path)["airflow_jwt"] == "kept"
 
 
 @pytest.mark.parametrize(
