@@ -79,7 +79,7 @@ def _content(where: str) -> bytes:
             bucket, key = split_s3_url(where)
             return S3Store(bucket).get(key)
         return Path(where).expanduser().read_bytes()
-    except (OSError, KeyError):
+    except (OSError, KeyError, RuntimeError):  # the last of a `~user` that there is not
         raise ConfigError(
             f"{where} is no version, alias, dataset version (8 or more hex digits) or picture that can be read."
         ) from None

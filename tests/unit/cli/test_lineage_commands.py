@@ -2,7 +2,8 @@
 
 import pytest
 
-from cifar_tasks.cli.lineage_commands import _print
+from cifar_tasks.cli.lineage_commands import _content, _print
+from cifar_tasks.errors import ConfigError
 from cifar_tasks.tracking.lineage import Trace, TracedDataset, TracedEntry
 
 
@@ -20,3 +21,9 @@ def test_a_trace_names_the_address_of_each_delivery_unbroken(capsys: pytest.Capt
     assert f"pets 3: {url}" in lines
     assert "pets 4: s3://reports/4" in lines
     assert not [line for line in lines if line.startswith("pets 5")]
+
+
+@pytest.mark.parametrize("where", ["~nosuchuser/cat.jpg", "no/such/cat.jpg"])
+def test_a_picture_that_cannot_be_read_is_named(where: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{where} is no version, alias"):
+        _content(where)
