@@ -1,6 +1,5 @@
 """`cifar data`: the versions of dataset lines, what differs between two of them, what a person decides about one."""
 
-import getpass
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from rich.markup import escape
 from cifar_tasks.cli.connect import connect, require_servers
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.tables import print_table
-from cifar_tasks.cli.terminal import console, errors
+from cifar_tasks.cli.terminal import console, errors, person
 from cifar_tasks.errors import CifarError, ConfigError
 from cifar_tasks.evaluation.names import printable
 
@@ -122,7 +121,7 @@ def rollback(
     from cifar_tasks.data.lines.line_decisions import Decider, roll_back
 
     log_of_line(store, line)
-    _print_in_use(roll_back(store, line, version, Decider(by=getpass.getuser(), reason=reason)))
+    _print_in_use(roll_back(store, line, version, Decider(by=person(), reason=reason)))
 
 
 @data.command(cls=StrictCommand)
@@ -201,7 +200,7 @@ def _decide(verdict: "Callable[..., LineEntry]", line: str, version: str | None,
     from cifar_tasks.data.lines.line_decisions import Decider
 
     log_of_line(store, line)
-    return verdict(store, line, version, Decider(by=getpass.getuser(), reason=reason))
+    return verdict(store, line, version, Decider(by=person(), reason=reason))
 
 
 def _connected() -> "tuple[S3Store, dict[str, str]]":

@@ -1,6 +1,5 @@
 """`cifar promotions` and `cifar rollback`: who was champion when and why, and the way back."""
 
-import getpass
 import json
 import secrets
 from typing import Annotated
@@ -12,7 +11,7 @@ from cifar_tasks.cli.connect import connect, limit_threads, require_servers
 from cifar_tasks.cli.request import StrictCommand, StrictGroup, check_model_name, option
 from cifar_tasks.cli.run_commands import RegisteredModelName
 from cifar_tasks.cli.tables import print_table
-from cifar_tasks.cli.terminal import console, errors
+from cifar_tasks.cli.terminal import console, errors, person
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.settings import Settings
@@ -63,7 +62,10 @@ def repair(
 
     Example: [b]cifar promotions repair[/b]
     """
-    name = check_model_name(registered_model or context.obj)
+    of_list = context.parent and context.parent.get_parameter_source("registered_model")
+    if registered_model is not None and of_list and of_list.name == "COMMANDLINE":
+        context.fail("--registered-model is given 2 times: give it once.")
+    name = context.obj if registered_model is None else check_model_name(registered_model)
     settings = _connected()
     from cifar_tasks.storage.promotion_log import read_log
     from cifar_tasks.storage.s3 import S3Store
@@ -104,7 +106,7 @@ def rollback(
     )
     name = f"rollback-{secrets.token_hex(4)}"
     with errors.status("Verifying"):
-        done = roll_back(asked, WorkflowRun(id=f"cli/{name}", name=name, by=getpass.getuser()))
+        done = roll_back(asked, WorkflowRun(id=f"cli/{name}", name=name, by=person()))
     for text in done.reasons:
         console.print(f"  {escape(printable(text))}", soft_wrap=True)
     console.print(f"Entry {done.number} of the promotion log of {escape(done.registered_model)}", soft_wrap=True)

@@ -1,6 +1,5 @@
 """`cifar demo` and `cifar run`: the training workflow with and without Airflow."""
 
-import getpass
 import secrets
 import shlex
 import sys
@@ -14,7 +13,7 @@ from rich.markup import escape
 from cifar_tasks.cli.connect import connect, give_up_soon, limit_threads, require_s3_address, require_servers
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.stack_commands import up
-from cifar_tasks.cli.terminal import INTERRUPTED, console, errors, waiting_for
+from cifar_tasks.cli.terminal import INTERRUPTED, console, errors, person, waiting_for
 from cifar_tasks.config import PRETRAINED_ONLY, PROFILES, RESIZES, STARTS, Overrides
 from cifar_tasks.data.source_names import LINE
 from cifar_tasks.errors import ConfigError, NothingToTrain, StackError
@@ -248,4 +247,4 @@ def _ask(proposal: Proposal) -> Answer | None:
         approved = typer.confirm(f"Promote version {asked.version} of {asked.registered_model}?")
     except typer.Abort:  # Ctrl-C stops the run as it does elsewhere
         raise KeyboardInterrupt from None
-    return Answer(approved=approved, by=getpass.getuser(), at=datetime.now(UTC))
+    return Answer(approved=approved, by=person(), at=datetime.now(UTC))

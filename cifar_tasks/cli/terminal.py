@@ -1,5 +1,7 @@
-"""Where the commands print."""
+"""Where the commands print, and who is there."""
 
+import getpass
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,3 +29,11 @@ def waiting_for(what: str) -> Iterator[None]:
         errors.print(text, soft_wrap=True)
     with errors.status(text):
         yield
+
+
+def person() -> str:
+    """Who gives the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container the user may have no name
+        return f"uid {os.getuid()}"

@@ -8,6 +8,17 @@ from cifar_tasks.cli.main import app
 from cifar_tasks.errors import ConfigError
 
 
+def test_a_repair_of_an_empty_name_is_refused_and_not_of_the_default_model():
+    with pytest.raises(ConfigError, match="--registered-model: "):
+        CliRunner().invoke(app, ["promotions", "repair", "--registered-model", ""], catch_exceptions=False)
+
+
+def test_a_repair_of_two_models_is_refused():
+    words = ["promotions", "--registered-model", "other", "repair", "--registered-model", "mine"]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, "--registered-model is given 2 times" in done.output) == (2, True)
+
+
 @pytest.mark.parametrize(("reason", "said"), [(" ", "--reason: say why"), ("x" * 2001, "--reason: String should have")])
 def test_a_rollback_without_a_usable_reason_is_refused_by_the_name_of_the_option(monkeypatch, reason, said):
     monkeypatch.setattr(promotion_commands, "_connected", lambda: None)
