@@ -1,6 +1,17 @@
-"""`python -m cifar_tasks.cli` is the `cifar` command."""
+"""The entry point: `cifar` and `python -m cifar_tasks.cli`."""
 
-from cifar_tasks.cli.main import main
+import sys
+
+
+def main() -> None:
+    """What the command needs is imported here, because Ctrl-C may come meanwhile."""
+    try:
+        from cifar_tasks.cli.main import main as command
+
+        command()
+    except KeyboardInterrupt:
+        sys.exit(130)  # as of a shell
+
 
 if __name__ == "__main__":
     main()

@@ -1,5 +1,6 @@
 """The `cifar` command. Each command imports heavy modules when it runs."""
 
+import errno
 import sys
 
 import typer
@@ -39,8 +40,8 @@ def main() -> None:
     """Entry point. No traceback for a `CifarError`, nor where PyTorch is not installed."""
     if sys.argv[1:2] == ["run"]:  # it trains in this process
         restart_in_step_environment()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names may not fit the terminal
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # a shell may close one: `>&-`
+        stream.reconfigure(errors="backslashreplace")  # names may not fit the terminal
     try:
         app()
     except CifarError as error:
@@ -52,7 +53,9 @@ def main() -> None:
             raise
         errors.print(f"[bold red]error:[/] {WITHOUT_TORCH}", soft_wrap=True, highlight=False)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        sys.stdout = None  # what it holds would be written at the end, and fail again
+        errors.print(f"[bold red]error:[/] cannot write: {error.strerror}. Free space, or print elsewhere.")
+        sys.exit(1)
