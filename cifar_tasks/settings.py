@@ -43,6 +43,14 @@ def _without_slash(url: str) -> str:
 Url = Annotated[str, AfterValidator(_without_slash)]
 
 
+def _of_user(path: Path) -> Path:
+    """A shell leaves `~` in quotes as it is."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"the home of {path.parts[0]} is not known: give the whole path") from None
+
+
 def _cron(expression: str) -> str:
     from croniter import CroniterError, croniter  # what Airflow uses
 
@@ -69,7 +77,7 @@ class Settings(BaseSettings):
         env_prefix="CIFAR_", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    home: Path = PROJECT / ".cifar"
+    home: Annotated[Path, AfterValidator(_of_user)] = PROJECT / ".cifar"
     """State, logs, secrets and downloads of the embedded stack."""
     bucket: str = Field(default="cifar", pattern=r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$")
     """S3 bucket of datasets and checkpoints."""

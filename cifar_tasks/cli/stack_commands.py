@@ -55,9 +55,10 @@ def status() -> None:
     """
     from cifar_tasks.deployment import stack
 
-    services = stack.status(read_settings().home)
+    home = read_settings().home
+    services = stack.status(home)
     if not services:
-        console.print("There is no embedded stack here. Start one: [b]cifar up[/]")
+        console.print(f"There is no embedded stack in {escape(str(home))}. Start one: [b]cifar up[/]", soft_wrap=True)
         raise typer.Exit(1)
     columns = ("service", "state", "process", "responds", "address")
     rows = [
@@ -148,6 +149,8 @@ def down() -> None:
     """
     from cifar_tasks.deployment import stack
 
+    home = read_settings().home
     with errors.status("Stopping the stack"):
-        stopped = stack.down(read_settings().home)
-    console.print("Stopped. Start again: [b]cifar up[/]" if stopped else "Nothing was running.")
+        stopped = stack.down(home)
+    done = "Stopped. Start again: [b]cifar up[/]" if stopped else f"Nothing was running in {escape(str(home))}."
+    console.print(done, soft_wrap=True)

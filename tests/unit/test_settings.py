@@ -17,6 +17,7 @@ from cifar_tasks.settings import PROJECT, Settings, cpu_cores, read_settings, tr
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
+        ("HOME", "~nosuchuser/x", "the home of ~nosuchuser is not known"),
         ("SCHEDULE", "daily", "not a cron expression"),
         ("SCHEDULE", "0 3 * *", "not a cron expression"),
         ("SCHEDULE", "61 * * * *", "not a cron expression"),
@@ -57,6 +58,11 @@ def test_a_bad_value_is_refused_by_the_name_of_its_variable(
     with pytest.raises(ConfigError, match=message) as refused:
         read_settings()
     assert str(refused.value).startswith(f"CIFAR_{name}")
+
+
+def test_a_home_that_begins_with_a_tilde_is_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CIFAR_HOME", "~/x")
+    assert read_settings().home == Path.home() / "x"
 
 
 def test_limits_that_are_not_named_keep_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

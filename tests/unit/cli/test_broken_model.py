@@ -23,7 +23,7 @@ def broken(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "said", "code"),
     [
-        (["status"], "no embedded stack here", 1),
+        (["status"], "no embedded stack in ", 1),
         (["run", "--source", "digits"], "no_such_module", 1),
         (["down", "--help"], "Stop", 0),
         (["data", "list"], "there is no MLflow server", 1),

@@ -85,6 +85,15 @@ def test_the_json_of_the_doctor_has_an_object_per_check(nowhere: str):
     assert all(each.keys() == {"area", "check", "status", "message", "remedy"} for each in found)
 
 
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [("status", 1, "There is no embedded stack in {}. Start one: cifar up"), ("down", 0, "Nothing was running in {}.")],
+)
+def test_where_there_is_no_stack_the_folder_is_named(nowhere: str, tmp_path: Path, command, status, said):
+    done = CliRunner().invoke(app, [command])
+    assert (done.exit_code, done.stdout.strip()) == (status, said.format(tmp_path))
+
+
 def test_the_status_in_a_pipe_is_plain_text_and_its_exit_status_tells_that_a_service_is_missing(
     nowhere: str, tmp_path: Path
 ):
