@@ -26,7 +26,7 @@ from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.promotion.page import comparison_page
 from cifar_tasks.storage.promotion_log import uses_of
 from cifar_tasks.storage.s3 import S3Store
-from cifar_tasks.tracking import runs
+from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.evaluations import StoredEvaluation
 from cifar_tasks.tracking.version_evidence import common_evaluations, compare_evaluations, score_version
 
@@ -107,7 +107,7 @@ def compare_versions(
 def find_version(client: "MlflowClient", name: str, wanted: str) -> "ModelVersion":
     """By its number or an alias."""
     # Not `search_model_versions`, whose versions have no aliases.
-    aliases = _get(client.get_registered_model, f"registered model {name}", name).aliases
+    aliases = model_registry.registered_model(client, name).aliases
     if wanted.isdecimal():
         return _get(client.get_model_version, f"version {wanted} of {name}", name, str(int(wanted)))
     if wanted not in aliases:

@@ -59,6 +59,7 @@ def trace(
         elif may_be_alias and (named := model_registry.version_with_alias(client, registered_model, what)):
             found = lineage.trace_version(client, store, named)
         elif what in ALIASES:
+            model_registry.registered_model(client, registered_model)
             raise ConfigError(f"{registered_model} has no {what}.")
         elif re.fullmatch(r"[0-9a-f]{8,64}", what) and not Path(what).is_file():
             found = lineage.trace_dataset(client, store, what)

@@ -67,6 +67,7 @@ def predict(paths: Sequence[Path], registered_model: str, *, fast: bool = False)
     with runs.tracking_errors():
         champion = model_registry.version_with_alias(client, registered_model, model_registry.CHAMPION)
         if champion is None:
+            model_registry.registered_model(client, registered_model)
             raise ConfigError(f"{registered_model} has no champion yet: train one first (`make demo` or `cifar run`).")
         saved, classes = model_registry.saved_model_of(champion), model_registry.class_names(champion)
         result = Predictions(registered_model, int(champion.version))

@@ -43,6 +43,11 @@ def show_promotions(
     from cifar_tasks.storage.s3 import S3Store
 
     log = read_log(S3Store(settings.bucket), context.obj)
+    if not log.entries:
+        from cifar_tasks.tracking import model_registry, runs
+
+        with runs.tracking_errors():
+            model_registry.registered_model(runs.mlflow_client(), context.obj)
     if as_json:
         typer.echo(json.dumps([entry.model_dump(mode="json") for entry in log.entries], indent=1))
     elif log.entries:

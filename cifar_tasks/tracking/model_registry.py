@@ -5,13 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from cifar_tasks.errors import ConfigError, IntegrityError
+from cifar_tasks.errors import ConfigError, IntegrityError, nearest
 from cifar_tasks.tracking.saved_model import DIGEST_TAG, SavedModel
 from cifar_tasks.tracking.server import DATABASE_ERROR
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 CLASSES, TUNED_PARAMS = "cifar.classes", "cifar.tuned_params"
@@ -46,6 +46,21 @@ def version_with_alias(client: "MlflowClient", name: str, alias: str) -> "ModelV
         if error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+def registered_model(client: "MlflowClient", name: str) -> "RegisteredModel":
+    """`ConfigError` with the nearest names if there is none, so that a misspelled one is not taken for a new one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        known = nearest(name, [model.name for model in client.search_registered_models(max_results=1000)])
+        raise ConfigError(
+            f"there is no registered model {name} in MLflow{known}. A training makes it: `make demo` or `cifar run`."
+        ) from None
 
 
 def best_tuned(client: "MlflowClient", name: str, tags: Mapping[str, str]) -> "ModelVersion | None":

@@ -68,7 +68,7 @@ def test_demo_trains_in_airflow_and_predict_uses_its_champion_which_run_then_cha
 
 def test_a_command_that_fails_prints_one_line_and_no_traceback(cifar) -> None:
     for words, said in (
-        (("predict", "x.png", "--registered-model", "nobody"), "nobody has no champion yet"),
+        (("predict", "x.png", "--registered-model", "nobody"), "there is no registered model nobody in MLflow"),
         (("run", "--source", "/no/such/folder"), "/no/such/folder"),
         (("demo", "--source", "/no/such/folder"), "/no/such/folder"),
     ):

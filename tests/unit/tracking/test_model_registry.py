@@ -58,6 +58,13 @@ def test_an_alias_names_its_version_and_none_before_it_is_set(default_client, na
         assert int(found.version) == version
 
 
+def test_a_registered_model_that_there_is_not_is_an_error_with_the_nearest_name(default_client, name, register):
+    register()
+    assert model_registry.registered_model(default_client, name).name == name
+    with pytest.raises(ConfigError, match=rf"there is no registered model {name}x in MLflow \(did you mean {name}\?\)"):
+        model_registry.registered_model(default_client, f"{name}x")
+
+
 class Refusing:
     """A server that refuses whatever it is asked."""
 
@@ -76,6 +83,7 @@ def test_a_server_that_refuses_is_an_error_and_not_a_missing_version(code):
     server = Refusing(code)
     for asked, ask in (
         ("get_model_version_by_alias", lambda: model_registry.version_with_alias(server, "name", "champion")),
+        ("get_registered_model", lambda: model_registry.registered_model(server, "name")),
         ("get_model_version", lambda: model_registry.get_version(server, "name", 1)),
         ("create_registered_model", lambda: model_registry.register(server, "name", SAVED, "run", {})),
     ):
