@@ -74,12 +74,14 @@ def repair(
     settings = _connected()
     from cifar_tasks.storage.promotion_log import read_log
     from cifar_tasks.storage.s3 import S3Store
-    from cifar_tasks.tracking import runs
+    from cifar_tasks.tracking import model_registry, runs
     from cifar_tasks.tracking.aliases import compare_aliases, follow_log, read_registry
 
     client, store = runs.mlflow_client(), S3Store(settings.bucket)
     with runs.tracking_errors():
         registry, before = read_registry(client, name), read_log(store, name)
+        if not before.entries:
+            model_registry.registered_model(client, name)
         state = compare_aliases(store, before, registry) if registry else None
         after = follow_log(client, store, name)
     console.print(escape(printable(_repaired(state, before, after))), soft_wrap=True)

@@ -10,7 +10,9 @@ from tests.answers import server_that_answers
 from tests.stores import InMemoryStore
 
 
-@pytest.mark.parametrize("words", ["promotions", "promotions --json", "trace champion", "predict x.png"])
+@pytest.mark.parametrize(
+    "words", ["promotions", "promotions --json", "promotions repair", "trace champion", "predict x.png"]
+)
 def test_a_misspelled_model_is_named_with_the_nearest_one(default_client, monkeypatch, tmp_path, words):
     name = f"pets-{tmp_path.name}"
     default_client.create_registered_model(name)
