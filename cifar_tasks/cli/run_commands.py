@@ -139,11 +139,12 @@ def demo(
         up()
         connect(errors)
         access = airflow_api.access_to_embedded_stack(settings.home)
-    if stored:
-        require_s3_address(settings)
-    seconds = airflow_api.START_SECONDS
-    with waiting_for(f"Airflow at {without_login(access.url)}, up to {seconds:.0f} s"):
-        airflow_api.wait_for_server(access.url, seconds)
+    else:
+        if stored:
+            require_s3_address(settings)
+        seconds = airflow_api.START_SECONDS
+        with waiting_for(f"Airflow at {without_login(access.url)}, up to {seconds:.0f} s"):
+            airflow_api.wait_for_server(access.url, seconds)
     if stored:
         check_source(request)
     give_up_soon()

@@ -72,7 +72,7 @@ def record_verdict(validated: ValidatedLine, verdict: Verdict | None, workflow: 
     log, digest = read_line_log(store, prepared.line), prepared.dataset.digest
     decided = log.of_workflow(workflow.id, digest, "released", "rejected")
     if decided is None and verdict and verdict.by and digest in {entry.dataset.digest for entry in waiting(log)}:
-        reason = verdict.reason or f"answered in Airflow by {verdict.by}"
+        reason = verdict.reason.strip() or f"answered in Airflow by {verdict.by}"
         decider = Decider(workflow.id, validated.report_url, verdict.by, reason)
         decided = (release if verdict.release else reject)(store, prepared.line, digest, decider)
     return RecordedVersion.of_entry(decided or log.of_version(digest))
