@@ -4,13 +4,15 @@
 set -eu
 umask 077
 cd "$(dirname "$0")/.."
-chmod go+r docker/*.sh # for the users in containers, also in a clone that was made with another umask
+# For the users in containers, also in a clone that was made with another umask; only its owner may.
+chmod go+r docker/*.sh 2>/dev/null || true
 random() { # $1 bytes, in characters without meaning for URLs and shells
     head -c "$1" /dev/urandom | base64 | tr -d '\n' | tr '+/' '-_'
 }
+before='^[[:space:]]*(export +)?' after='[[:space:]]*[=:][[:space:]]*' # as Compose reads a line
 missing() { # a line for each secret that .env does not have
     grep -o '\${[A-Z0-9_]*:?run make secrets}' docker-compose.yaml | tr -d '${' | cut -d: -f1 | sort -u | while read -r name; do
-        grep -Eq "^(export +)?$name=[[:space:]]*[\"']?[^[:space:]\"'#]" "$1" && continue
+        grep -Eq "$before$name$after(\"[^\"]|'[^']|[^[:space:]\"'#]|#[^[:space:]])" "$1" && continue
         case $name in
             AIRFLOW_FERNET_KEY) echo "$name=$(random 32)" ;; # a Fernet key is 32 bytes, padded
             *) echo "$name=$(random 48)" ;;
@@ -27,7 +29,7 @@ if [ -e .env ]; then
     fi
     names=$(cut -d= -f1 "$draft" | tr '\n' ' ')
     # Lines of these secrets that are there already have no value.
-    { grep -vE "^(export +)?($(cut -d= -f1 "$draft" | paste -sd '|' -))=" .env || true; echo; cat "$draft"; } >"$draft.whole"
+    { grep -vE "$before($(cut -d= -f1 "$draft" | paste -sd '|' -))$after" .env || true; echo; cat "$draft"; } >"$draft.whole"
     mv "$draft.whole" .env
     echo "Added to .env: ${names% }. The other secrets are as they were."
     exit

@@ -35,9 +35,10 @@ def connect(errors: Console) -> Settings:
     return read_settings()
 
 
-def give_up_soon() -> None:
-    """Otherwise MLflow's client waits minutes for a server that is gone."""
-    os.environ |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+def give_up_soon(seconds: int = 5) -> None:
+    """Otherwise MLflow's client waits minutes for a server that is gone. What the user has set stays."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(seconds))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 
 def require_servers(settings: Settings, *, patient: bool = False) -> None:
@@ -60,7 +61,7 @@ def require_servers(settings: Settings, *, patient: bool = False) -> None:
         require_s3_address(settings)
         require_answer(os.environ["MLFLOW_TRACKING_URI"])
     if not patient:
-        give_up_soon()
+        give_up_soon(30)  # MLflow reads a whole file from S3 before it sends the first byte
 
 
 def require_s3_address(settings: Settings) -> None:

@@ -54,8 +54,8 @@ def main() -> None:
         errors.print(f"[bold red]error:[/] {WITHOUT_TORCH}", soft_wrap=True, highlight=False)
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO):
-            raise
+        if error.filename or error.errno not in (errno.ENOSPC, errno.EIO):
+            raise  # of another file than the output
         sys.stdout = None  # what it holds would be written at the end, and fail again
         errors.print(f"[bold red]error:[/] cannot write: {error.strerror}. Free space, or print elsewhere.")
         sys.exit(1)

@@ -101,11 +101,13 @@ def find_pictures(paths: Sequence[Path], problems: list[str]) -> list[Path]:
 def _in_folder(folder: Path, problems: list[str]) -> list[Path]:
     """What has the name of a picture, in it and below. `Path.rglob` leaves out without a word what may not be read."""
     before, named = len(problems), []
-    walk = os.walk(folder, onerror=lambda error: problems.append(_unreadable(error.filename, error)))
+    walk = os.walk(folder, onerror=lambda error: problems.append(_unreadable(error.filename, error)), followlinks=True)
+    seen = {os.path.realpath(folder)}
     for where, folders, files in walk:
         named += [path for name in files if (path := Path(where, name)).suffix.lower() in SUFFIXES]
-        linked = [path for name in folders if os.path.islink(path := Path(where, name))]  # may lead round in a circle
-        problems.extend(f"{path} is a link to a folder and is not searched" for path in linked)
+        real = {name: os.path.realpath(Path(where, name)) for name in folders}
+        folders[:] = [name for name in folders if real[name] not in seen]  # a link may lead round in a circle
+        seen.update(real.values())
     if not named and len(problems) == before:
         problems.append(f"{folder} has no pictures: no {', '.join(sorted(SUFFIXES))}")
     return sorted(named)

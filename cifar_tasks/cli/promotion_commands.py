@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -43,7 +43,7 @@ def show_promotions(
     from cifar_tasks.storage.s3 import S3Store
 
     log = read_log(S3Store(settings.bucket), context.obj)
-    if not log.entries:
+    if not log.entries and _is_given(context):  # perhaps it is misspelled
         from cifar_tasks.tracking import model_registry, runs
 
         with runs.tracking_errors():
@@ -54,6 +54,12 @@ def show_promotions(
         print_table(console, COLUMNS, [_row(entry) for entry in log.entries])
     else:
         console.print(f"The promotion log of {escape(context.obj)} is empty.")
+
+
+def _is_given(context: Any) -> bool:
+    """Whether the user has named the registered model. `context` is one of Typer's or of its parent."""
+    source = context.get_parameter_source("registered_model")
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @promotions.command(cls=StrictCommand)
@@ -67,8 +73,7 @@ def repair(
 
     Example: [b]cifar promotions repair[/b]
     """
-    of_list = context.parent and context.parent.get_parameter_source("registered_model")
-    if registered_model is not None and of_list and of_list.name == "COMMANDLINE":
+    if registered_model is not None and context.parent and _is_given(context.parent):
         context.fail("--registered-model is given 2 times: give it once.")
     name = context.obj if registered_model is None else check_model_name(registered_model)
     settings = _connected()

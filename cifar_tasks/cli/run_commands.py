@@ -142,9 +142,10 @@ def demo(
     else:
         if stored:
             require_s3_address(settings)
-        seconds = airflow_api.START_SECONDS
-        with waiting_for(f"Airflow at {without_login(access.url)}, up to {seconds:.0f} s"):
-            airflow_api.wait_for_server(access.url, seconds)
+        if airflow_api.is_starting(access.url):
+            seconds = airflow_api.START_SECONDS
+            with waiting_for(f"Airflow at {without_login(access.url)}, up to {seconds:.0f} s"):
+                airflow_api.wait_for_server(access.url, seconds)
     if stored:
         check_source(request)
     give_up_soon()

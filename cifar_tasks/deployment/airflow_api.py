@@ -1,8 +1,9 @@
 """Airflow's public API, logged in, and what it tells about the DAGs."""
 
 import socket
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -66,16 +67,24 @@ def access_to_airflow(settings: Settings) -> Access:
     raise ConfigError("there is no log-in to an Airflow: CIFAR_AIRFLOW_API and CIFAR_AIRFLOW_PASSWORD are not set.")
 
 
-def wait_for_server(url: str, seconds: float) -> None:
-    """Wait while nothing listens there: the server is just being started. The log-in tells what else is wrong."""
-    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
-
-    refused = retry_if_exception_type(ConnectionRefusedError)
-    until_it_listens = Retrying(retry=refused, stop=stop_after_delay(seconds), wait=wait_fixed(1), reraise=True)
-    with suppress(OSError, ValueError):  # ValueError: of an address that is none
+def is_starting(url: str) -> bool:
+    """Whether nothing listens there: perhaps the server is just being started. The log-in tells what else is wrong."""
+    try:
         address = urlsplit(url)
         where = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
-        until_it_listens(socket.create_connection, where, timeout=5).close()
+        socket.create_connection(where, timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    except (OSError, ValueError):  # ValueError: of an address that is none
+        return False
+    return False
+
+
+def wait_for_server(url: str, seconds: float) -> None:
+    """Wait as long as it is starting."""
+    deadline = time.monotonic() + seconds
+    while is_starting(url) and time.monotonic() < deadline:
+        time.sleep(1)
 
 
 @contextmanager

@@ -12,9 +12,11 @@ PATIENCE_SECONDS = 10
 def without_login(text: str) -> str:
     """A message or an address without the user and the password that an address in it may contain.
 
-    A password may have `/`, `@` and blanks: rather a part of a path that has an `@` is lost than one of these is shown.
+    A password may have `/` and `@`, in a text that is an address alone also blanks: rather a path that has an `@` is
+    lost than one of these is shown.
     """
-    return re.sub(r"//(\S*|((?!://).)*)@", "//", text)
+    login = r".*" if re.match(r"[\w.+-]+://", text) else r"\S*"
+    return re.sub(f"//{login}@", "//", text)
 
 
 def is_known(host: str, patience: float | None = None) -> bool:

@@ -129,7 +129,8 @@ def _chosen(found: Sequence[registry.Version], state: State) -> tuple[int | None
     others = [row.number for row in found if row.number not in (champion, state.b)]
     newest = others[0] if others else champion if champion != state.b else None
     first = state.a or newest
-    return first, state.b or (newest if first == champion else champion)
+    second = newest if first == champion else champion
+    return first, state.b or (None if second == first else second)
 
 
 def _shown(found: Sequence[pairs.Disagreement], state: State) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from cifar_tasks.cli.dag_run import ENDED, DagRun, trigger
-from cifar_tasks.deployment.airflow_api import airflow
+from cifar_tasks.deployment.airflow_api import airflow, reason
 from cifar_tasks.errors import StackError
 
 if TYPE_CHECKING:
@@ -98,15 +98,20 @@ def dag_run(deployment: Disturbed, cause_fault: Callable[[], str] | None = None)
 def why_failed(client: "ApiClient", run_id: str) -> list[str]:
     """The tasks that failed, each with the end of the log of its last try."""
     from airflow_client.client.api.task_instance_api import TaskInstanceApi
+    from airflow_client.client.exceptions import OpenApiException
 
     lines = []
     for task in DagRun(client, run_id).tasks():
         if task.state and task.state.value == "failed":
-            log = TaskInstanceApi(client).get_log(
-                task.dag_id, run_id, task.task_id, task.try_number, full_content=True, map_index=task.map_index
-            )
-            entries = log.content.actual_instance or []
             lines += [f"{task.task_id} [{task.map_index}], try {task.try_number}:"]
+            try:
+                log = TaskInstanceApi(client).get_log(
+                    task.dag_id, run_id, task.task_id, task.try_number, full_content=True, map_index=task.map_index
+                )
+            except OpenApiException as error:
+                lines += [f"no log: {reason(error)}"]
+                continue
+            entries = log.content.actual_instance or []
             lines += [str(getattr(entry, "to_dict", lambda entry=entry: entry)()) for entry in entries[-30:]]
     return lines
 

@@ -53,6 +53,20 @@ def test_a_training_survives_the_restart_of(deployment: Deployment, tracking: Tr
     assert_trained_once(tracking("reader"), run)
 
 
+def test_a_training_survives_half_a_minute_without_a_network(deployment: Deployment, tracking: Tracking):
+    run = start(deployment, **TRAINING)
+    wait_for_epoch(tracking("reader"), run, 1)
+    (cut,) = [each for each in deployment.containers("gpu-worker") if _trains(deployment, each)]
+    network = f"{deployment.environment['COMPOSE_PROJECT_NAME']}_inside"
+    deployment.docker("network", "disconnect", network, cut)
+    time.sleep(30)  # names of services are unknown meanwhile
+    deployment.docker("network", "connect", "--alias", "gpu-worker", network, cut)
+
+    assert finish(deployment, run, 900) == "success"
+
+    assert_trained_once(tracking("reader"), run)
+
+
 def test_a_stopped_deployment_resumes_its_training_at_the_next_start(deployment: Deployment, tracking: Tracking):
     run = start(deployment, **TRAINING)
     wait_for_epoch(tracking("reader"), run, 2)

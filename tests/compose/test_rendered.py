@@ -224,6 +224,11 @@ class TestSecrets:
             'FLOWER_PASSWORD="+ 1"',
             "FLOWER_PASSWORD= spaced",
             "export FLOWER_PASSWORD=word",
+            'FLOWER_PASSWORD="#1 fan"',
+            "FLOWER_PASSWORD=' x'",
+            "FLOWER_PASSWORD=#hash",
+            "  FLOWER_PASSWORD = word",
+            "FLOWER_PASSWORD: word",
         ],
     )
     def test_one_of_your_own_is_kept(self, tmp_path: Path, own: str):

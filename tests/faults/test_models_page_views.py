@@ -151,13 +151,15 @@ def test_a_promotion_that_is_sent_twice_is_started_once_and_a_refusal_is_seen(pa
         route.fulfill(status=502, body="<html>Bad gateway</html>")
 
     page.route("**/dagRuns", refuse)
-    button.dblclick()
-    problem = page.get_by_role("alert")
-    expect(problem).to_have_text(re.compile("was not started: the answer was 502"))
-    expect(problem).to_be_in_viewport()
-    expect(button).to_be_enabled()
-    assert len(sent) == 1
-    page.unroute("**/dagRuns")  # the next test has the same page
+    try:
+        button.dblclick()
+        problem = page.get_by_role("alert")
+        expect(problem).to_have_text(re.compile("was not started: the answer was 502"))
+        expect(problem).to_be_in_viewport()
+        expect(button).to_be_enabled()
+        assert len(sent) == 1
+    finally:
+        page.unroute("**/dagRuns")  # the next test has the same page
 
 
 def test_the_history_has_the_decision_and_a_promotion_can_be_started_from_the_page(page, stack, versions, connected):

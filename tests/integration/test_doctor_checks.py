@@ -23,9 +23,6 @@ from cifar_tasks.storage.s3 import ObjectRef, S3Store, s3_client, sha256_hex
 from cifar_tasks.tracking import runs
 from tests.conftest import RunningStack
 
-MLFLOW_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-"""Set by the command for its own process; given to the runner, which takes them back."""
-
 
 @pytest.fixture
 def own_logs(tracked: RunningStack, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +56,7 @@ def check(name: str, deployment: Deployment) -> Finding:
 
 def command() -> tuple[int, dict[str, dict[str, str]], str]:
     """Exit status, objects by their check, and all that was printed, of `cifar doctor --json`."""
-    done = CliRunner().invoke(app, ["doctor", "--json"], env=MLFLOW_TIMEOUTS)
+    done = CliRunner().invoke(app, ["doctor", "--json"])
     return done.exit_code, {found["check"]: found for found in json.loads(done.stdout)}, done.output
 
 
@@ -93,7 +90,7 @@ def test_the_json_has_an_object_per_check(own_logs: None) -> None:
 
 
 def test_the_table_tells_what_is_ok(own_logs: None) -> None:
-    done = CliRunner().invoke(app, ["doctor"], env=MLFLOW_TIMEOUTS)
+    done = CliRunner().invoke(app, ["doctor"])
     assert "an existing object is not overwritten" in done.output
     assert "Traceback" not in done.output
 

@@ -190,7 +190,9 @@ def test_beside_the_newest_version_stands_the_next_one(page, registered, client)
     for version in "13":
         client.delete_model_version(registered.name, version)
     version_table.versions.clear()
-    assert selected(read(page, view="compare", registered_model=registered.name, b=2)) == [2], "it is alone"
+    alone = {"view": "compare", "registered_model": registered.name}
+    for chosen in ({}, {"a": 2}, {"b": 2}):
+        assert selected(read(page, **alone, **chosen)) == [2]
 
 
 def test_keys_that_airflow_keeps_in_the_address_of_the_tab_of_a_run_change_nothing(page, registered):
@@ -201,7 +203,10 @@ def test_keys_that_airflow_keeps_in_the_address_of_the_tab_of_a_run_change_nothi
 def test_of_a_run_without_a_version_the_page_says_so_and_shows_the_champion(page, registered):
     html = read(page, registered_model=registered.name, dag_id="cifar10_dataset", run_id="run-1")
     assert numbers(html) == [2]
-    assert "The DAG run run-1 has registered no version. Shown is the champion." in html
+    assert "The DAG run run-1 has registered no version yet. Shown is the champion." in html
+    nothing = read(page, registered_model=f"new-{registered.name}", dag_id="cifar10_training", run_id="run-1")
+    assert "has registered no version yet." in nothing
+    assert "Shown is" not in nothing
 
 
 def test_the_address_names_the_registered_model_of_the_settings(page, registered, monkeypatch):

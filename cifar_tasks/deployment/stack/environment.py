@@ -92,7 +92,9 @@ def read_secrets(home: Path) -> dict[str, str]:
     path = home / "secrets.json"
     known = _read(path)
     if lacking := [name for name in _SECRETS if name not in known]:
-        raise StackError(f"{path} lacks {', '.join(lacking)}. Restore it from a backup; without one run `cifar up`.")
+        # The data can be read with these only.
+        anew = "" if {"postgres_password", "airflow_fernet"} & {*lacking} else " Without one run `cifar up`."
+        raise StackError(f"{path} lacks {', '.join(lacking)}. Restore it from a backup.{anew}")
     return known
 
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import threading
 import time
 from pathlib import Path
 
@@ -107,30 +106,28 @@ def test_an_mlflow_of_the_user_s_own_that_is_away_is_named_at_once(
     assert time.monotonic() - began < 6
 
 
-class AnswersItsVersionOnly(Server):
-    given_up = threading.Event()
-
-    def answer(self) -> None:
-        if self.path == "/version":
-            self.send_json("3")
-        else:
-            self.given_up.wait(60)
-
-
-def test_an_mlflow_that_hangs_is_given_up_soon_but_not_by_a_patient_command(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("given", "patient", "limits"),
+    [({}, False, ("30", "1")), ({"MLFLOW_HTTP_REQUEST_TIMEOUT": "300"}, False, ("300", "1")), ({}, True, (None, None))],
+)
+def test_an_mlflow_that_hangs_is_given_up_but_not_by_a_patient_command_nor_against_the_user_s_wish(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    given: dict[str, str],
+    patient: bool,
+    limits: tuple[str | None, ...],
 ) -> None:
-    with handled_by(AnswersItsVersionOnly) as mlflow:
+    with handled_by(Answers) as mlflow:
         shell = {"MLFLOW_TRACKING_URI": mlflow, "AWS_ENDPOINT_URL_S3": "http://s3:1", "CIFAR_HOME": str(tmp_path)}
-        for name, value in shell.items():
-            monkeypatch.setenv(name, value)
-        require_servers(Settings(), patient=True)
-        assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
-        began = time.monotonic()
-        done = CliRunner().invoke(app, ["promotions", "repair"])
-        AnswersItsVersionOnly.given_up.set()
-    assert isinstance(done.exception, TrackingError)
-    assert time.monotonic() - began < 40
+        monkeypatch.setattr(os, "environ", shell | given)
+        require_servers(Settings(), patient=patient)
+    names = "MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    assert tuple(os.environ.get(name) for name in names) == limits
+
+
+class Answers(Server):
+    def answer(self) -> None:
+        self.send_json("3")
 
 
 def test_a_stack_that_does_not_run_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ class RunThatSucceeded:
 
 @pytest.mark.parametrize("state", ["success", "awaiting_input"])
 def test_a_demo_follows_the_training_and_its_promotion_until_it_waits_for_a_person(
-    monkeypatch: pytest.MonkeyPatch, state: str
+    monkeypatch: pytest.MonkeyPatch, state: str, closed_port: int
 ) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
     watched: list[str] = []
@@ -46,7 +46,8 @@ def test_a_demo_follows_the_training_and_its_promotion_until_it_waits_for_a_pers
         watched.append(watcher.run.dag_id)
         return state if watcher.run.dag_id == "cifar10_promotion" else "success"
 
-    access = Access("http://airflow", "word", {"Stop": "make down"})
+    access = Access(f"http://127.0.0.1:{closed_port}", "word", {"Stop": "make down"})
+    monkeypatch.setattr("cifar_tasks.deployment.airflow_api.START_SECONDS", 0)
     monkeypatch.setattr("cifar_tasks.deployment.airflow_api.access_to_deployment", lambda _: access)
     monkeypatch.setattr("cifar_tasks.deployment.airflow_api.airflow", lambda *_: nullcontext())
     monkeypatch.setattr("cifar_tasks.cli.dag_run.DagRun", RunThatSucceeded)
@@ -54,7 +55,7 @@ def test_a_demo_follows_the_training_and_its_promotion_until_it_waits_for_a_pers
     monkeypatch.setattr(Watcher, "watch", watch)
     done = CliRunner().invoke(app, ["demo", "--source", "digits", "--promotion", "approve"])
     assert done.exit_code == 0, done.output
-    assert done.stderr == "Waiting for Airflow at http://airflow, up to 120 s\n"
+    assert done.stderr == f"Waiting for Airflow at {access.url}, up to 0 s\n"
     assert watched == ["cifar10_training", "cifar10_promotion"]
     waits = "Approve      http://airflow/cifar10_promotion/tasks/approve/required_actions"
     assert (waits in done.output) == (state == "awaiting_input")

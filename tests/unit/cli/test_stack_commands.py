@@ -15,8 +15,6 @@ from cifar_tasks.deployment.doctor.check_runner import Check, Finding
 from cifar_tasks.deployment.stack.environment import create_secrets
 
 BOXES = set("─━│┃┏┌╭└╰")
-MLFLOW_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-"""Set by the command for its own process; given to the runner, which takes them back."""
 RESULTS = [
     (Check("Services", "PostgreSQL", str), Finding("ok", "version 17.5")),
     (
@@ -64,7 +62,7 @@ def test_a_pipe_gets_one_line_per_check_with_its_remedy_whatever_the_width():
 
 
 def test_the_doctor_in_a_pipe_is_plain_text_and_its_exit_status_tells_a_failure(nowhere: str):
-    done = CliRunner().invoke(app, ["doctor"], env=MLFLOW_TIMEOUTS | {"COLUMNS": "60"})
+    done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "60"})
     assert done.exit_code == 1
     lines = done.stdout.splitlines()
     assert len(lines) == len(CHECKS) + 2
@@ -80,7 +78,7 @@ def test_the_doctor_in_a_pipe_is_plain_text_and_its_exit_status_tells_a_failure(
 
 
 def test_the_json_of_the_doctor_has_an_object_per_check(nowhere: str):
-    found = json.loads(CliRunner().invoke(app, ["doctor", "--json"], env=MLFLOW_TIMEOUTS).stdout)
+    found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
     assert [each["check"] for each in found] == [check.name for check in CHECKS]
     assert all(each.keys() == {"area", "check", "status", "message", "remedy"} for each in found)
 

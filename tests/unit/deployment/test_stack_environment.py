@@ -189,7 +189,13 @@ def test_secrets_that_cannot_be_read_are_named_with_a_remedy(tmp_path: Path) -> 
 
 def test_secrets_that_lack_are_named_and_the_next_start_makes_them(tmp_path: Path) -> None:
     (tmp_path / "secrets.json").write_text('{"airflow_jwt": "kept"}')
-    with pytest.raises(StackError, match=r"secrets\.json lacks airflow_password, .*airflow_fernet\. .*`cifar up`"):
+    with pytest.raises(
+        StackError, match=r"secrets\.json lacks airflow_password, .*airflow_fernet\. .*from a backup\.$"
+    ):
+        read_secrets(tmp_path)  # new ones would not open the data
+    kept = {"airflow_jwt": "kept", "postgres_password": "p", "airflow_fernet": "f"}
+    (tmp_path / "secrets.json").write_text(json.dumps(kept))
+    with pytest.raises(StackError, match=r"secrets\.json lacks airflow_password, .*s3_inner_key\. .*`cifar up`"):
         stack.environment(tmp_path)
     create_secrets(tmp_path)
     assert read_secrets(tmp_path)["airflow_jwt"] == "kept"
