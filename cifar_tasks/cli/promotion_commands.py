@@ -12,7 +12,6 @@ from cifar_tasks.cli.request import StrictCommand, StrictGroup, check_model_name
 from cifar_tasks.cli.run_commands import RegisteredModelName
 from cifar_tasks.cli.tables import print_table
 from cifar_tasks.cli.terminal import console, errors, person
-from cifar_tasks.errors import ConfigError
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.promotion_log import Entry, Log
@@ -105,17 +104,16 @@ def rollback(
     Example: [b]cifar rollback --reason "slow on old phones"[/b]
     """
     check_model_name(registered_model)
-    if not reason.strip():
-        raise ConfigError("--reason: say why; the promotion log keeps it.")
-    _connected()
-    limit_threads()
     from cifar_tasks.steps.payloads import WorkflowRun
     from cifar_tasks.steps.promotion_payloads import RollbackRequest
-    from cifar_tasks.steps.rollback import roll_back
 
     asked = RollbackRequest.checked(
         {"registered_model": registered_model, "version": version, "reason": reason}, option
     )
+    _connected()
+    limit_threads()
+    from cifar_tasks.steps.rollback import roll_back
+
     name = f"rollback-{secrets.token_hex(4)}"
     with errors.status("Verifying"):
         done = roll_back(asked, WorkflowRun(id=f"cli/{name}", name=name, by=person()))

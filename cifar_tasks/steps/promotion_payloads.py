@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cifar_tasks.config import RegisteredModelName
 from cifar_tasks.promotion.limits import Limits, Mode
@@ -93,5 +93,12 @@ class RollbackRequest(FormRequest):
     """Name in the MLflow model registry."""
     version: int | None = Field(default=None, ge=1, title="Version")
     """The version that becomes the champion. Empty: the one that was the champion before."""
-    reason: str = Field(min_length=1, max_length=2_000, title="Reason")
+    reason: str = Field(max_length=2_000, title="Reason", json_schema_extra={"minLength": 1})
     """Why, in your words; it is kept in the promotion log."""
+
+    @field_validator("reason")
+    @classmethod
+    def _not_blank(cls, reason: str) -> str:
+        if not reason.strip():
+            raise ValueError("say why; the promotion log keeps it")
+        return reason

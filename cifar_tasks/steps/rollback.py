@@ -41,8 +41,6 @@ def roll_back(request: RollbackRequest, workflow: WorkflowRun) -> Promotion:
     """
     client, store = runs.mlflow_client(), S3Store(Settings().bucket)
     name = request.registered_model
-    if not request.reason.strip():
-        raise ConfigError("give the reason of the rollback: the promotion log keeps it.")
     with runs.tracking_errors():
         log = follow_log(client, store, name)
         if not (entry := log.of_workflow(workflow.id)):

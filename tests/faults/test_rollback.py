@@ -39,7 +39,7 @@ def test_what_cannot_be_rolled_back_to_is_named(client, name, weak):
             rolled_back(name, version)
     with pytest.raises(ConfigError, match="no registered model none-such"):
         rolled_back("none-such")
-    with pytest.raises(ConfigError, match="give the reason"):
+    with pytest.raises(ValueError, match="say why"):
         rolled_back(name, reason="  ")
     assert len(log_of(name).entries) == 1
 

@@ -155,14 +155,20 @@ def test_a_command_begins_again_with_its_arguments_in_the_environment_of_a_step_
         assert (len(pids), len(set(pids)), last) == (times, 1, "['--some', 'value'] True")
 
 
-def test_sigterm_reaches_the_step_and_leaves_no_process(tmp_path):
-    note = tmp_path / "pids"
+def stop_this_process_when(note: Path) -> None:
+    """SIGTERM as soon as the step has written the note."""
 
-    def stop_when_running() -> None:
+    def stop() -> None:
         wait_for(note)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=stop_when_running).start()
+    threading.Thread(target=stop).start()
+
+
+def test_sigterm_reaches_the_step_and_leaves_no_process(tmp_path):
+    note = tmp_path / "pids"
+
+    stop_this_process_when(note)
     with pytest.raises(Stopped):
         run("wait_with_child", note=str(note))
     wait_until_gone([int(pid) for pid in note.read_text().split()])
@@ -172,11 +178,7 @@ def test_sigterm_reaches_the_step_and_leaves_no_process(tmp_path):
 def test_a_stopped_step_leaves_no_temporary_folder(tmp_path):
     note = tmp_path / "folder"
 
-    def stop_when_running() -> None:
-        wait_for(note)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop_when_running).start()
+    stop_this_process_when(note)
     with pytest.raises(Stopped):
         run("read_archive", note=str(note))
     assert not Path(note.read_text()).exists()
@@ -190,11 +192,7 @@ def test_a_step_that_ignores_sigterm_is_killed_when_its_parent_is_stopped(tmp_pa
     monkeypatch.setattr("cifar_tasks.steps.process.GRACE_SECONDS", 0.5)
     note = tmp_path / "pid"
 
-    def stop_when_running() -> None:
-        wait_for(note)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop_when_running).start()
+    stop_this_process_when(note)
     with pytest.raises(Stopped):
         run("ignore_sigterm", note=str(note))
     wait_until_gone([int(note.read_text())])
