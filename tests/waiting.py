@@ -15,13 +15,18 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def wait_for_success(run: DagRun, seconds: float = 300) -> None:
-    """Of a DAG run; where it failed, the message has the states of its tasks and the end of the logs of those that
-    failed."""
+def wait_for_end(run: DagRun, seconds: float = 300) -> None:
+    """Of a DAG run, in success or in failure."""
     deadline = time.monotonic() + seconds
     while run.state() not in ENDED:
         assert time.monotonic() < deadline, f"not ended after {seconds} s: {_states(run)}"
         time.sleep(0.5)
+
+
+def wait_for_success(run: DagRun, seconds: float = 300) -> None:
+    """Of a DAG run; where it failed, the message has the states of its tasks and the end of the logs of those that
+    failed."""
+    wait_for_end(run, seconds)
     assert run.state() == "success", "\n".join([str(_states(run)), *_failed_logs(run)])
 
 

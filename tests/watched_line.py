@@ -13,14 +13,14 @@ from airflow_client.client.api.dag_run_api import DagRunApi
 from airflow_client.client.api.task_instance_api import TaskInstanceApi
 from airflow_client.client.models.update_hitl_detail_payload import UpdateHITLDetailPayload
 
-from cifar_tasks.cli.dag_run import ENDED, DagRun, trigger
+from cifar_tasks.cli.dag_run import DagRun, trigger
 from cifar_tasks.cli.watch import AWAITING_INPUT
 from cifar_tasks.data.lines.line_log import LineLog, read_line_log
 from cifar_tasks.deployment import stack
 from cifar_tasks.deployment.airflow_api import airflow, find_dag
 from cifar_tasks.storage.s3 import S3Store
 from tests.conftest import connect
-from tests.waiting import wait_until
+from tests.waiting import wait_for_end, wait_until
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -71,7 +71,7 @@ class WatchedLine:
 
     def ended(self, run: DagRun) -> dict[str, str]:
         """States of its tasks, once it has succeeded."""
-        wait_until(lambda: run.state() in ENDED, RUN_SECONDS)
+        wait_for_end(run, RUN_SECONDS)
         states = self.states(run)
         assert run.state() == "success", states
         return states

@@ -1,6 +1,5 @@
 """The DAG on the real stack: the main job, retries, stopping, refused values."""
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,15 +35,6 @@ def runs_of(client: MlflowClient, run: DagRun, model: str) -> list[Any]:
     experiment = runs.experiment_id(client, Settings().experiment)
     identity = {WORKFLOW: f"{DAG}/{run.run_id}", MODEL: model}
     return list(runs.find_runs(client, experiment, identity))
-
-
-def wait_for(condition: Any, seconds: float) -> float:
-    """Seconds until the condition held."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "it did not happen in time"
-        time.sleep(0.2)
-    return time.monotonic() - began
 
 
 def test_both_models_are_registered_and_the_better_one_is_champion(dag_run, client):

@@ -9,7 +9,7 @@ import numpy as np
 from airflow_client.client.api.dag_run_api import DagRunApi
 from typer.testing import CliRunner
 
-from cifar_tasks.cli.dag_run import DAG, ENDED, DagRun
+from cifar_tasks.cli.dag_run import DAG, DagRun
 from cifar_tasks.cli.main import app
 from cifar_tasks.data.lines.line_log import Delivery, LineDataset, LineOutcome, append_entry
 from cifar_tasks.data.preparation import prepare
@@ -19,7 +19,7 @@ from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import COLOURS, RunningStack, picture
-from tests.waiting import wait_until
+from tests.waiting import wait_for_end, wait_for_success
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -58,8 +58,7 @@ def test_a_backfill_trains_on_each_version_that_was_in_use_with_its_own_paramete
 
     started = backfill(airflow)
     for run in started:
-        wait_until(lambda run=run: run.state() in ENDED, 400)
-        assert run.state() == "success"
+        wait_for_success(run, 400)
     conf = [DagRunApi(airflow).get_dag_run(DAG, run.run_id).conf for run in started]
     assert [each["dataset_version"] for each in conf] == [version.digest[:16] for version in used]
     wanted = {"source": f"line:{LINE}", "models": ["cnn"], "epochs": 1, "seed": 7, "promotion": "never"}
@@ -72,7 +71,7 @@ def test_a_backfill_trains_on_each_version_that_was_in_use_with_its_own_paramete
     assert model_registry.version_with_alias(client, MODEL, "champion") is None
 
     for run in backfill(airflow):
-        wait_until(lambda run=run: run.state() in ENDED, 200)
+        wait_for_end(run, 200)
         assert run.is_skipped()
 
 

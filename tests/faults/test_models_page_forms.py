@@ -18,9 +18,8 @@ from cifar_tasks.storage.promotion_log import Entry, read_log
 from cifar_tasks.storage.s3 import S3Store
 from tests.browser.conftest import needs_chromium
 from tests.conftest import COLOURS, picture
-from tests.dags.test_dag_run import wait_for
 from tests.faults.test_promotion_run import wait_for_person
-from tests.waiting import wait_for_success
+from tests.waiting import wait_for_success, wait_until
 
 pytestmark = [needs_chromium, pytest.mark.timeout(1200)]
 NAME = "by-forms"
@@ -94,7 +93,7 @@ def follow_link_of_running_task(page: Page, run: DagRun) -> None:
             task.task_id == "model.train" and str(task.state.value) == "running" for task in run.tasks() if task.state
         )
 
-    wait_for(is_training, 300)
+    wait_until(is_training, 300)
     page.goto(f"{run.url}/tasks/model.train/mapped/0/details")
     link = page.get_by_role("link", name="MLflow run", exact=True)
     expect(link).to_be_visible()
@@ -134,14 +133,14 @@ def force_and_roll_back(page: Page, models: str, candidate: int, other: int) -> 
     form.get_by_label("Reason").fill("to roll it back")
     form.get_by_role("button").click()
     page.wait_for_url(re.compile(f"/dags/{PROMOTION_DAG}/runs/"))
-    wait_for(lambda: last_entry().champion == other, 240)
+    wait_until(lambda: last_entry().champion == other, 240)
 
     page.goto(f"{models}&view=history")
     form = page.get_by_role("form", name="Roll back")
     form.get_by_label("Reason").fill("it was only a test")
     form.get_by_role("button").click()
     page.wait_for_url(re.compile(f"/dags/{ROLLBACK_DAG}/runs/"))
-    wait_for(lambda: last_entry().action == "rollback", 240)
+    wait_until(lambda: last_entry().action == "rollback", 240)
     assert last_entry().champion == candidate
 
     page.goto(f"{models}&view=history")

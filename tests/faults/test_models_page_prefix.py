@@ -22,8 +22,8 @@ from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking.approval_figures import keep_figure
 from tests.browser.conftest import CHROMIUM, FLAGS, needs_chromium
 from tests.conftest import RunningStack
-from tests.dags.test_dag_run import wait_for
 from tests.integration.conftest import registered  # noqa: F401 – a fixture
+from tests.waiting import wait_until
 
 pytestmark = needs_chromium
 PREFIX, PASSWORD = "/airflow/", "password"
@@ -98,7 +98,7 @@ def airflow_url(proxy: ThreadingHTTPServer, tracked: RunningStack, tmp_path: Pat
         subprocess.run([*airflow, *command], env=own, stdout=log, stderr=log, check=True, timeout=240)
     server = subprocess.Popen([*airflow, "api-server", "--proxy-headers"], env=own, stdout=log, stderr=log)
     try:
-        wait_for(lambda: server.poll() is not None or is_up(url), 240)
+        wait_until(lambda: server.poll() is not None or is_up(url), 240)
         yield url
     finally:
         server.terminate()

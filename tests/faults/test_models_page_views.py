@@ -13,9 +13,9 @@ from cifar_tasks.storage.promotion_log import read_log
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from tests.browser.conftest import needs_chromium
-from tests.dags.test_dag_run import wait_for
 from tests.models_page_app import register
 from tests.unit.data.sources import NoiseSource
+from tests.waiting import wait_until
 
 pytestmark = needs_chromium
 NAME = "cifar10-classifier"
@@ -174,7 +174,7 @@ def test_the_history_has_the_decision_and_a_promotion_can_be_started_from_the_pa
     form.get_by_label("Reason").fill("only to see")
     form.get_by_role("button").click()
     page.wait_for_url(re.compile(f"/dags/{PROMOTION_DAG}/runs/"))
-    wait_for(lambda: len(read_log(S3Store("cifar"), NAME).entries) > entries, 240)
+    wait_until(lambda: len(read_log(S3Store("cifar"), NAME).entries) > entries, 240)
     last = read_log(S3Store("cifar"), NAME).entries[-1]
     assert (last.action, last.candidate, last.mode, last.reason) == ("keep", other, "never", "only to see")
 

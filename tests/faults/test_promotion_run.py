@@ -10,7 +10,7 @@ from airflow_client.client.exceptions import ApiException
 from airflow_client.client.models.update_hitl_detail_payload import UpdateHITLDetailPayload
 from mlflow import MlflowClient
 
-from cifar_tasks.cli.dag_run import ENDED, DagRun, trigger
+from cifar_tasks.cli.dag_run import DagRun, trigger
 from cifar_tasks.cli.watch import AWAITING_INPUT
 from cifar_tasks.deployment.airflow_api import PROMOTION_DAG, ROLLBACK_DAG
 from cifar_tasks.evaluation.names import markdown
@@ -21,7 +21,7 @@ from cifar_tasks.storage.promotion_log import Entry, read_log
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from tests.conftest import RunningStack
-from tests.dags.test_dag_run import wait_for
+from tests.waiting import wait_for_end, wait_until
 
 NAME = "cifar10-classifier"
 SETTLING_SECONDS = 3
@@ -45,7 +45,7 @@ def states(run: DagRun) -> dict[str, str]:
 
 
 def wait_for_person(run: DagRun) -> None:
-    wait_for(lambda: states(run).get("approve") == AWAITING_INPUT, 240)
+    wait_until(lambda: states(run).get("approve") == AWAITING_INPUT, 240)
     time.sleep(SETTLING_SECONDS)
 
 
@@ -56,7 +56,7 @@ def answer(run: DagRun, option: str, reason: str | None = None) -> None:
 
 
 def ended(run: DagRun, task: str = "record") -> Promotion:
-    wait_for(lambda: run.state() in ENDED, 240)
+    wait_for_end(run, 240)
     assert run.state() == "success", states(run)
     return Promotion.model_validate(run.result(task))
 
@@ -109,7 +109,7 @@ def test_a_person_approves_one_waiting_promotion_and_rejects_another_while_a_thi
     assert [champion(client, name) for name in names] == [None, None, versions["meanwhile"]]
     answer(approved, "Approve")
     answer(rejected, "Reject")
-    wait_for(lambda: "admin rejected it without a reason" in note(rejected), 60)
+    wait_until(lambda: "admin rejected it without a reason" in note(rejected), 60)
     wait_for_person(rejected)
     answer(rejected, "Reject", "slow on old phones")
     with pytest.raises(ApiException) as refused:

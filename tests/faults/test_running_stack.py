@@ -9,7 +9,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from cifar_tasks.cli.dag_run import DAG, ENDED, DagRun, trigger
+from cifar_tasks.cli.dag_run import DAG, DagRun, trigger
 from cifar_tasks.cli.watch import TRAIN
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
@@ -19,9 +19,9 @@ from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs
 from cifar_tasks.tracking.saved_model import SavedModel
 from tests.conftest import RunningStack
-from tests.dags.test_dag_run import buttons, runs_of, wait_for
+from tests.dags.test_dag_run import buttons, runs_of
 from tests.integration.test_stack import command_line, pids
-from tests.waiting import wait_for_success
+from tests.waiting import wait_for_end, wait_for_success, wait_until
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -66,7 +66,7 @@ def kill(process: psutil.Process) -> None:
 
 def training_of(client: MlflowClient, run: DagRun) -> psutil.Process:
     """The process of this stack that trains the CNN, once it has logged an epoch."""
-    wait_for(lambda: any(r.data.metrics for r in runs_of(client, run, "cnn")), 180)
+    wait_until(lambda: any(r.data.metrics for r in runs_of(client, run, "cnn")), 180)
     ours = marked(Settings().home)
     (process,) = (process for process in ours if "cifar_tasks.steps.train:train_model" in command_line(process))
     return process
@@ -135,13 +135,15 @@ def test_an_evaluation_a_registration_and_a_promotion_that_failed_keep_their_but
 
     for task in ("model.register", "model.evaluate"):  # whose tasks before it have succeeded
         clear(run, task, downstream=False)
-        wait_for(lambda task=task: state_of(run, task) == "failed", 120)
+        # A run of which Airflow is just about to see the end would end, and the next cleared task never start.
+        wait_for_end(run, 120)
+        assert state_of(run, task) == "failed"
         shown = buttons(run, task, 0)
         assert (shown["MLflow run"], shown["Report"]) == (row["mlflow_url"], report), task
         assert "/plugin/models?" in shown["Comparison"], task
 
     promotion = trigger(airflow, {"registered_model": name, "version": row["version"]}, dag_id=PROMOTION_DAG)
-    wait_for(lambda: promotion.state() in ENDED, 120)
+    wait_for_end(promotion, 120)
     assert state_of(promotion, "propose") == "failed"
     shown = buttons(promotion, "propose")
     assert shown["MLflow run"] == row["mlflow_url"]
@@ -172,10 +174,10 @@ def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(client, s
     TaskInstanceApi(airflow).patch_task_instance(
         DAG, run.run_id, TRAIN, PatchTaskInstanceBody(new_state="failed"), map_index=0
     )
-    wait_for(lambda: not process.is_running(), 60)
-    wait_for(lambda: run.state() in ENDED, 30)
+    wait_until(lambda: not process.is_running(), 60)
+    wait_for_end(run, 30)
     assert [r.info.status for r in runs_of(client, run, "cnn")] == ["KILLED"]
-    wait_for(lambda: runs_of(client, run, "all")[0].info.status == "FAILED", 30)
+    wait_until(lambda: runs_of(client, run, "all")[0].info.status == "FAILED", 30)
     shown = buttons(run, TRAIN, 0)
     assert runs_of(client, run, "cnn")[0].info.run_id in shown["MLflow run"]
     state = urlencode({"dag_id": DAG, "run_id": run.run_id})
@@ -186,10 +188,10 @@ def test_a_run_that_is_refused_fails_in_one_try_with_one_line_and_shows_its_mlfl
     client, stack, airflow: "ApiClient"
 ):
     run = trigger(airflow, {"source": "s3://no-such-bucket/pictures.zip"})
-    wait_for(lambda: run.state() in ENDED, 60)
+    wait_for_end(run, 60)
     (prepare,) = [task for task in run.tasks() if task.task_id == "prepare"]
     assert (prepare.state.value, prepare.try_number) == ("failed", 1)
-    wait_for(lambda: [parent.info.status for parent in runs_of(client, run, "all")] == ["FAILED"], 30)
+    wait_until(lambda: [parent.info.status for parent in runs_of(client, run, "all")] == ["FAILED"], 30)
     links = f"{stack.airflow_url}/api/v2/dags/{DAG}/dagRuns/{run.run_id}/taskInstances/prepare"
     headers = {"Authorization": f"Bearer {airflow.configuration.access_token}"}
     shown = requests.get(f"{links}/links", headers=headers, timeout=10).json()["extra_links"]["MLflow run"]
@@ -206,7 +208,7 @@ def test_tasks_start_after_all_idle_workers_of_the_executor_were_killed(client, 
     for worker in idle:
         kill(worker)
     run = trigger(airflow, {"source": "s3://no-such-bucket/pictures.zip"})
-    wait_for(lambda: run.state() in ENDED, 60)
+    wait_for_end(run, 60)
     assert {str(task.task_id): task.state.value for task in run.tasks()}["prepare"] == "failed"
 
 
@@ -220,12 +222,12 @@ def test_a_task_whose_worker_is_killed_before_it_starts_is_tried_again(client, s
     server = psutil.Process(pids(stack.home)["airflow-api-server"])
     server.suspend()
     try:
-        wait_for(lambda: busy() != [], 30)
+        wait_until(lambda: busy() != [], 30)
         for worker in busy():
             kill(worker)
     finally:
         server.resume()
-    wait_for(lambda: run.state() in ENDED, 120)
+    wait_for_end(run, 120)
     (prepare,) = [task for task in run.tasks() if task.task_id == "prepare"]
     assert (prepare.state.value, prepare.try_number) == ("failed", 2)
 
@@ -234,7 +236,7 @@ def test_a_task_that_starts_while_the_api_server_restarts_needs_no_second_try(cl
     run = trigger(airflow, {"source": "s3://no-such-bucket/pictures.zip"})
     kill(psutil.Process(pids(stack.home)["airflow-api-server"]))
     embedded.up(stack.home, print)
-    wait_for(lambda: run.state() in ENDED, 120)
+    wait_for_end(run, 120)
     (prepare,) = [task for task in run.tasks() if task.task_id == "prepare"]
     assert (prepare.state.value, prepare.try_number) == ("failed", 1)
 
@@ -247,4 +249,4 @@ def test_one_model_alone_is_trained_and_promoted_too(client, pictures, airflow: 
     skipped = {str(task.task_id) for task in run.tasks() if task.state.value == "skipped"}
     assert skipped == {"tuning.create_studies", "tuning.run_trials"}
     # Another DAG promotes it.
-    wait_for(lambda: model_registry.version_with_alias(client, "alone", model_registry.CHAMPION) is not None, 180)
+    wait_until(lambda: model_registry.version_with_alias(client, "alone", model_registry.CHAMPION) is not None, 180)
