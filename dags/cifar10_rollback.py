@@ -4,6 +4,7 @@ from typing import Any
 
 from airflow.sdk import dag, task
 
+from cifar_tasks.dag_ids import ROLLBACK_DAG
 from cifar_tasks.steps.promotion_payloads import RollbackRequest
 from step_tasks import (
     GPU,
@@ -25,7 +26,7 @@ promotion log keeps the rollback with the reason.
 
 
 @dag(
-    dag_id="cifar10_rollback",
+    dag_id=ROLLBACK_DAG,
     dag_display_name="Model rollback",
     description="Verify the previous champion, or another version, and make it the champion again.",
     doc_md=ABOUT,

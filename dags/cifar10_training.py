@@ -15,13 +15,13 @@ from airflow.sdk import (
     task_group,
 )
 
+from cifar_tasks.dag_ids import PROMOTION_DAG, TRAINING_DAG
 from cifar_tasks.data.source_names import line_of
 from cifar_tasks.models import available_models, default_models, parse_models
 from cifar_tasks.steps.payloads import RunRequest
 from cifar_tasks.steps.promotion_payloads import PromotionRequest
 from step_tasks import (
     GPU,
-    PROMOTION_DAG,
     RETRIES,
     SETTINGS,
     as_list,
@@ -104,7 +104,7 @@ def end_mlflow_runs(context: Any) -> None:
 
 
 @dag(
-    dag_id="cifar10_training",
+    dag_id=TRAINING_DAG,
     dag_display_name="Image classifier training",
     description="Prepare images, train models in parallel, evaluate, register, start the promotion of the best one.",
     doc_md=ABOUT,

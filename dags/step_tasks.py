@@ -23,8 +23,6 @@ GPU = {"pool": "gpu", "queue": "gpu"}
 queue have no torch."""
 PROMOTER = {"queue": SETTINGS.promotion_queue} if SETTINGS.promotion_queue else {}
 """For tasks that write the promotion log and move aliases, where trainings have no right to."""
-PROMOTION_DAG = "cifar10_promotion"
-DATASET_DAG = "cifar10_dataset"
 RETRIES = {
     "retries": 2,
     "retry_delay": timedelta(seconds=10),

@@ -9,7 +9,8 @@ import numpy as np
 from airflow_client.client.api.dag_run_api import DagRunApi
 from airflow_client.client.models.dag_run_response import DAGRunResponse
 
-from cifar_tasks.cli.dag_run import DAG, DagRun
+from cifar_tasks.cli.dag_run import DagRun
+from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.data.lines.line_log import LineEntry
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.promotion_log import Entry, read_log
@@ -66,7 +67,7 @@ class Month(WatchedLine):
 
     def trainings(self) -> list[DAGRunResponse]:
         """Runs of the training DAG that events have started, in order."""
-        found = DagRunApi(self.client).get_dag_runs(DAG, order_by=["run_after"], limit=100).dag_runs
+        found = DagRunApi(self.client).get_dag_runs(TRAINING_DAG, order_by=["run_after"], limit=100).dag_runs
         return [run for run in found if run.run_type.value == "asset_triggered"]
 
     def training(self, number: int) -> DagRun:
@@ -75,7 +76,7 @@ class Month(WatchedLine):
 
     def sources(self, run: DagRun) -> list[int]:
         """Entries of the log of the line whose events have started a training."""
-        found = DagRunApi(self.client).get_upstream_asset_events(DAG, run.run_id).asset_events
+        found = DagRunApi(self.client).get_upstream_asset_events(TRAINING_DAG, run.run_id).asset_events
         return [event.extra["entry"] for event in found]
 
     def decisions(self, at_least: int = 0) -> tuple[Entry, ...]:

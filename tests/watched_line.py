@@ -15,6 +15,7 @@ from airflow_client.client.models.update_hitl_detail_payload import UpdateHITLDe
 
 from cifar_tasks.cli.dag_run import DagRun, trigger
 from cifar_tasks.cli.watch import AWAITING_INPUT
+from cifar_tasks.dag_ids import DATASET_DAG
 from cifar_tasks.data.lines.line_log import LineLog, read_line_log
 from cifar_tasks.deployment import stack
 from cifar_tasks.deployment.airflow_api import airflow, find_dag
@@ -25,7 +26,6 @@ from tests.waiting import wait_for_end, wait_until
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
-DATASET_DAG = "cifar10_dataset"
 MARKER = "_COMPLETE"
 RUN_SECONDS = 600.0
 """That a DAG run may take."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cifar_tasks.cli.terminal import waiting_for
-from cifar_tasks.deployment.airflow_api import DAG, find_dag, import_errors
+from cifar_tasks.dag_ids import TRAINING_DAG
+from cifar_tasks.deployment.airflow_api import find_dag, import_errors
 from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.hosts import without_login
@@ -29,7 +30,7 @@ class DagRun:
 
     client: "ApiClient"
     run_id: str
-    dag_id: str = DAG
+    dag_id: str = TRAINING_DAG
     _order: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -106,7 +107,7 @@ def _group(task_id: str) -> str:
     return task_id.rpartition(".")[0] or task_id
 
 
-def trigger(client: "ApiClient", conf: Mapping[str, Any], dag_id: str = DAG, patience: float = 60.0) -> DagRun:
+def trigger(client: "ApiClient", conf: Mapping[str, Any], dag_id: str = TRAINING_DAG, patience: float = 60.0) -> DagRun:
     """Start the DAG as soon as Airflow has parsed it.
 
     `ConfigError` for a value that the form refuses, `StackError` if the DAG cannot be imported or is paused.

@@ -11,6 +11,7 @@ from cifar_tasks.cli.connect import connect, require_servers
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.tables import print_table
 from cifar_tasks.cli.terminal import console, errors, person
+from cifar_tasks.dag_ids import DATASET_DAG
 from cifar_tasks.errors import CifarError, ConfigError
 from cifar_tasks.evaluation.names import printable
 
@@ -192,7 +193,7 @@ def _send_event(line: str) -> str:
 
     access = airflow_api.access_to_airflow(read_settings())
     with airflow_api.airflow(access.url, access.user, access.password) as client:
-        return trigger(client, {"line": line, "event_only": True}, airflow_api.DATASET_DAG).url
+        return trigger(client, {"line": line, "event_only": True}, DATASET_DAG).url
 
 
 def _decide(verdict: "Callable[..., LineEntry]", line: str, version: str | None, reason: str) -> "LineEntry":

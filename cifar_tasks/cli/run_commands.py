@@ -15,6 +15,7 @@ from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.stack_commands import up
 from cifar_tasks.cli.terminal import INTERRUPTED, console, errors, person, waiting_for
 from cifar_tasks.config import PRETRAINED_ONLY, PROFILES, RESIZES, STARTS, Overrides
+from cifar_tasks.dag_ids import PROMOTION_DAG
 from cifar_tasks.data.source_names import LINE
 from cifar_tasks.errors import ConfigError, NothingToTrain, StackError
 from cifar_tasks.evaluation.names import printable
@@ -155,7 +156,7 @@ def demo(
         if run.is_skipped():
             console.print(escape(printable(run.result("prepare", key="skipped"))), soft_wrap=True)
             return
-        promotion_run = dag_run.DagRun(client, run.run_id, airflow_api.PROMOTION_DAG)
+        promotion_run = dag_run.DagRun(client, run.run_id, PROMOTION_DAG)
         waits = _follow(promotion_run) == AWAITING_INPUT
         promoted = None if waits else Promotion.model_validate(promotion_run.result("record"))
         hints = {"Approve": f"{promotion_run.url}/tasks/approve/required_actions"} if waits else {}

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.deployment import stack
 from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.settings import Settings
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from airflow_client.client import ApiClient
     from airflow_client.client.models.dag_response import DAGResponse
 
-DAG = "cifar10_training"
-PROMOTION_DAG, ROLLBACK_DAG, DATASET_DAG = "cifar10_promotion", "cifar10_rollback", "cifar10_dataset"
 REQUEST_SECONDS = 30.0
 """Limit of one request."""
 START_SECONDS = 120.0
@@ -148,7 +147,7 @@ def reason(error: Exception) -> str:
     return f"{status} {first}" if status else first
 
 
-def find_dag(client: "ApiClient", dag_id: str = DAG) -> "DAGResponse | None":
+def find_dag(client: "ApiClient", dag_id: str = TRAINING_DAG) -> "DAGResponse | None":
     """None as long as Airflow has not parsed it."""
     from airflow_client.client.api.dag_api import DAGApi
     from airflow_client.client.exceptions import NotFoundException

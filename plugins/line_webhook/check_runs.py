@@ -19,9 +19,10 @@ from airflow.utils.types import DagRunTriggeredByType
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from cifar_tasks.dag_ids import DATASET_DAG
 from cifar_tasks.settings import Settings
 
-DAG, WHO = "cifar10_dataset", "webhook"
+WHO = "webhook"
 CHECK, WAIT = "check_source", "wait_for_delivery"
 """Tasks that list the source."""
 AT_LEAST = timedelta(seconds=10)
@@ -58,7 +59,7 @@ def _start_check(line: str) -> str:
             run_after += max(AT_LEAST, settle)
         run_id = f"{WHO}__{line}__{now.isoformat()}"
         trigger_dag(
-            DAG,
+            DATASET_DAG,
             triggered_by=DagRunTriggeredByType.REST_API,
             triggering_user_name=WHO,
             run_id=run_id,
@@ -74,20 +75,22 @@ def _lock(line: str, session: Session) -> None:
     """Until the end of the transaction: of many notifications at a time one starts a run, and the others see it."""
     asset = select(AssetModel.id).where(AssetModel.uri == f"cifar://sources/{line}")
     if session.scalar(with_row_locks(asset, session)) is None:
-        raise LookupError(f"Airflow has not read the DAG {DAG} with the dataset line {line} yet.")
+        raise LookupError(f"Airflow has not read the DAG {DATASET_DAG} with the dataset line {line} yet.")
 
 
 def _active_runs(line: str, session: Session) -> list[DagRun]:
     lines = Settings().dataset_lines
     default = line if len(lines) == 1 else None  # as the form has it
-    active = select(DagRun).where(DagRun.dag_id == DAG, DagRun.state.in_((DagRunState.QUEUED, DagRunState.RUNNING)))
+    active = select(DagRun).where(
+        DagRun.dag_id == DATASET_DAG, DagRun.state.in_((DagRunState.QUEUED, DagRunState.RUNNING))
+    )
     checks = [run for run in session.scalars(active) if not (run.conf or {}).get("event_only")]
     return [run for run in checks if (run.conf or {}).get("line", default) == line]
 
 
 def _states(run: DagRun, session: Session) -> dict[str, str | None]:
     tasks = select(TaskInstance.task_id, TaskInstance.state).where(
-        TaskInstance.dag_id == DAG, TaskInstance.run_id == run.run_id, TaskInstance.task_id.in_((CHECK, WAIT))
+        TaskInstance.dag_id == DATASET_DAG, TaskInstance.run_id == run.run_id, TaskInstance.task_id.in_((CHECK, WAIT))
     )
     return {task: state for task, state in session.execute(tasks)}  # noqa: C416 – dict() takes a result for a mapping
 
@@ -101,4 +104,4 @@ def _will_list(run: str | None, tasks: Mapping[str, str | None]) -> bool:
 def _audit(line: str, run_id: str) -> Log:
     """As Airflow's API logs a run that a user starts."""
     extra = json.dumps({"conf": {"line": line}, "method": "POST"})
-    return Log("trigger_dag_run", owner=WHO, owner_display_name=WHO, dag_id=DAG, run_id=run_id, extra=extra)
+    return Log("trigger_dag_run", owner=WHO, owner_display_name=WHO, dag_id=DATASET_DAG, run_id=run_id, extra=extra)

@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, ConfigDict, Field
 
 from cifar_tasks.config import RegisteredModelName
+from cifar_tasks.dag_ids import PROMOTION_DAG, TRAINING_DAG
 
-TRAINING_DAG, PROMOTION_DAG = "cifar10_training", "cifar10_promotion"
 SortKey = Literal["version", "model", "accuracy", "validation", "calibration", "latency", "size", "created"]
 View = Literal["versions", "compare", "history"]
 Text = Field(default=None, max_length=300)

@@ -7,7 +7,7 @@ import re
 
 from playwright.sync_api import expect
 
-from cifar_tasks.cli.dag_run import DAG
+from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.steps.report import FIGURES
 from tests.browser.conftest import needs_chromium
 
@@ -15,7 +15,7 @@ pytestmark = needs_chromium
 
 
 def test_the_form_shows_every_field_and_refuses_a_bad_value(page, keep, dag_run, stack):
-    page.goto(f"{stack.airflow_url}/dags/{DAG}")
+    page.goto(f"{stack.airflow_url}/dags/{TRAINING_DAG}")
     page.get_by_role("button", name="Trigger Dag").click()
     for title in ("Data source", "Models", "Profile", "Registered model", "Image size", "Resize"):
         expect(page.get_by_text(re.compile(f"^{title}")).first).to_be_visible()

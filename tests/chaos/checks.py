@@ -6,7 +6,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from cifar_tasks.deployment.airflow_api import DAG
+from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import sha256_hex
 from cifar_tasks.tracking import runs
@@ -20,7 +20,7 @@ def problems(deployment: Disturbed, finished: list[tuple[str, str]]) -> Iterator
     experiment = client.get_experiment_by_name(Settings().experiment).experiment_id
     expected: dict[str, Any] = {}
     for name, state in finished:
-        workflow = f"{DAG}/{name}"
+        workflow = f"{TRAINING_DAG}/{name}"
         for model in ("all", *MODELS):
             found = runs.find_runs(client, experiment, {WORKFLOW: workflow, MODEL: model})
             if len(found) > 1 or (state == "success" and not found):
@@ -50,7 +50,7 @@ def problems(deployment: Disturbed, finished: list[tuple[str, str]]) -> Iterator
 
 def unneeded_objects(deployment: Disturbed, finished: list[tuple[str, str]]) -> Iterator[str]:
     """Checkpoints and leases of runs that succeeded, and objects of runs that nobody knows."""
-    runs_by_folder = {sha256_hex(f"{DAG}/{name}".encode())[:16]: (name, state) for name, state in finished}
+    runs_by_folder = {sha256_hex(f"{TRAINING_DAG}/{name}".encode())[:16]: (name, state) for name, state in finished}
     for key in deployment.keys("cifar", "runs/"):
         name, state = runs_by_folder.get(key.split("/")[1], ("", ""))
         if not name:

@@ -17,7 +17,7 @@ from typing import Any
 import requests
 
 from benchmarks.temporary_stack import free_ports
-from cifar_tasks.deployment.airflow_api import DAG
+from cifar_tasks.dag_ids import TRAINING_DAG
 
 PROJECT = Path(__file__).resolve().parents[2]
 LONG_RUNNING = {"postgres", "redis", "storage", "mlflow", "api-server", "scheduler", "dag-processor", "triggerer"}
@@ -91,7 +91,7 @@ class Deployment:
     def airflow(self, path: str) -> Any:
         """What Airflow's API says of the DAG."""
         answer = requests.get(
-            f"{self.airflow_url}/api/v2/dags/{DAG}/{path}",
+            f"{self.airflow_url}/api/v2/dags/{TRAINING_DAG}/{path}",
             headers={"Authorization": f"Bearer {self.token()}", "Accept": "application/json"},
             timeout=60,
         )

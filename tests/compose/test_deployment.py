@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from benchmarks.temporary_stack import free_port
-from cifar_tasks.deployment.airflow_api import DAG
+from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.tracking.airflow_links import DAG_RUN, MODELS_PAGE
 from tests.compose.conftest import EXPERIMENT, MODEL, finish, kept, start
 from tests.compose.deployment import Deployment
@@ -94,11 +94,13 @@ def test_the_models_page_answers_who_is_logged_in(deployment: Deployment, tracki
 def test_links_lead_to_the_published_addresses(deployment: Deployment, tracking: Tracking, trained: dict[str, str]):
     mlflow, airflow = (f"http://localhost:{deployment.environment[port]}/" for port in ("MLFLOW_PORT", "AIRFLOW_PORT"))
     client, run = tracking("reader"), f"dagRuns/{trained['run_id']}"
-    versions = client.search_model_versions(f"name = '{MODEL}' AND tags.`cifar.workflow` = '{DAG}/{trained['run_id']}'")
+    versions = client.search_model_versions(
+        f"name = '{MODEL}' AND tags.`cifar.workflow` = '{TRAINING_DAG}/{trained['run_id']}'"
+    )
     assert len(versions) == 2
     for version in versions:
         tags = version.tags
-        assert tags["cifar.airflow_url"].startswith(f"{airflow}dags/{DAG}/runs/")
+        assert tags["cifar.airflow_url"].startswith(f"{airflow}dags/{TRAINING_DAG}/runs/")
         assert tags[MODELS_PAGE].startswith(f"{airflow}plugin/models?")
         assert client.get_run(version.run_id).data.tags[DAG_RUN] == tags["cifar.airflow_url"]
     # The comparison is one of the promotion, a DAG run of its own.

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from cifar_tasks.cli.dag_run import DAG, DagRun, trigger
+from cifar_tasks.cli.dag_run import DagRun, trigger
+from cifar_tasks.dag_ids import DATASET_DAG, TRAINING_DAG
 from tests.compose.conftest import MODEL, api, finish
 from tests.compose.deployment import LINE, Deployment
 from tests.conftest import COLOURS, picture
 from tests.waiting import wait_until
-from tests.watched_line import DATASET_DAG
 
 if TYPE_CHECKING:
     from airflow_client.client.models.dag_run_response import DAGRunResponse
@@ -45,7 +45,7 @@ def test_a_delivery_to_a_watched_folder_is_trained_on_and_decided_about(
     def trainings() -> "list[DAGRunResponse]":
         from airflow_client.client.api.dag_run_api import DagRunApi
 
-        found = DagRunApi(api(deployment)).get_dag_runs(DAG, limit=100).dag_runs
+        found = DagRunApi(api(deployment)).get_dag_runs(TRAINING_DAG, limit=100).dag_runs
         return [run for run in found if run.run_type.value == "asset_triggered"]
 
     wait_until(trainings, 120)
@@ -55,7 +55,7 @@ def test_a_delivery_to_a_watched_folder_is_trained_on_and_decided_about(
 
     of_line = f"name = '{MODEL}' AND tags.`cifar.line` = '{LINE}'"
     (version,) = tracking("reader").search_model_versions(of_line)
-    assert version.tags["cifar.workflow"] == f"{DAG}/{started.dag_run_id}"
+    assert version.tags["cifar.workflow"] == f"{TRAINING_DAG}/{started.dag_run_id}"
     number = int(version.version)
     wait_until(lambda: "cifar.decision" in tracking("reader").get_model_version(MODEL, str(number)).tags, 300)
     printed = deployment.compose("run", "--rm", "-T", "cifar", "trace", str(number)).stdout

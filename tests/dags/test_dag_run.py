@@ -6,10 +6,10 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from cifar_tasks.cli.dag_run import DAG, DagRun, trigger
+from cifar_tasks.cli.dag_run import DagRun, trigger
 from cifar_tasks.cli.watch import TRAIN
 from cifar_tasks.config import flat
-from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
+from cifar_tasks.dag_ids import PROMOTION_DAG, TRAINING_DAG
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import TrainPlan
@@ -33,7 +33,7 @@ def client(connected: RunningStack) -> MlflowClient:
 
 def runs_of(client: MlflowClient, run: DagRun, model: str) -> list[Any]:
     experiment = runs.experiment_id(client, Settings().experiment)
-    identity = {WORKFLOW: f"{DAG}/{run.run_id}", MODEL: model}
+    identity = {WORKFLOW: f"{TRAINING_DAG}/{run.run_id}", MODEL: model}
     return list(runs.find_runs(client, experiment, identity))
 
 
@@ -86,7 +86,7 @@ def buttons(run: DagRun, task: str, map_index: int = -1) -> dict[str, str | None
 
 def test_every_mlflow_run_and_every_version_leads_to_its_dag_run_and_to_the_models_page(dag_run, client, stack):
     experiment = runs.experiment_id(client, Settings().experiment)
-    workflow = f"{DAG}/{dag_run.run_id}"
+    workflow = f"{TRAINING_DAG}/{dag_run.run_id}"
     page = f"{stack.airflow_url}/plugin/models?"
     of_this = [
         run

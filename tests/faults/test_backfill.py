@@ -9,8 +9,9 @@ import numpy as np
 from airflow_client.client.api.dag_run_api import DagRunApi
 from typer.testing import CliRunner
 
-from cifar_tasks.cli.dag_run import DAG, DagRun
+from cifar_tasks.cli.dag_run import DagRun
 from cifar_tasks.cli.main import app
+from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.data.lines.line_log import Delivery, LineDataset, LineOutcome, append_entry
 from cifar_tasks.data.preparation import prepare
 from cifar_tasks.data.source import open_source
@@ -59,7 +60,7 @@ def test_a_backfill_trains_on_each_version_that_was_in_use_with_its_own_paramete
     started = backfill(airflow)
     for run in started:
         wait_for_success(run, 400)
-    conf = [DagRunApi(airflow).get_dag_run(DAG, run.run_id).conf for run in started]
+    conf = [DagRunApi(airflow).get_dag_run(TRAINING_DAG, run.run_id).conf for run in started]
     assert [each["dataset_version"] for each in conf] == [version.digest[:16] for version in used]
     wanted = {"source": f"line:{LINE}", "models": ["cnn"], "epochs": 1, "seed": 7, "promotion": "never"}
     assert all({name: each[name] for name in wanted} == wanted for each in conf)
@@ -77,10 +78,10 @@ def test_a_backfill_trains_on_each_version_that_was_in_use_with_its_own_paramete
 
 def backfill(airflow: "ApiClient") -> list[DagRun]:
     """Start it; the runs in the order of the versions."""
-    before = {run.dag_run_id for run in DagRunApi(airflow).get_dag_runs(DAG, limit=100).dag_runs}
+    before = {run.dag_run_id for run in DagRunApi(airflow).get_dag_runs(TRAINING_DAG, limit=100).dag_runs}
     done = CliRunner().invoke(app, WORDS)
     assert done.exit_code == 0, done.output
-    after = DagRunApi(airflow).get_dag_runs(DAG, limit=100, order_by=["run_after"]).dag_runs
+    after = DagRunApi(airflow).get_dag_runs(TRAINING_DAG, limit=100, order_by=["run_after"]).dag_runs
     started = [DagRun(airflow, str(run.dag_run_id)) for run in after if run.dag_run_id not in before]
     assert len(started) == 2
     assert all(run.url in done.output for run in started)

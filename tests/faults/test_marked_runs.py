@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cifar_tasks.cli.dag_run import DAG, trigger
+from cifar_tasks.cli.dag_run import trigger
+from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.tracking import runs
 from tests.conftest import RunningStack
 from tests.trainings import child_run
@@ -23,8 +24,8 @@ def test_a_marked_dag_run_stops_its_training_and_ends_its_mlflow_runs(
 
     client = runs.mlflow_client()
     run = trigger(airflow, {"source": str(pictures), "models": ["cnn"], "epochs": 500})
-    workflow = f"{DAG}/{run.run_id}"
+    workflow = f"{TRAINING_DAG}/{run.run_id}"
     wait_until(lambda: any(child.data.metrics for child in child_run(client, workflow)), 150)
-    DagRunApi(airflow).patch_dag_run(DAG, run.run_id, DAGRunPatchBody(state=state))
+    DagRunApi(airflow).patch_dag_run(TRAINING_DAG, run.run_id, DAGRunPatchBody(state=state))
     wait_until(lambda: child_run(client, workflow)[0].info.status == "KILLED", 90)
     wait_until(lambda: child_run(client, workflow, "all")[0].info.status == status, 90)

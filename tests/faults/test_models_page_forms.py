@@ -11,8 +11,8 @@ from airflow_client.client import ApiClient
 from airflow_client.client.api.event_log_api import EventLogApi
 from playwright.sync_api import Page, expect
 
-from cifar_tasks.cli.dag_run import DAG, DagRun
-from cifar_tasks.deployment.airflow_api import PROMOTION_DAG, ROLLBACK_DAG
+from cifar_tasks.cli.dag_run import DagRun
+from cifar_tasks.dag_ids import PROMOTION_DAG, ROLLBACK_DAG, TRAINING_DAG
 from cifar_tasks.deployment.stack import AIRFLOW_USER
 from cifar_tasks.storage.promotion_log import Entry, read_log
 from cifar_tasks.storage.s3 import S3Store
@@ -41,7 +41,7 @@ def pictures(tmp_path: Path) -> Path:
 def test_from_the_form_over_a_running_task_and_an_approval_to_a_rollback(
     page, keep, stack, airflow, connected, pictures
 ):
-    run = start_training(page, airflow, f"{stack.airflow_url}/dags/{DAG}", pictures)
+    run = start_training(page, airflow, f"{stack.airflow_url}/dags/{TRAINING_DAG}", pictures)
     follow_link_of_running_task(page, run)
     wait_for_success(run, 480)
     candidate = run.result("report")["promotion"]["version"]
@@ -69,7 +69,7 @@ def start_training(page: Page, airflow, dag: str, pictures: Path) -> DagRun:
     page.locator("#element_epochs input, input[name=element_epochs]").first.fill("2")
     choose(page, "pretrained", "none")
     page.get_by_role("button", name="Trigger", exact=True).last.click()
-    page.wait_for_url(re.compile(f"/dags/{DAG}/runs/"))
+    page.wait_for_url(re.compile(f"/dags/{TRAINING_DAG}/runs/"))
     return DagRun(airflow, re.search("/runs/([^/?]+)", page.url)[1].replace("%3A", ":").replace("%2B", "+"))
 
 
@@ -97,7 +97,7 @@ def follow_link_of_running_task(page: Page, run: DagRun) -> None:
     page.goto(f"{run.url}/tasks/model.train/mapped/0/details")
     link = page.get_by_role("link", name="MLflow run", exact=True)
     expect(link).to_be_visible()
-    own = re.compile(f"/plugin/models\\?dag_id={DAG}&run_id={re.escape(quote_plus(run.run_id))}$")
+    own = re.compile(f"/plugin/models\\?dag_id={TRAINING_DAG}&run_id={re.escape(quote_plus(run.run_id))}$")
     expect(page.get_by_role("link", name="Comparison", exact=True)).to_have_attribute("href", own)
     assert is_training()
     with page.context.expect_page() as opened:

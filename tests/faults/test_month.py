@@ -19,16 +19,16 @@ from typer.testing import CliRunner
 from benchmarks.temporary_stack import temporary_home
 from cifar_tasks.cli.dag_run import ENDED, trigger
 from cifar_tasks.cli.main import app
+from cifar_tasks.dag_ids import DATASET_DAG, PROMOTION_DAG, ROLLBACK_DAG
 from cifar_tasks.data.lines.line_index import read_index
 from cifar_tasks.deployment import stack as embedded
-from cifar_tasks.deployment.airflow_api import PROMOTION_DAG, ROLLBACK_DAG
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs
 from tests.conftest import COLOURS, picture
 from tests.month import LINE, MODEL, PREFIX, Month
 from tests.waiting import wait_until
-from tests.watched_line import DATASET_DAG, MARKER, RUN_SECONDS, started_airflow
+from tests.watched_line import MARKER, RUN_SECONDS, started_airflow
 
 COLOURED = {"source": f"s3://cifar/{PREFIX}", "image_size": 16, "marker": MARKER, "settle_seconds": 5}
 SETTINGS = {

@@ -9,10 +9,10 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from cifar_tasks.cli.dag_run import DAG, DagRun, trigger
+from cifar_tasks.cli.dag_run import DagRun, trigger
 from cifar_tasks.cli.watch import TRAIN
+from cifar_tasks.dag_ids import PROMOTION_DAG, TRAINING_DAG
 from cifar_tasks.deployment import stack as embedded
-from cifar_tasks.deployment.airflow_api import PROMOTION_DAG
 from cifar_tasks.deployment.stack.supervisord import marked
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
@@ -172,7 +172,7 @@ def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(client, s
     process = training_of(client, run)
     assert process.ppid() != 1
     TaskInstanceApi(airflow).patch_task_instance(
-        DAG, run.run_id, TRAIN, PatchTaskInstanceBody(new_state="failed"), map_index=0
+        TRAINING_DAG, run.run_id, TRAIN, PatchTaskInstanceBody(new_state="failed"), map_index=0
     )
     wait_until(lambda: not process.is_running(), 60)
     wait_for_end(run, 30)
@@ -180,7 +180,7 @@ def test_a_task_stopped_in_the_ui_stops_its_training_within_10_seconds(client, s
     wait_until(lambda: runs_of(client, run, "all")[0].info.status == "FAILED", 30)
     shown = buttons(run, TRAIN, 0)
     assert runs_of(client, run, "cnn")[0].info.run_id in shown["MLflow run"]
-    state = urlencode({"dag_id": DAG, "run_id": run.run_id})
+    state = urlencode({"dag_id": TRAINING_DAG, "run_id": run.run_id})
     assert shown["Comparison"] == f"{stack.airflow_url}/plugin/models?{state}"
 
 
@@ -192,7 +192,7 @@ def test_a_run_that_is_refused_fails_in_one_try_with_one_line_and_shows_its_mlfl
     (prepare,) = [task for task in run.tasks() if task.task_id == "prepare"]
     assert (prepare.state.value, prepare.try_number) == ("failed", 1)
     wait_until(lambda: [parent.info.status for parent in runs_of(client, run, "all")] == ["FAILED"], 30)
-    links = f"{stack.airflow_url}/api/v2/dags/{DAG}/dagRuns/{run.run_id}/taskInstances/prepare"
+    links = f"{stack.airflow_url}/api/v2/dags/{TRAINING_DAG}/dagRuns/{run.run_id}/taskInstances/prepare"
     headers = {"Authorization": f"Bearer {airflow.configuration.access_token}"}
     shown = requests.get(f"{links}/links", headers=headers, timeout=10).json()["extra_links"]["MLflow run"]
     assert runs_of(client, run, "all")[0].info.run_id in shown

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from airflow_client.client.api.dag_run_api import DagRunApi
 
-from cifar_tasks.cli.dag_run import DAG, ENDED
+from cifar_tasks.cli.dag_run import ENDED
+from cifar_tasks.dag_ids import DATASET_DAG, TRAINING_DAG
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import airflow
 from cifar_tasks.settings import Settings
@@ -15,7 +16,7 @@ from cifar_tasks.tracking import runs
 from tests.conftest import connect
 from tests.month import LINE, MODEL, PREFIX, Month
 from tests.waiting import wait_until
-from tests.watched_line import DATASET_DAG, LENIENT, MARKER, started_airflow
+from tests.watched_line import LENIENT, MARKER, started_airflow
 
 
 def test_a_schedule_that_is_due_trains_with_the_defaults_of_the_settings(
@@ -30,7 +31,7 @@ def test_a_schedule_that_is_due_trains_with_the_defaults_of_the_settings(
     with airflow(url, embedded.AIRFLOW_USER, embedded.airflow_password(own_home)) as client:
 
         def first_ended() -> list[tuple[str, str]]:
-            found = DagRunApi(client).get_dag_runs(DAG, order_by=["run_after"]).dag_runs
+            found = DagRunApi(client).get_dag_runs(TRAINING_DAG, order_by=["run_after"]).dag_runs
             return [(run.run_type.value, run.state.value) for run in found[:1] if run.state.value in ENDED]
 
         wait_until(lambda: bool(first_ended()), 300)

@@ -19,17 +19,16 @@ from airflow_client.client.models.dag_patch_body import DAGPatchBody
 
 from benchmarks.temporary_stack import temporary_home
 from cifar_tasks.cli.dag_run import ENDED
+from cifar_tasks.dag_ids import DATASET_DAG, TRAINING_DAG
 from cifar_tasks.data.lines.line_index import read_index
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.deployment import stack as embedded
-from cifar_tasks.deployment.airflow_api import DAG as TRAINING_DAG
 from cifar_tasks.deployment.stack.environment import started_with
 from cifar_tasks.deployment.stack.supervisord import log_path
 from cifar_tasks.storage.s3 import S3Store, s3_client
 from tests.dataset_lines import CLASSES, picture
 from tests.integration.test_stack import pids
 from tests.waiting import wait_until
-from tests.watched_line import DATASET_DAG as DAG
 from tests.watched_line import LENIENT, started_airflow
 
 TOKEN = "webhook-of-a-test-" * 2
@@ -62,7 +61,10 @@ class Notified:
             list(threads.map(put, numbers))
 
     def runs(self) -> dict[str, str]:
-        return {run.dag_run_id: run.state.value for run in DagRunApi(self.client).get_dag_runs(DAG, limit=100).dag_runs}
+        return {
+            run.dag_run_id: run.state.value
+            for run in DagRunApi(self.client).get_dag_runs(DATASET_DAG, limit=100).dag_runs
+        }
 
     def entries(self) -> int:
         return len(read_line_log(self.store, "pets").entries)
@@ -80,7 +82,7 @@ class Notified:
         wait_until(lambda: set(self.runs().values()) <= set(ENDED), 300)
         assert set(self.runs().values()) <= {"success"}
 
-    def pause(self, paused: bool, dag: str = DAG) -> None:
+    def pause(self, paused: bool, dag: str = DATASET_DAG) -> None:
         DAGApi(self.client).patch_dag(dag, DAGPatchBody(is_paused=paused))
 
     def notify(self, key: str = "/buckets/team/pets/ant/0000.png") -> requests.Response:
@@ -103,7 +105,7 @@ def notified() -> Iterator[Notified]:
         toml = home / ".seaweedfs" / "notification.toml"
         toml.parent.mkdir()
         toml.write_text(NOTIFICATION.format(port=started_with(home).airflow_port, token=TOKEN))
-        with started_airflow(home, patch, TRAINING_DAG, DAG) as client:
+        with started_airflow(home, patch, TRAINING_DAG, DATASET_DAG) as client:
             s3 = s3_client()
             s3.create_bucket(Bucket="team")
             url = embedded.environment(home)["CIFAR_AIRFLOW_URL"]
@@ -124,8 +126,8 @@ def test_what_is_written_to_seaweedfs_becomes_one_version_without_a_schedule(not
     for run in started:  # Airflow's own log of what users do
         assert run.startswith("webhook__pets__")
         (logged,) = EventLogApi(notified.client).get_event_logs(run_id=run, event="trigger_dag_run").event_logs
-        assert (logged.owner, logged.dag_id) == ("webhook", DAG)
-        assert DagRunApi(notified.client).get_dag_run(DAG, run).triggering_user_name == "webhook"
+        assert (logged.owner, logged.dag_id) == ("webhook", DATASET_DAG)
+        assert DagRunApi(notified.client).get_dag_run(DATASET_DAG, run).triggering_user_name == "webhook"
 
 
 def test_a_thousand_notifications_start_one_run(notified: Notified) -> None:

@@ -14,7 +14,7 @@ from airflow_client.client.models.dag_patch_body import DAGPatchBody
 from airflow_client.client.models.pool_body import PoolBody
 
 from cifar_tasks.cli.dag_run import trigger
-from cifar_tasks.deployment.airflow_api import DAG, PROMOTION_DAG
+from cifar_tasks.dag_ids import PROMOTION_DAG, TRAINING_DAG
 from cifar_tasks.deployment.doctor import CHECKS
 from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, find_deployment, run_checks
 from cifar_tasks.errors import StackError
@@ -94,13 +94,13 @@ def test_a_dag_that_is_paused_is_a_warning_and_a_demo_refuses_to_wait_for_it(
 ) -> None:
     assert check("training DAG", deployment).status == "ok"
     api = DAGApi(airflow)
-    api.patch_dag(DAG, DAGPatchBody(is_paused=True))
+    api.patch_dag(TRAINING_DAG, DAGPatchBody(is_paused=True))
     try:
         found = check("training DAG", deployment)
-        with pytest.raises(StackError, match=f"{DAG} is paused.*/dags/{DAG}"):
+        with pytest.raises(StackError, match=f"{TRAINING_DAG} is paused.*/dags/{TRAINING_DAG}"):
             trigger(airflow, {"source": "digits"})
     finally:
-        api.patch_dag(DAG, DAGPatchBody(is_paused=False))
+        api.patch_dag(TRAINING_DAG, DAGPatchBody(is_paused=False))
     assert found.status == "warning"
     assert "is paused" in found.message
     assert "switch" in found.remedy
@@ -119,7 +119,7 @@ def test_another_dag_that_is_paused_is_a_warning(deployment: Deployment, airflow
 
 
 def test_a_dag_that_airflow_does_not_know_is_a_failure(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cifar_tasks.deployment.doctor.airflow_checks.DAG", "another_dag")
+    monkeypatch.setattr("cifar_tasks.deployment.doctor.airflow_checks.TRAINING_DAG", "another_dag")
     found = check("training DAG", deployment)
     assert (found.status, found.message) == ("failure", "Airflow does not know another_dag")
     assert "airflow-dag-processor.log" in found.remedy

@@ -2,8 +2,9 @@
 
 import os
 
+from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.deployment import probes
-from cifar_tasks.deployment.airflow_api import DAG, find_dag, import_errors, longest_task, paused_dags, pool_slots
+from cifar_tasks.deployment.airflow_api import find_dag, import_errors, longest_task, paused_dags, pool_slots
 from cifar_tasks.deployment.compose.airflow_component import wrong_secrets
 from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, judge
 from cifar_tasks.deployment.doctor.storage_checks import refuse_anonymous
@@ -28,11 +29,11 @@ def gpu_pool(deployment: Deployment) -> str:
 def training_dag(deployment: Deployment) -> str:
     """Unpause it, with the switch on its page in Airflow: until then no run starts, and no schedule counts."""
     with deployment.airflow() as client:
-        dag, broken = find_dag(client, DAG), import_errors(client)
+        dag, broken = find_dag(client, TRAINING_DAG), import_errors(client)
     if broken:
         raise Finding("failure", "; ".join(broken), "Correct the variable or the file that it names; {restart}")
     if dag is None:
-        raise Finding("failure", f"Airflow does not know {DAG}", "{start}")
+        raise Finding("failure", f"Airflow does not know {TRAINING_DAG}", "{start}")
     schedule = (dag.timetable_summary or "").removeprefix("Asset or ")  # so Airflow shows an `AssetOrTimeSchedule`
     message = f"runs at {schedule}" if schedule else "runs when it is triggered"
     if schedule != (dag.timetable_summary or ""):
@@ -57,7 +58,7 @@ def _is_same_schedule(one: str, other: str) -> bool:
 def other_dags(deployment: Deployment) -> str:
     """Unpause them, with the switches on the page Dags of Airflow: until then their runs wait."""
     with deployment.airflow() as client:
-        paused = [dag_id for dag_id in paused_dags(client) if dag_id != DAG]
+        paused = [dag_id for dag_id in paused_dags(client) if dag_id != TRAINING_DAG]
     return judge(f"paused: {', '.join(paused)}" if paused else "none is paused", warning=bool(paused))
 
 

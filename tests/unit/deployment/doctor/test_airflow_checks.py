@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cifar_tasks.deployment.airflow_api import DAG
+from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.deployment.doctor.check_runner import Finding
 from tests.celery_worker import worker
 from tests.unit.deployment.doctor.deployments import COMPOSE, Server, answering, find, handled_by
@@ -39,8 +39,8 @@ def test_the_schedule_of_the_training_dag_is_told(setting: str | None, paused: b
 
 
 SCHEDULED = {
-    "dag_display_name": DAG,
-    "dag_id": DAG,
+    "dag_display_name": TRAINING_DAG,
+    "dag_id": TRAINING_DAG,
     "file_token": "token",
     "fileloc": "dags/training.py",
     "has_import_errors": False,
