@@ -20,7 +20,7 @@ from airflow.sdk import (
 from airflow.sdk.exceptions import AirflowSkipException
 
 from approval import answer_fields, approval
-from cifar_tasks.dag_ids import DATASET_DAG
+from cifar_tasks.deployment.dag_ids import DATASET_DAG
 from cifar_tasks.steps.line_payloads import LineRequest
 from step_tasks import (
     GPU,

@@ -5,7 +5,7 @@ from typing import Any
 from airflow.sdk import TriggerRule, dag, task
 
 from approval import answer_fields, approval
-from cifar_tasks.dag_ids import PROMOTION_DAG
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG
 from cifar_tasks.steps.promotion_payloads import PromotionRequest
 from step_tasks import (
     GPU,

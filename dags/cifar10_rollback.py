@@ -4,7 +4,7 @@ from typing import Any
 
 from airflow.sdk import dag, task
 
-from cifar_tasks.dag_ids import ROLLBACK_DAG
+from cifar_tasks.deployment.dag_ids import ROLLBACK_DAG
 from cifar_tasks.steps.promotion_payloads import RollbackRequest
 from step_tasks import (
     GPU,

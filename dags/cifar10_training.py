@@ -15,8 +15,8 @@ from airflow.sdk import (
     task_group,
 )
 
-from cifar_tasks.dag_ids import PROMOTION_DAG, TRAINING_DAG
 from cifar_tasks.data.source_names import line_of
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG, TRAINING_DAG
 from cifar_tasks.models import available_models, default_models, parse_models
 from cifar_tasks.steps.payloads import RunRequest
 from cifar_tasks.steps.promotion_payloads import PromotionRequest

@@ -16,7 +16,7 @@ from airflow.serialization.definitions.operatorlink import XComOperatorLink
 from line_webhook.receiver import create_receiver
 from models_page.routes import create_app
 
-from cifar_tasks.dag_ids import PROMOTION_DAG, TRAINING_DAG
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG, TRAINING_DAG
 
 PREFIX = "models-page"
 _VIEW = {"bundle_url": f"{PREFIX}/static/models.js", "icon": f"{PREFIX}/static/models.svg"}

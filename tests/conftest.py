@@ -21,9 +21,9 @@ from xdist.scheduler import LoadFileScheduling
 
 from benchmarks.temporary_stack import new_home, remove_home, temporary_home
 from cifar_tasks.cli.dag_run import DagRun, trigger
-from cifar_tasks.dag_ids import PROMOTION_DAG
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import airflow as logged_in
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG
 from cifar_tasks.deployment.stack.environment import overlay
 from cifar_tasks.storage.s3 import S3Store
 from tests.waiting import wait_for_success

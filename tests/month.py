@@ -10,8 +10,8 @@ from airflow_client.client.api.dag_run_api import DagRunApi
 from airflow_client.client.models.dag_run_response import DAGRunResponse
 
 from cifar_tasks.cli.dag_run import DagRun
-from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.data.lines.line_log import LineEntry
+from cifar_tasks.deployment.dag_ids import TRAINING_DAG
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.promotion_log import Entry, read_log
 from cifar_tasks.tracking import model_registry, runs

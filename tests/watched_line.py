@@ -15,10 +15,10 @@ from airflow_client.client.models.update_hitl_detail_payload import UpdateHITLDe
 
 from cifar_tasks.cli.dag_run import DagRun, trigger
 from cifar_tasks.cli.watch import AWAITING_INPUT
-from cifar_tasks.dag_ids import DATASET_DAG
 from cifar_tasks.data.lines.line_log import LineLog, read_line_log
 from cifar_tasks.deployment import stack
 from cifar_tasks.deployment.airflow_api import airflow, find_dag
+from cifar_tasks.deployment.dag_ids import DATASET_DAG
 from cifar_tasks.storage.s3 import S3Store
 from tests.conftest import connect
 from tests.waiting import wait_for_end, wait_until

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cifar_tasks.cli.terminal import waiting_for
-from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.deployment.airflow_api import find_dag, import_errors
+from cifar_tasks.deployment.dag_ids import TRAINING_DAG
 from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.hosts import without_login

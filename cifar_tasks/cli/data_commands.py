@@ -11,7 +11,7 @@ from cifar_tasks.cli.connect import connect, require_servers
 from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.tables import print_table
 from cifar_tasks.cli.terminal import console, errors, person
-from cifar_tasks.dag_ids import DATASET_DAG
+from cifar_tasks.deployment.dag_ids import DATASET_DAG
 from cifar_tasks.errors import CifarError, ConfigError
 from cifar_tasks.evaluation.names import printable
 

@@ -15,8 +15,8 @@ from cifar_tasks.cli.request import StrictCommand
 from cifar_tasks.cli.stack_commands import up
 from cifar_tasks.cli.terminal import INTERRUPTED, console, errors, person, waiting_for
 from cifar_tasks.config import PRETRAINED_ONLY, PROFILES, RESIZES, STARTS, Overrides
-from cifar_tasks.dag_ids import PROMOTION_DAG
 from cifar_tasks.data.source_names import LINE
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG
 from cifar_tasks.errors import ConfigError, NothingToTrain, StackError
 from cifar_tasks.evaluation.names import printable
 from cifar_tasks.models import available_models, default_models

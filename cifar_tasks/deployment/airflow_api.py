@@ -9,8 +9,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.deployment import stack
+from cifar_tasks.deployment.dag_ids import TRAINING_DAG
 from cifar_tasks.errors import ConfigError, StackError
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.hosts import without_login

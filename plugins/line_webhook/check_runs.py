@@ -19,7 +19,7 @@ from airflow.utils.types import DagRunTriggeredByType
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cifar_tasks.dag_ids import DATASET_DAG
+from cifar_tasks.deployment.dag_ids import DATASET_DAG
 from cifar_tasks.settings import Settings
 
 WHO = "webhook"

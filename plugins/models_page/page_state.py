@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, ConfigDict, Field
 
 from cifar_tasks.config import RegisteredModelName
-from cifar_tasks.dag_ids import PROMOTION_DAG, TRAINING_DAG
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG, TRAINING_DAG
 
 SortKey = Literal["version", "model", "accuracy", "validation", "calibration", "latency", "size", "created"]
 View = Literal["versions", "compare", "history"]

@@ -7,7 +7,7 @@ import re
 
 from playwright.sync_api import expect
 
-from cifar_tasks.dag_ids import TRAINING_DAG
+from cifar_tasks.deployment.dag_ids import TRAINING_DAG
 from cifar_tasks.steps.report import FIGURES
 from tests.browser.conftest import needs_chromium
 

@@ -6,7 +6,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from cifar_tasks.dag_ids import TRAINING_DAG
+from cifar_tasks.deployment.dag_ids import TRAINING_DAG
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import sha256_hex
 from cifar_tasks.tracking import runs

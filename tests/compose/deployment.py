@@ -17,7 +17,7 @@ from typing import Any
 import requests
 
 from benchmarks.temporary_stack import free_ports
-from cifar_tasks.dag_ids import TRAINING_DAG
+from cifar_tasks.deployment.dag_ids import TRAINING_DAG
 
 PROJECT = Path(__file__).resolve().parents[2]
 LONG_RUNNING = {"postgres", "redis", "storage", "mlflow", "api-server", "scheduler", "dag-processor", "triggerer"}

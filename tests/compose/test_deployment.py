@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from benchmarks.temporary_stack import free_port
-from cifar_tasks.dag_ids import TRAINING_DAG
+from cifar_tasks.deployment.dag_ids import TRAINING_DAG
 from cifar_tasks.tracking.airflow_links import DAG_RUN, MODELS_PAGE
 from tests.compose.conftest import EXPERIMENT, MODEL, finish, kept, start
 from tests.compose.deployment import Deployment

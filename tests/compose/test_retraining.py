@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cifar_tasks.cli.dag_run import DagRun, trigger
-from cifar_tasks.dag_ids import DATASET_DAG, TRAINING_DAG
+from cifar_tasks.deployment.dag_ids import DATASET_DAG, TRAINING_DAG
 from tests.compose.conftest import MODEL, api, finish
 from tests.compose.deployment import LINE, Deployment
 from tests.conftest import COLOURS, picture

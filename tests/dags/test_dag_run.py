@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from cifar_tasks.cli.dag_run import DagRun, trigger
 from cifar_tasks.cli.watch import TRAIN
 from cifar_tasks.config import flat
-from cifar_tasks.dag_ids import PROMOTION_DAG, TRAINING_DAG
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG, TRAINING_DAG
 from cifar_tasks.errors import ConfigError
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.payloads import TrainPlan

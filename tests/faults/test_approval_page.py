@@ -6,7 +6,7 @@ import requests
 from playwright.sync_api import expect
 
 from cifar_tasks.cli.dag_run import trigger
-from cifar_tasks.dag_ids import PROMOTION_DAG
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG
 from cifar_tasks.tracking import runs
 from tests.browser.conftest import needs_chromium
 from tests.faults.test_promotion_run import champion, ended, last_entry, registered_as, wait_for_person

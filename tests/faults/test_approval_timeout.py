@@ -6,7 +6,7 @@ import pytest
 from airflow_client.client.exceptions import ApiException
 
 from cifar_tasks.cli.dag_run import trigger
-from cifar_tasks.dag_ids import PROMOTION_DAG
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG
 from cifar_tasks.steps.evaluate import evaluate_model
 from cifar_tasks.steps.train import train_model
 from cifar_tasks.tracking import runs

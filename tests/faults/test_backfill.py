@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from cifar_tasks.cli.dag_run import DagRun
 from cifar_tasks.cli.main import app
-from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.data.lines.line_log import Delivery, LineDataset, LineOutcome, append_entry
 from cifar_tasks.data.preparation import prepare
 from cifar_tasks.data.source import open_source
 from cifar_tasks.data.versions import DatasetVersion
+from cifar_tasks.deployment.dag_ids import TRAINING_DAG
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import model_registry, runs

@@ -26,9 +26,9 @@ from benchmarks.temporary_stack import temporary_home
 from cifar_tasks.cli.dag_run import DagRun, trigger
 from cifar_tasks.cli.main import app
 from cifar_tasks.cli.watch import AWAITING_INPUT
-from cifar_tasks.dag_ids import DATASET_DAG, TRAINING_DAG
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.data.versions import whole_version
+from cifar_tasks.deployment.dag_ids import DATASET_DAG, TRAINING_DAG
 from cifar_tasks.deployment.stack.supervisord import marked
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store, s3_client

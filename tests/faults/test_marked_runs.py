@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cifar_tasks.cli.dag_run import trigger
-from cifar_tasks.dag_ids import TRAINING_DAG
+from cifar_tasks.deployment.dag_ids import TRAINING_DAG
 from cifar_tasks.tracking import runs
 from tests.conftest import RunningStack
 from tests.trainings import child_run

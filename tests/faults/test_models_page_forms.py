@@ -12,7 +12,7 @@ from airflow_client.client.api.event_log_api import EventLogApi
 from playwright.sync_api import Page, expect
 
 from cifar_tasks.cli.dag_run import DagRun
-from cifar_tasks.dag_ids import PROMOTION_DAG, ROLLBACK_DAG, TRAINING_DAG
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG, ROLLBACK_DAG, TRAINING_DAG
 from cifar_tasks.deployment.stack import AIRFLOW_USER
 from cifar_tasks.storage.promotion_log import Entry, read_log
 from cifar_tasks.storage.s3 import S3Store

@@ -8,7 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from cifar_tasks.cli.dag_run import DagRun
-from cifar_tasks.dag_ids import PROMOTION_DAG
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG
 from cifar_tasks.storage.promotion_log import read_log
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from benchmarks.temporary_stack import temporary_home
 from cifar_tasks.cli.dag_run import ENDED, trigger
 from cifar_tasks.cli.main import app
-from cifar_tasks.dag_ids import DATASET_DAG, PROMOTION_DAG, ROLLBACK_DAG
 from cifar_tasks.data.lines.line_index import read_index
 from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.dag_ids import DATASET_DAG, PROMOTION_DAG, ROLLBACK_DAG
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs

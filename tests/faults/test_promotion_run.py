@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from cifar_tasks.cli.dag_run import DagRun, trigger
 from cifar_tasks.cli.watch import AWAITING_INPUT
-from cifar_tasks.dag_ids import PROMOTION_DAG, ROLLBACK_DAG
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG, ROLLBACK_DAG
 from cifar_tasks.evaluation.names import markdown
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.promotion_payloads import Promotion

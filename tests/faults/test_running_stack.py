@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 
 from cifar_tasks.cli.dag_run import DagRun, trigger
 from cifar_tasks.cli.watch import TRAIN
-from cifar_tasks.dag_ids import PROMOTION_DAG, TRAINING_DAG
 from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG, TRAINING_DAG
 from cifar_tasks.deployment.stack.supervisord import marked
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store

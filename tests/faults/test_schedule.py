@@ -7,9 +7,9 @@ import pytest
 from airflow_client.client.api.dag_run_api import DagRunApi
 
 from cifar_tasks.cli.dag_run import ENDED
-from cifar_tasks.dag_ids import DATASET_DAG, TRAINING_DAG
 from cifar_tasks.deployment import stack as embedded
 from cifar_tasks.deployment.airflow_api import airflow
+from cifar_tasks.deployment.dag_ids import DATASET_DAG, TRAINING_DAG
 from cifar_tasks.settings import Settings
 from cifar_tasks.storage.s3 import S3Store
 from cifar_tasks.tracking import runs

@@ -19,10 +19,10 @@ from airflow_client.client.models.dag_patch_body import DAGPatchBody
 
 from benchmarks.temporary_stack import temporary_home
 from cifar_tasks.cli.dag_run import ENDED
-from cifar_tasks.dag_ids import DATASET_DAG, TRAINING_DAG
 from cifar_tasks.data.lines.line_index import read_index
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.deployment import stack as embedded
+from cifar_tasks.deployment.dag_ids import DATASET_DAG, TRAINING_DAG
 from cifar_tasks.deployment.stack.environment import started_with
 from cifar_tasks.deployment.stack.supervisord import log_path
 from cifar_tasks.storage.s3 import S3Store, s3_client

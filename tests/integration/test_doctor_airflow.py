@@ -14,7 +14,7 @@ from airflow_client.client.models.dag_patch_body import DAGPatchBody
 from airflow_client.client.models.pool_body import PoolBody
 
 from cifar_tasks.cli.dag_run import trigger
-from cifar_tasks.dag_ids import PROMOTION_DAG, TRAINING_DAG
+from cifar_tasks.deployment.dag_ids import PROMOTION_DAG, TRAINING_DAG
 from cifar_tasks.deployment.doctor import CHECKS
 from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, find_deployment, run_checks
 from cifar_tasks.errors import StackError

@@ -2,10 +2,10 @@
 
 import os
 
-from cifar_tasks.dag_ids import TRAINING_DAG
 from cifar_tasks.deployment import probes
 from cifar_tasks.deployment.airflow_api import find_dag, import_errors, longest_task, paused_dags, pool_slots
 from cifar_tasks.deployment.compose.airflow_component import wrong_secrets
+from cifar_tasks.deployment.dag_ids import TRAINING_DAG
 from cifar_tasks.deployment.doctor.check_runner import Deployment, Finding, judge
 from cifar_tasks.deployment.doctor.storage_checks import refuse_anonymous
 

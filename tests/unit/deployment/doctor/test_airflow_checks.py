@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cifar_tasks.dag_ids import TRAINING_DAG
+from cifar_tasks.deployment.dag_ids import TRAINING_DAG
 from cifar_tasks.deployment.doctor.check_runner import Finding
 from tests.celery_worker import worker
 from tests.unit.deployment.doctor.deployments import COMPOSE, Server, answering, find, handled_by
