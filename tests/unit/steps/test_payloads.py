@@ -26,6 +26,30 @@ def test_mirroring_is_unused_on_data_that_turn_out_to_be_digits() -> None:
     assert asked.unused_overrides(placeholder=True) == {"flip": "cnn would not use it: digits are never mirrored"}
 
 
+@pytest.mark.parametrize("size", [8, 64])
+def test_an_input_size_is_unused_by_a_network_that_has_its_own(size: int) -> None:
+    asked = {"profile": "demo", "overrides": {"input_size": size}}
+    alone = RunRequest.model_validate(FIELDS | asked)
+    assert alone.unused_overrides(placeholder=False) == {
+        "input_size": "cnn would not use it: only networks with pretrained weights do"
+    }
+    beside_resnet50 = RunRequest.model_validate(FIELDS | asked | {"models": ["cnn", "resnet50"]})
+    assert beside_resnet50.unused_overrides(placeholder=False) == {}
+
+
+def test_only_a_dataset_line_has_a_version() -> None:
+    with pytest.raises(ValidationError, match="only a dataset line has versions"):
+        RunRequest.model_validate(FIELDS | {"dataset_version": "3"})
+    line = RunRequest.model_validate(FIELDS | {"source": "line:pets", "dataset_version": "3"})
+    assert line.dataset_version == "3"
+
+
+def test_a_search_may_have_a_single_worker() -> None:
+    assert RunRequest.model_validate(FIELDS | {"tune": ["cnn"], "search_workers": 1}).search_workers == 1
+    with pytest.raises(ValidationError, match="search_workers"):
+        RunRequest.model_validate(FIELDS | {"tune": ["cnn"], "search_workers": 0})
+
+
 def test_the_form_takes_what_is_without_effect() -> None:
     request = RunRequest.from_form(FIELDS | {"trials": 8, "search_workers": 2, "input_size": 64})
     assert (request.trials, request.overrides.input_size) == (8, 64)
