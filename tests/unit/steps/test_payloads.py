@@ -37,11 +37,27 @@ def test_an_input_size_is_unused_by_a_network_that_has_its_own(size: int) -> Non
     assert beside_resnet50.unused_overrides(placeholder=False) == {}
 
 
-def test_only_a_dataset_line_has_a_version() -> None:
-    with pytest.raises(ValidationError, match="only a dataset line has versions"):
-        RunRequest.model_validate(FIELDS | {"dataset_version": "3"})
-    line = RunRequest.model_validate(FIELDS | {"source": "line:pets", "dataset_version": "3"})
-    assert line.dataset_version == "3"
+@pytest.mark.parametrize(
+    ("source", "version", "accepted"),
+    [
+        ("line:products", "3", True),
+        ("line:products", "0123abcd", True),
+        ("line:products", None, True),
+        ("digits", None, True),
+        ("digits", "3", False),
+        ("line:products", "x", False),
+        ("line:", None, False),
+        ("line:Products", None, False),
+        ("line:a/b", None, False),
+    ],
+)
+def test_a_dataset_version_belongs_to_a_line(source: str, version: str | None, accepted: bool) -> None:
+    fields = {**FIELDS, "source": source, "dataset_version": version}
+    if accepted:
+        assert RunRequest.checked(fields).dataset_version == version
+    else:
+        with pytest.raises(ConfigError, match=r"source: give auto|dataset_version: "):
+            RunRequest.checked(fields)
 
 
 def test_a_search_may_have_a_single_worker() -> None:

@@ -35,29 +35,6 @@ def test_other_values_for_the_name_of_an_earlier_run_are_named() -> None:
     assert str(refused.value).startswith("run 'mine' began with source 'cifar10', now 'digits'; epochs 3, now None. ")
 
 
-@pytest.mark.parametrize(
-    ("source", "version", "accepted"),
-    [
-        ("line:products", "3", True),
-        ("line:products", "0123abcd", True),
-        ("line:products", None, True),
-        ("digits", None, True),
-        ("digits", "3", False),
-        ("line:products", "x", False),
-        ("line:", None, False),
-        ("line:Products", None, False),
-        ("line:a/b", None, False),
-    ],
-)
-def test_a_dataset_version_belongs_to_a_line(source: str, version: str | None, accepted: bool) -> None:
-    fields = {**FIELDS, "source": source, "dataset_version": version}
-    if accepted:
-        assert RunRequest.checked(fields).dataset_version == version
-    else:
-        with pytest.raises(ConfigError, match=r"source: give auto|dataset_version: "):
-            RunRequest.checked(fields)
-
-
 def test_a_resumed_run_takes_the_version_it_began_with_though_the_line_has_another_one_in_use() -> None:
     store = InMemoryStore()
     first, second = (prepare(NoiseSource(seed), store, 0, quiet) for seed in (1, 2))

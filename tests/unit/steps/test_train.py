@@ -5,13 +5,12 @@ import logging
 
 import pytest
 
-from cifar_tasks.config import Overrides, flat, with_values
+from cifar_tasks.config import flat, with_values
 from cifar_tasks.data.versions import load_version
 from cifar_tasks.errors import ConfigError, LeaseLost, ModelSkipped, WeightsError
 from cifar_tasks.models import get_model
 from cifar_tasks.steps import train as step
 from cifar_tasks.steps.payloads import ParamsSource, TrainPlan
-from cifar_tasks.steps.plan import plan_training
 from cifar_tasks.steps.report import report, skipped_models
 from cifar_tasks.steps.train import params_source_tags, train_model, training_digest
 from cifar_tasks.storage.checkpoints import save_checkpoint
@@ -19,15 +18,12 @@ from cifar_tasks.storage.lease import Lease
 from cifar_tasks.storage.s3 import canonical_json, sha256_hex
 from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.provenance import code_digest
-from tests.unit.steps.conftest import Services
-
-SMALL = {"train_images": 16, "validation_images": 10}
+from tests.unit.steps.conftest import SMALL
 
 
 @pytest.fixture
-def plan(services: Services) -> TrainPlan:
-    (found,) = plan_training(services.prepared(overrides=Overrides(epochs=2, batch_size=8)))
-    return found.model_copy(update={"config": with_values(found.config, SMALL)})
+def plan(small_plan: TrainPlan) -> TrainPlan:
+    return small_plan
 
 
 def test_a_training_leaves_a_run_with_a_saved_model_and_a_retry_finds_it(services, plan, caplog, monkeypatch):

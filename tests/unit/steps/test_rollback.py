@@ -1,0 +1,97 @@
+"""Rollback: an earlier version is verified before it becomes the champion again."""
+
+import pytest
+
+from cifar_tasks.errors import ConfigError, IntegrityError
+from cifar_tasks.promotion.limits import Limits
+from cifar_tasks.steps.payloads import EvaluatedModel, WorkflowRun
+from cifar_tasks.steps.promote import propose, record
+from cifar_tasks.steps.promotion_payloads import PromotionRequest, RollbackRequest
+from cifar_tasks.steps.register import register_model
+from cifar_tasks.steps.rollback import TOLERANCE, roll_back
+from cifar_tasks.storage.promotion_log import read_log
+from tests.unit.steps.conftest import Services
+
+WHY = "it is slow"
+
+
+@pytest.fixture
+def name(services: Services, evaluated: EvaluatedModel) -> str:
+    """Of a registered model of which version 2 is the champion, after version 1."""
+    data = evaluated.trained.plan.data
+    for number in (1, 2):
+        run = services.client.create_run(data.experiment_id, tags={"mlflow.parentRunId": data.parent_run_id})
+        trained = evaluated.trained.model_copy(update={"run_id": run.info.run_id})
+        registered = register_model(evaluated.model_copy(update={"trained": trained}))
+        asked = PromotionRequest(
+            registered_model=registered.name, version=number, limits=Limits(), mode="force", reason="a test"
+        )
+        record(propose(asked, workflow(f"promotion-{number}")), None)
+    return registered.name
+
+
+def workflow(name: str) -> WorkflowRun:
+    return WorkflowRun(id=f"cli/{name}", name=name, by="ada")
+
+
+def request(name: str, version: int | None = None) -> RollbackRequest:
+    return RollbackRequest(registered_model=name, version=version, reason=f" {WHY} ")
+
+
+def champion(services: Services, name: str) -> int:
+    return int(services.client.get_model_version_by_alias(name, "champion").version)
+
+
+@pytest.mark.parametrize("version", [None, 1])
+def test_the_version_before_is_the_champion_again_and_a_retry_finds_its_entry(
+    services: Services, name: str, evaluated: EvaluatedModel, version: int | None
+):
+    done = roll_back(request(name, version), workflow("back"))
+    assert roll_back(request(name, version), workflow("back")) == done
+    assert (done.action, done.champion, done.previous) == ("rollback", 1, 2)
+    assert champion(services, name) == 1
+    *_, last = read_log(services.store, name).entries
+    assert (last.number, last.who, last.reason) == (3, "ada", WHY)
+    assert last.reasons == (
+        "version 1 is the champion again, in place of version 2",
+        f"verified: its files have the SHA-256 {evaluated.trained.saved.sha256[:12]}…, "
+        "and it classifies 20 test images as it did",
+        f"reason given: {WHY}",
+    )
+
+
+def test_the_champion_itself_is_refused(services: Services, name: str):
+    with pytest.raises(ConfigError, match=r"version 2 of .* is the champion already"):
+        roll_back(request(name, 2), workflow("back"))
+    assert len(read_log(services.store, name).entries) == 2
+
+
+@pytest.mark.parametrize(("gap", "refused"), [(0.5 * TOLERANCE, False), (1.5 * TOLERANCE, True)])
+def test_a_model_that_answers_otherwise_than_it_did_is_refused(
+    services: Services, name: str, monkeypatch: pytest.MonkeyPatch, gap: float, refused: bool
+):
+    """`gap`: of the probability of the first test image."""
+    from cifar_tasks.evaluation import calibration
+
+    to_float16 = calibration.to_float16
+
+    def moved(values):
+        probabilities = to_float16(values).copy()
+        probabilities[0, 0] += gap if probabilities[0, 0] < 0.5 else -gap
+        return probabilities
+
+    monkeypatch.setattr(calibration, "to_float16", moved)
+    if refused:
+        with pytest.raises(IntegrityError, match="does not compute its stored probabilities: on 20 test images"):
+            roll_back(request(name), workflow("back"))
+    else:
+        roll_back(request(name), workflow("back"))
+    assert champion(services, name) == (2 if refused else 1)
+
+
+def test_without_stored_probabilities_nothing_moves(services: Services, name: str):
+    for key in list(services.store.keys("evaluations/")):
+        services.store.delete(key)
+    with pytest.raises(IntegrityError, match=r"has no stored probabilities.*mode never; or choose another version"):
+        roll_back(request(name), workflow("back"))
+    assert champion(services, name) == 2
