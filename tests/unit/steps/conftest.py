@@ -8,13 +8,14 @@ import pytest
 from mlflow import MlflowClient
 
 from cifar_tasks.config import Overrides, with_values
-from cifar_tasks.data.preparation import prepare
+from cifar_tasks.data import preparation
 from cifar_tasks.steps import (
     create_studies,
     dataset_line,
     evaluate,
     inputs,
     plan,
+    prepare,
     promote,
     register,
     report,
@@ -34,6 +35,7 @@ USERS_OF_STORAGE = (
     evaluate,
     inputs,
     plan,
+    prepare,
     promote,
     register,
     report,
@@ -51,7 +53,7 @@ class Services:
 
     def prepared(self, source: NoiseSource | None = None, **request: Any) -> PreparedData:
         """A dataset version of noise, and the MLflow run of a workflow run that asked for `request`."""
-        version = prepare(source or NoiseSource(), self.store, 0, quiet)
+        version = preparation.prepare(source or NoiseSource(), self.store, 0, quiet)
         fields = {
             "source": "digits",
             "models": ["cnn"],
@@ -81,7 +83,8 @@ def begin(client: MlflowClient, folder: Path, patch: pytest.MonkeyPatch) -> Serv
     store = InMemoryStore()
     for step in USERS_OF_STORAGE:
         patch.setattr(step, "S3Store", lambda bucket, client=None: store)
-    patch.setattr(train, "s3_client", lambda **limits: None)
+    for step in (prepare, train):
+        patch.setattr(step, "s3_client", lambda **limits: None)
     patch.setattr(train, "log_to_stdout", lambda level: None)
     patch.setattr(runs, "mlflow_client", lambda: client)
     patch.setenv("CIFAR_STUDIES_URL", f"sqlite:///{folder}/studies.db")

@@ -42,9 +42,10 @@ def test_the_scores_are_those_of_the_saved_model_on_the_test_images(services: Se
 
 
 def test_a_second_try_finds_the_evaluation(trained, monkeypatch, caplog):
-    evaluated = evaluate_model(trained)
-    monkeypatch.setattr(step, "open_model", lambda *arguments: pytest.fail("it is evaluated again"))
     with caplog.at_level(logging.INFO):
+        evaluated = evaluate_model(trained)
+        assert any("precision" in message for message in caplog.messages)
+        monkeypatch.setattr(step, "open_model", lambda *arguments: pytest.fail("it is evaluated again"))
         assert evaluate_model(trained) == evaluated
     assert "evaluated already" in caplog.messages
 
