@@ -56,6 +56,8 @@ ALSO = {
     "steps/inputs": ["steps/test_warm_start.py"],
     "steps/report": ["steps/test_train.py"],
     "storage/lease_terms": ["storage/test_lease.py"],
+    "tracking/decisions": ["steps/test_promote.py"],
+    "tracking/version_evidence": ["steps/test_promote.py"],
     "training/state": ["training/test_callbacks.py", "training/test_loop.py"],
 }
 """Tests beside those of the same path, below tests/unit."""

@@ -50,10 +50,11 @@ def test_a_delivery_is_complete_prepared_and_in_use_and_then_nothing_is_new(root
 
 def test_a_later_delivery_is_prepared_beside_the_version_in_use(root: Path):
     first = accept_version(prepare_version(LINE), run("first"))
-    deliver(root, "train/bee/new.png", picture(5000))
-    second = prepare_version(LINE)
-    assert (second.changed, second.in_use, second.base) == (True, first.dataset, first.dataset.digest)
-    assert second.diff.new == 1
+    for number in range(1, 5):  # whose digests come before and after that of the version in use
+        deliver(root, f"train/bee/new{number}.png", picture(5000 + number))
+        second = prepare_version(LINE)
+        assert (second.changed, second.in_use, second.base) == (True, first.dataset, first.dataset.digest)
+        assert second.diff.new == number
     assert accept_version(second, run("second")).number == 2
 
 

@@ -3,14 +3,13 @@
 import pytest
 
 from cifar_tasks.errors import ConfigError, IntegrityError
-from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.steps.payloads import EvaluatedModel, WorkflowRun
+from cifar_tasks.steps.payloads import EvaluatedModel
 from cifar_tasks.steps.promote import propose, record
-from cifar_tasks.steps.promotion_payloads import PromotionRequest, RollbackRequest
-from cifar_tasks.steps.register import register_model
+from cifar_tasks.steps.promotion_payloads import RollbackRequest
 from cifar_tasks.steps.rollback import TOLERANCE, roll_back
 from cifar_tasks.storage.promotion_log import read_log
 from tests.unit.steps.conftest import Services
+from tests.unit.steps.test_promote import promotion_of, registered_again, workflow
 
 WHY = "it is slow"
 
@@ -18,20 +17,10 @@ WHY = "it is slow"
 @pytest.fixture
 def name(services: Services, evaluated: EvaluatedModel) -> str:
     """Of a registered model of which version 2 is the champion, after version 1."""
-    data = evaluated.trained.plan.data
     for number in (1, 2):
-        run = services.client.create_run(data.experiment_id, tags={"mlflow.parentRunId": data.parent_run_id})
-        trained = evaluated.trained.model_copy(update={"run_id": run.info.run_id})
-        registered = register_model(evaluated.model_copy(update={"trained": trained}))
-        asked = PromotionRequest(
-            registered_model=registered.name, version=number, limits=Limits(), mode="force", reason="a test"
-        )
-        record(propose(asked, workflow(f"promotion-{number}")), None)
+        registered = registered_again(services, evaluated)
+        record(propose(promotion_of(registered, mode="force", reason="a test"), workflow(f"promotion-{number}")), None)
     return registered.name
-
-
-def workflow(name: str) -> WorkflowRun:
-    return WorkflowRun(id=f"cli/{name}", name=name, by="ada")
 
 
 def request(name: str, version: int | None = None) -> RollbackRequest:
