@@ -1,6 +1,7 @@
 """Promotion of two versions of one model: what is proposed and recorded, and what becomes of a damaged champion."""
 
 import json
+import logging
 
 import pytest
 
@@ -57,15 +58,22 @@ def aliases(services: Services, registered: RegisteredModel) -> dict[str, int]:
 
 
 def test_a_version_that_is_as_good_is_compared_logged_and_does_not_become_the_champion(
-    services: Services, evaluated: EvaluatedModel, second: RegisteredModel
+    services: Services, evaluated: EvaluatedModel, second: RegisteredModel, caplog: pytest.LogCaptureFixture
 ):
     proposal = propose(promotion_of(second), workflow("second"))
     assert (proposal.champion, proposal.promote, proposal.needs_approval) == (1, False, False)
-    done = record(proposal, None)
+    with caplog.at_level(logging.INFO):
+        done = record(proposal, None)
+    assert caplog.messages[-len(done.reasons) - 1 :] == [
+        f"entry 2 of the promotion log of {second.name}: keep",
+        *done.reasons,
+    ]
     assert record(proposal, None) == done  # a retry finds the entry
     assert (done.number, done.action, done.champion, done.challenger) == (2, "keep", 1, 2)
     assert aliases(services, second) == {"champion": 1, "challenger": 2}
-    *_, entry = read_log(services.store, second.name).entries
+    entries = read_log(services.store, second.name).entries
+    assert [entry.uses for entry in entries] == [1, 2]
+    *_, entry = entries
     compared = entry.decision["comparison"]
     assert (compared["only_candidate_right"], compared["only_champion_right"]) == (0, 0)
     assert compared["candidate_accuracy"] == compared["champion_accuracy"] == evaluated.test_accuracy
