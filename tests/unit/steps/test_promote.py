@@ -72,7 +72,7 @@ def test_a_version_that_is_as_good_is_compared_logged_and_does_not_become_the_ch
     assert (done.number, done.action, done.champion, done.challenger) == (2, "keep", 1, 2)
     assert aliases(services, second) == {"champion": 1, "challenger": 2}
     entries = read_log(services.store, second.name).entries
-    assert [entry.uses for entry in entries] == [1, 2]
+    assert [(entry.uses, entry.who) for entry in entries] == [(1, None), (2, None)]  # the evidence has decided
     *_, entry = entries
     compared = entry.decision["comparison"]
     assert (compared["only_candidate_right"], compared["only_champion_right"]) == (0, 0)
@@ -126,6 +126,13 @@ def test_a_person_s_answer_decides_where_one_is_asked(
     assert (done.action, done.champion) == (action, champion)
     assert done.reasons[-1].startswith(said)
     assert read_log(services.store, registered.name).last.who == (answer and answer.by)
+
+
+def test_a_person_who_forces_a_promotion_is_in_the_log(services: Services, second: RegisteredModel):
+    forced = promotion_of(second, mode="force", reason="the customer asked for it")
+    assert record(propose(forced, workflow("second")), None).champion == 2
+    last = read_log(services.store, second.name).last
+    assert (last.mode, last.who, last.reason) == ("force", "ada", "the customer asked for it")
 
 
 def test_an_approval_does_not_count_if_the_champion_is_another_one_by_then(
