@@ -25,7 +25,7 @@ from line_webhook import check_runs
 more = {"run_type": DagRunType.MANUAL, "state": DagRunState.QUEUED, "triggered_by": DagRunTriggeredByType.REST_API}
 with create_session(scoped=False) as session:
     for run_id, conf in json.loads(sys.argv[1]).items():
-        session.add(DagRun(dag_id=DATASET_DAG, run_id=run_id, conf=conf, run_after=utcnow(), **more))
+        session.add(DagRun(dag_id=check_runs.DATASET_DAG, run_id=run_id, conf=conf, run_after=utcnow(), **more))
     session.flush()
     print(json.dumps(sorted(run.run_id for run in check_runs._active_runs("pets", session))))
 """

@@ -14,6 +14,7 @@ from cifar_tasks.steps.promotion_payloads import Answer, PromotionRequest
 from cifar_tasks.steps.register import register_model
 from cifar_tasks.storage.promotion_log import read_log
 from cifar_tasks.storage.s3 import sha256_hex
+from cifar_tasks.tracking import runs
 from cifar_tasks.tracking.decisions import DECISION, SECTION
 from cifar_tasks.tracking.evaluations import read_evaluation
 from cifar_tasks.tracking.model_registry import CLASSES
@@ -62,6 +63,8 @@ def test_a_version_that_is_as_good_is_compared_logged_and_does_not_become_the_ch
 ):
     proposal = propose(promotion_of(second), workflow("second"))
     assert (proposal.champion, proposal.promote, proposal.needs_approval) == (1, False, False)
+    run = services.client.get_run(services.client.get_model_version(second.name, "2").run_id)
+    assert proposal.mlflow_url == runs.run_url(run.info.run_id, run.info.experiment_id)
     with caplog.at_level(logging.INFO):
         done = record(proposal, None)
     assert caplog.messages[-len(done.reasons) - 1 :] == [
