@@ -18,7 +18,7 @@ from airflow_client.client.api.event_log_api import EventLogApi
 from airflow_client.client.models.dag_patch_body import DAGPatchBody
 
 from benchmarks.temporary_stack import temporary_home
-from cifar_tasks.cli.dag_run import ENDED
+from cifar_tasks.cli.dag_run import ENDED, DagRun
 from cifar_tasks.data.lines.line_index import read_index
 from cifar_tasks.data.lines.line_log import read_line_log
 from cifar_tasks.deployment import stack as embedded
@@ -28,7 +28,7 @@ from cifar_tasks.deployment.stack.supervisord import log_path
 from cifar_tasks.storage.s3 import S3Store, s3_client
 from tests.dataset_lines import CLASSES, picture
 from tests.integration.test_stack import pids
-from tests.waiting import wait_until
+from tests.waiting import wait_for_end, wait_until
 from tests.watched_line import LENIENT, started_airflow
 
 TOKEN = "webhook-of-a-test-" * 2
@@ -79,7 +79,8 @@ class Notified:
             return {_name(number) for number in numbers} <= images
 
         wait_until(are_there, 300)
-        wait_until(lambda: set(self.runs().values()) <= set(ENDED), 300)
+        while active := [run for run, state in self.runs().items() if state not in ENDED]:
+            wait_for_end(DagRun(self.client, active[0], DATASET_DAG), 300)
         assert set(self.runs().values()) <= {"success"}
 
     def pause(self, paused: bool, dag: str = DATASET_DAG) -> None:
