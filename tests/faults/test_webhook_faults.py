@@ -98,7 +98,10 @@ def _name(number: int) -> str:
 @pytest.fixture(scope="module")
 def notified() -> Iterator[Notified]:
     with temporary_home() as home, pytest.MonkeyPatch.context() as patch:
-        lines = {"pets": {"source": "s3://team/pets", "settle_seconds": 5}, "digits": {"source": "digits"}}
+        lines = {
+            "pets": {"source": "s3://team/pets", "settle_seconds": 5},
+            "digits": {"source": "digits", "settle_seconds": 5},
+        }
         patch.setenv("CIFAR_DATASET_LINES", json.dumps(lines))
         patch.setenv("CIFAR_DATASET_LIMITS", json.dumps(LENIENT))
         patch.setenv("CIFAR_WEBHOOK_TOKEN", TOKEN)
