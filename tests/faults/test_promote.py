@@ -11,7 +11,7 @@ from cifar_tasks.errors import ConfigError
 from cifar_tasks.promotion.limits import Limits
 from cifar_tasks.settings import Settings
 from cifar_tasks.steps.process import run_step
-from cifar_tasks.steps.promote import propose, record
+from cifar_tasks.steps.promote import record
 from cifar_tasks.storage.s3 import S3Store, sha256_hex
 from cifar_tasks.tracking.decisions import SECTION
 from tests.conftest import COLOURS, picture
@@ -92,22 +92,6 @@ def test_the_page_of_a_comparison_has_the_same_bytes_in_s3_and_in_mlflow(client,
     assert f"Promotion of version 2 of {name}" in kept.decode()
     assert run_id in proposal.comparison_url
     assert f"[The whole comparison]({proposal.comparison_url})" in proposal.markdown
-
-
-def test_the_page_that_a_run_decided_with_stays_if_the_run_is_cleared(client, name, weak, strong):
-    promote(registered_as(client, weak, name))
-    proposal = proposed(registered_as(client, strong, name))
-    assert record(proposal, None).action == "promote"
-    page = f"promotions/{name}/comparisons/{sha256_hex(proposal.workflow.id.encode())[:16]}.html"
-    before = S3Store(Settings().bucket).get(page)
-    again = propose(proposal.request, proposal.workflow)
-    assert "has the decision of this run" in again.reasons[0]
-    assert again.comparison_url == proposal.comparison_url
-    assert S3Store(Settings().bucket).get(page) == before
-    other = registered_as(client, weak, name)
-    another = propose(proposal.request.model_copy(update={"version": other.version}), proposal.workflow)
-    assert (another.comparison_url, "The whole comparison" in another.markdown) == (None, False)
-    assert S3Store(Settings().bucket).get(page) == before
 
 
 def test_a_proposal_from_stored_probabilities_takes_less_than_two_seconds_and_loads_no_torch(

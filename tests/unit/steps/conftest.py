@@ -1,48 +1,25 @@
 """What steps need, on this machine and without services: MLflow and studies in files, S3 in memory."""
 
 import dataclasses
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
+from cifar_tasks import steps
 from cifar_tasks.config import Overrides, with_values
 from cifar_tasks.data import preparation
-from cifar_tasks.steps import (
-    create_studies,
-    dataset_line,
-    evaluate,
-    inputs,
-    plan,
-    prepare,
-    promote,
-    register,
-    report,
-    rollback,
-    select_params,
-    train,
-)
+from cifar_tasks.steps import evaluate, plan, train
 from cifar_tasks.steps.payloads import EvaluatedModel, PreparedData, RunRequest, TrainedModel, TrainPlan, WorkflowRun
 from cifar_tasks.tracking import runs
 from tests.stores import InMemoryStore
 from tests.unit.data.sources import NoiseSource, quiet
 
 SMALL = {"train_images": 16, "validation_images": 10}
-USERS_OF_STORAGE = (
-    create_studies,
-    dataset_line,
-    evaluate,
-    inputs,
-    plan,
-    prepare,
-    promote,
-    register,
-    report,
-    rollback,
-    select_params,
-    train,
-)
+STEPS = [import_module(f"cifar_tasks.steps.{found.name}") for found in iter_modules(steps.__path__)]
 
 
 @dataclasses.dataclass
@@ -51,6 +28,11 @@ class Services:
     client: MlflowClient
     experiment: str
 
+    @property
+    def registered_model(self) -> str:
+        """Name of one that no other test uses."""
+        return f"of {self.experiment}"
+
     def prepared(self, source: NoiseSource | None = None, **request: Any) -> PreparedData:
         """A dataset version of noise, and the MLflow run of a workflow run that asked for `request`."""
         version = preparation.prepare(source or NoiseSource(), self.store, 0, quiet)
@@ -58,7 +40,7 @@ class Services:
             "source": "digits",
             "models": ["cnn"],
             "profile": "demo",
-            "registered_model": f"of {self.experiment}",
+            "registered_model": self.registered_model,
             **request,
         }
         parent = self.client.create_run(self.experiment).info.run_id
@@ -75,16 +57,16 @@ class Services:
 
 @pytest.fixture
 def services(default_client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Services:
-    return begin(default_client, tmp_path, monkeypatch)
+    return services_in(default_client, tmp_path, monkeypatch)
 
 
-def begin(client: MlflowClient, folder: Path, patch: pytest.MonkeyPatch) -> Services:
+def services_in(client: MlflowClient, folder: Path, patch: pytest.MonkeyPatch) -> Services:
     """Let the steps use a store and an experiment of their own."""
     store = InMemoryStore()
-    for step in USERS_OF_STORAGE:
-        patch.setattr(step, "S3Store", lambda bucket, client=None: store)
-    for step in (prepare, train):
-        patch.setattr(step, "s3_client", lambda **limits: None)
+    for step in STEPS:
+        for name, double in (("S3Store", lambda bucket, client=None: store), ("s3_client", lambda **limits: None)):
+            if hasattr(step, name):
+                patch.setattr(step, name, double)
     patch.setattr(train, "log_to_stdout", lambda level: None)
     patch.setattr(runs, "mlflow_client", lambda: client)
     patch.setenv("CIFAR_STUDIES_URL", f"sqlite:///{folder}/studies.db")
@@ -95,10 +77,10 @@ def begin(client: MlflowClient, folder: Path, patch: pytest.MonkeyPatch) -> Serv
 
 @pytest.fixture
 def small_plan(services: Services) -> TrainPlan:
-    return small(services)
+    return small_training(services)
 
 
-def small(services: Services) -> TrainPlan:
+def small_training(services: Services) -> TrainPlan:
     """Of a training that takes a second."""
     (found,) = plan.plan_training(services.prepared(overrides=Overrides(epochs=2, batch_size=8)))
     return found.model_copy(update={"config": with_values(found.config, SMALL)})
@@ -111,8 +93,8 @@ def evaluated_once(
     """A model, and what storage holds before and after its evaluation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", mlflow_client.tracking_uri)
-        services = begin(mlflow_client, tmp_path_factory.mktemp("evaluated"), patch)
-        trained = train.train_model(small(services))
+        services = services_in(mlflow_client, tmp_path_factory.mktemp("evaluated"), patch)
+        trained = train.train_model(small_training(services))
         before = dict(services.store.objects)
         return evaluate.evaluate_model(trained), before, dict(services.store.objects)
 
@@ -127,10 +109,7 @@ def trained(services: Services, evaluated_once: tuple[EvaluatedModel, dict[str, 
 
 @pytest.fixture
 def evaluated(services: Services, evaluated_once: tuple[EvaluatedModel, Any, dict[str, bytes]]) -> EvaluatedModel:
-    """The same model, evaluated; `registered_model` is of this test alone."""
+    """The same model, evaluated."""
     found, _, after = evaluated_once
     services.store.objects |= after
-    data = found.trained.plan.data
-    request = data.request.model_copy(update={"registered_model": f"of {services.experiment}"})
-    changed = found.trained.plan.model_copy(update={"data": data.model_copy(update={"request": request})})
-    return found.model_copy(update={"trained": found.trained.model_copy(update={"plan": changed})})
+    return found

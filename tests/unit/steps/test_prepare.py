@@ -16,10 +16,10 @@ from cifar_tasks.models import get_model
 from cifar_tasks.steps import prepare
 from cifar_tasks.steps.payloads import EvaluatedModel, LineVersion, RunRequest, WorkflowRun, skipped_key
 from cifar_tasks.steps.prepare import find_version, prepare_data, refuse_other_request, refuse_what_was_trained
-from cifar_tasks.steps.register import register_model
 from cifar_tasks.tracking.endings import workflow_lease
 from cifar_tasks.tracking.runs import REQUEST
 from tests.dataset_lines import deliver, first_delivery, picture
+from tests.promotions import registered_as
 from tests.stores import InMemoryStore
 from tests.unit.data.sources import NoiseSource, quiet
 from tests.unit.steps.conftest import Services
@@ -84,7 +84,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def asked(services: Services, folder: Path, **changes: Any) -> RunRequest:
-    fields = {"source": str(folder), "registered_model": f"of {services.experiment}"}
+    fields = {"source": str(folder), "registered_model": services.registered_model}
     return RunRequest.model_validate(FIELDS | fields | changes)
 
 
@@ -157,7 +157,8 @@ def test_two_runs_that_train_the_same_go_one_after_the_other(
 
 def test_what_was_trained_before_is_not_trained_again(services: Services, evaluated: EvaluatedModel):
     trained = evaluated.trained
-    name, client = register_model(evaluated).name, services.client
+    name, client = services.registered_model, services.client
+    registered_as(client, evaluated, name)
     client.set_terminated(trained.plan.data.parent_run_id)
     version = load_version(services.store, trained.plan.data.dataset_uri)
     request = RunRequest.model_validate(FIELDS | {"registered_model": name, "models": ["cnn", "resnet50"]})

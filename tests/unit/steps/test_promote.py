@@ -7,11 +7,9 @@ import pytest
 
 from cifar_tasks.data.versions import load_version
 from cifar_tasks.errors import ConfigError, IntegrityError
-from cifar_tasks.promotion.limits import Limits
-from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel, WorkflowRun
+from cifar_tasks.steps.payloads import EvaluatedModel, RegisteredModel
 from cifar_tasks.steps.promote import propose, record
-from cifar_tasks.steps.promotion_payloads import Answer, PromotionRequest
-from cifar_tasks.steps.register import register_model
+from cifar_tasks.steps.promotion_payloads import Answer
 from cifar_tasks.storage.promotion_log import read_log
 from cifar_tasks.storage.s3 import sha256_hex
 from cifar_tasks.tracking import runs
@@ -19,49 +17,28 @@ from cifar_tasks.tracking.decisions import DECISION, SECTION
 from cifar_tasks.tracking.evaluations import read_evaluation
 from cifar_tasks.tracking.model_registry import CLASSES
 from cifar_tasks.tracking.version_evidence import TEST_SET, common_evaluations, gather_evidence
+from tests.promotions import aliases, promote, proposed, registered_as
 from tests.unit.steps.conftest import Services
-
-
-def registered_again(services: Services, evaluated: EvaluatedModel) -> RegisteredModel:
-    """One more version of the model, as if another run had trained it."""
-    data = evaluated.trained.plan.data
-    run = services.client.create_run(data.experiment_id, tags={"mlflow.parentRunId": data.parent_run_id})
-    trained = evaluated.trained.model_copy(update={"run_id": run.info.run_id})
-    return register_model(evaluated.model_copy(update={"trained": trained}))
-
-
-def promotion_of(registered: RegisteredModel, **request: object) -> PromotionRequest:
-    fields = {"registered_model": registered.name, "version": registered.version, "limits": Limits()}
-    return PromotionRequest.model_validate(fields | request)
-
-
-def workflow(name: str) -> WorkflowRun:
-    return WorkflowRun(id=f"cli/{name}", name=name, by="ada")
 
 
 @pytest.fixture
 def first(services: Services, evaluated: EvaluatedModel) -> RegisteredModel:
     """The champion."""
-    registered = registered_again(services, evaluated)
-    assert record(propose(promotion_of(registered), workflow("first")), None).champion == 1
+    registered = registered_as(services.client, evaluated, services.registered_model)
+    assert promote(registered).champion == 1
     return registered
 
 
 @pytest.fixture
 def second(services: Services, evaluated: EvaluatedModel, first: RegisteredModel) -> RegisteredModel:
     """The candidate: the same model once more."""
-    return registered_again(services, evaluated)
-
-
-def aliases(services: Services, registered: RegisteredModel) -> dict[str, int]:
-    found = services.client.get_registered_model(registered.name).aliases
-    return {alias: int(number) for alias, number in found.items()}
+    return registered_as(services.client, evaluated, services.registered_model)
 
 
 def test_a_version_that_is_as_good_is_compared_logged_and_does_not_become_the_champion(
     services: Services, evaluated: EvaluatedModel, second: RegisteredModel, caplog: pytest.LogCaptureFixture
 ):
-    proposal = propose(promotion_of(second), workflow("second"))
+    proposal = proposed(second)
     assert (proposal.champion, proposal.promote, proposal.needs_approval) == (1, False, False)
     run = services.client.get_run(services.client.get_model_version(second.name, "2").run_id)
     assert proposal.mlflow_url == runs.run_url(run.info.run_id, run.info.experiment_id)
@@ -73,7 +50,7 @@ def test_a_version_that_is_as_good_is_compared_logged_and_does_not_become_the_ch
     ]
     assert record(proposal, None) == done  # a retry finds the entry
     assert (done.number, done.action, done.champion, done.challenger) == (2, "keep", 1, 2)
-    assert aliases(services, second) == {"champion": 1, "challenger": 2}
+    assert aliases(services.client, second.name) == {"champion": 1, "challenger": 2}
     entries = read_log(services.store, second.name).entries
     assert [(entry.uses, entry.who) for entry in entries] == [(1, None), (2, None)]  # the evidence has decided
     *_, entry = entries
@@ -95,17 +72,23 @@ def test_the_version_and_its_training_show_the_decision(
     assert "promotion.json" in {entry.path for entry in services.client.list_artifacts(parent.info.run_id)}
 
 
-def test_the_page_of_a_comparison_stays_if_its_run_is_cleared(services: Services, second: RegisteredModel):
-    proposal = propose(promotion_of(second), workflow("second"))
+def test_the_page_that_a_run_decided_with_stays_if_the_run_is_cleared(
+    services: Services, evaluated: EvaluatedModel, second: RegisteredModel
+):
+    proposal = proposed(second)
     folder = f"promotions/{second.name}/comparisons/"
     page = f"{folder}{sha256_hex(proposal.workflow.id.encode())[:16]}.html"
     before = services.store.get(page)
     assert f"Promotion of version 2 of {second.name}" in before.decode()
     assert f"[The whole comparison]({proposal.comparison_url})" in proposal.markdown
     record(proposal, None)
-    again = propose(promotion_of(second), workflow("second"))
+    again = propose(proposal.request, proposal.workflow)
     assert again.reasons[0].startswith("entry 2 of the promotion log has the decision of this run")
     assert again.comparison_url == proposal.comparison_url
+    assert services.store.get(page) == before
+    other = registered_as(services.client, evaluated, second.name)
+    another = propose(proposal.request.model_copy(update={"version": other.version}), proposal.workflow)
+    assert (another.comparison_url, "The whole comparison" in another.markdown) == (None, False)
     assert services.store.get(page) == before
 
 
@@ -122,8 +105,8 @@ def test_the_page_of_a_comparison_stays_if_its_run_is_cleared(services: Services
 def test_a_person_s_answer_decides_where_one_is_asked(
     services: Services, evaluated: EvaluatedModel, answer: Answer | None, action: str, champion: int | None, said: str
 ):
-    registered = registered_again(services, evaluated)
-    proposal = propose(promotion_of(registered, mode="approve"), workflow("asked"))
+    registered = registered_as(services.client, evaluated, services.registered_model)
+    proposal = proposed(registered, mode="approve")
     assert (proposal.promote, proposal.needs_approval) == (True, True)
     done = record(proposal, answer)
     assert (done.action, done.champion) == (action, champion)
@@ -132,8 +115,9 @@ def test_a_person_s_answer_decides_where_one_is_asked(
 
 
 def test_a_person_who_forces_a_promotion_is_in_the_log(services: Services, second: RegisteredModel):
-    forced = promotion_of(second, mode="force", reason="the customer asked for it")
-    assert record(propose(forced, workflow("second")), None).champion == 2
+    proposal = proposed(second, mode="force", reason="the customer asked for it")
+    started = proposal.workflow.model_copy(update={"by": "ada"})
+    assert record(proposal.model_copy(update={"workflow": started}), None).champion == 2
     last = read_log(services.store, second.name).last
     assert (last.mode, last.who, last.reason) == ("force", "ada", "the customer asked for it")
 
@@ -141,9 +125,9 @@ def test_a_person_who_forces_a_promotion_is_in_the_log(services: Services, secon
 def test_an_approval_does_not_count_if_the_champion_is_another_one_by_then(
     services: Services, evaluated: EvaluatedModel
 ):
-    waiting, other = (registered_again(services, evaluated) for _ in range(2))
-    proposal = propose(promotion_of(waiting, mode="approve"), workflow("waits"))
-    record(propose(promotion_of(other), workflow("other")), None)
+    waiting, other = (registered_as(services.client, evaluated, services.registered_model) for _ in range(2))
+    proposal = proposed(waiting, mode="approve")
+    promote(other)
     done = record(proposal, Answer(approved=True, by="bob"))
     assert (done.action, done.champion) == ("keep", 2)
     assert done.reasons[-1].startswith("the champion is version 2 since then")
@@ -151,7 +135,7 @@ def test_an_approval_does_not_count_if_the_champion_is_another_one_by_then(
 
 def test_a_champion_that_was_deleted_is_replaced(services: Services, second: RegisteredModel):
     services.client.delete_model_version(second.name, "1")
-    done = record(propose(promotion_of(second), workflow("second")), None)
+    done = promote(second)
     assert (done.action, done.champion, done.previous) == ("promote", 2, None)
 
 
@@ -169,7 +153,7 @@ def test_a_champion_whose_tags_were_changed_stays(services: Services, second: Re
         services.client.set_model_version_tag(second.name, "1", tag, "ant, bee")
     else:
         services.client.delete_model_version_tag(second.name, "1", tag)
-    done = record(propose(promotion_of(second), workflow("second")), None)
+    done = promote(second)
     assert (done.action, done.champion) == ("keep", 1)
     assert problem in " ".join(done.reasons)
 
@@ -177,7 +161,7 @@ def test_a_champion_whose_tags_were_changed_stays(services: Services, second: Re
 def test_a_candidate_whose_tag_was_deleted_is_refused(services: Services, second: RegisteredModel):
     services.client.delete_model_version_tag(second.name, "2", "cifar.dataset_uri")
     with pytest.raises(IntegrityError, match=r"version 2 of .* has no tag cifar\.dataset_uri"):
-        propose(promotion_of(second), workflow("second"))
+        proposed(second)
     assert len(read_log(services.store, second.name).entries) == 1
 
 

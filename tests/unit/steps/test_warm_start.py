@@ -26,7 +26,7 @@ from cifar_tasks.tracking.saved_model import PROGRAM, load_model
 from cifar_tasks.tuning.space import free_space
 from cifar_tasks.tuning.study import load_study
 from tests.unit.data.sources import NoiseSource
-from tests.unit.steps.conftest import Services
+from tests.unit.steps.conftest import SMALL, Services
 
 
 class OtherClasses(NoiseSource):
@@ -35,7 +35,6 @@ class OtherClasses(NoiseSource):
 
 
 SHORT = Overrides(epochs=1, batch_size=8)
-SMALL = {"train_images": 16, "validation_images": 10}
 
 
 @pytest.fixture
