@@ -73,16 +73,29 @@ WITH_AIRFLOW = (
 )
 
 
-class OneStack(LoadFileScheduling):
-    """One worker of `pytest -n` runs all that needs Airflow, so that it is started once; others take file by file."""
+WITH_MODEL = (
+    "tests/unit/steps/test_evaluate.py",
+    "tests/unit/steps/test_prepare.py",
+    "tests/unit/steps/test_promote.py",
+    "tests/unit/steps/test_register.py",
+    "tests/unit/steps/test_rollback.py",
+)
+
+
+class SharingScheduler(LoadFileScheduling):
+    """One worker of `pytest -n` runs all that needs Airflow, so that it is started once, and one all that needs the
+    model of the unit tests, so that it is trained once. Others take file by file."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "stack" if nodeid.startswith(WITH_AIRFLOW) else super()._split_scope(nodeid)
+        for scope, files in (("stack", WITH_AIRFLOW), ("model", WITH_MODEL)):
+            if nodeid.startswith(files):
+                return scope
+        return super()._split_scope(nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneStack:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharingScheduler:
     # xdist's own groups (`--dist loadgroup`) have no effect with pytest 9.2.
-    return OneStack(config, log)
+    return SharingScheduler(config, log)
 
 
 @dataclass(frozen=True)

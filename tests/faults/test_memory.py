@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cifar_tasks.data import near_duplicates
 from cifar_tasks.data.preparation import SHARD_BYTES
 from cifar_tasks.evaluation import plots
 from cifar_tasks.evaluation.calibration import calibrate, to_float16
@@ -212,3 +214,15 @@ class TestMemory:
         process.join()
         assert classes == 1000
         assert megabytes < LIMIT_MEGABYTES
+
+
+def test_the_search_for_near_duplicates_takes_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(near_duplicates, "MAX_CANDIDATES", 100)
+    thumbs = np.zeros((20_000, 8, 9), np.uint8)
+    tracemalloc.start()
+    near_duplicates.near_duplicates(thumbs, np.arange(20_000), lambda at: np.zeros((2, 16, 16, 3), np.uint8))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 * MEBIBYTE
